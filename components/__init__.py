@@ -1,0 +1,1 @@
+"""KFP components: one folder a stage, each a typed signature and one call into robolift."""

@@ -1,0 +1,84 @@
+"""Artifact classes: what may be wired to what is checked when the pipeline is compiled.
+
+The payload of each is the manifest of a finished output (under 4 KB); the data stays where the stage published it.
+Titles are in KFP's ``system`` namespace because the compiler accepts no other of ours.
+"""
+
+from kfp import dsl
+
+
+class Recording(dsl.Artifact):
+    """A raw LeRobot folder, as a simulator or a robot wrote it."""
+
+    schema_title = "system.Recording"
+    schema_version = "1.0.0"
+
+
+class EpisodeDataset(dsl.Artifact):
+    """A validated reference to LeRobot sources, with the episodes and frames tables."""
+
+    schema_title = "system.EpisodeDataset"
+    schema_version = "1.0.0"
+
+
+class ValueTargets(dsl.Artifact):
+    """Value targets and rewards per frame."""
+
+    schema_title = "system.ValueTargets"
+    schema_version = "1.0.0"
+
+
+class ValueCheckpoint(dsl.Artifact):
+    """Weights of a value model and everything needed to use them."""
+
+    schema_title = "system.ValueCheckpoint"
+    schema_version = "1.0.0"
+
+
+class ValueShard(dsl.Artifact):
+    """Predicted values of some of the episodes."""
+
+    schema_title = "system.ValueShard"
+    schema_version = "1.0.0"
+
+
+class ValueSet(dsl.Artifact):
+    """Predicted values of every frame."""
+
+    schema_title = "system.ValueSet"
+    schema_version = "1.0.0"
+
+
+class LabelSet(dsl.Artifact):
+    """Advantages, labels and prompts per frame."""
+
+    schema_title = "system.LabelSet"
+    schema_version = "1.0.0"
+
+
+class ExportedDataset(dsl.Artifact):
+    """A LeRobot dataset that other tools train on."""
+
+    schema_title = "system.ExportedDataset"
+    schema_version = "1.0.0"
+
+
+class PolicyCheckpoint(dsl.Artifact):
+    """Weights of a policy and everything needed to serve them."""
+
+    schema_title = "system.PolicyCheckpoint"
+    schema_version = "1.0.0"
+
+
+class Evaluation(dsl.Artifact):
+    """What a policy did: closed loop, or its error on held-out episodes."""
+
+    schema_title = "system.Evaluation"
+    schema_version = "1.0.0"
+
+
+class RunCard(dsl.Artifact):
+    """The report of a run: one self-contained HTML page."""
+
+    schema_title = "system.RunCard"
+    schema_version = "1.0.0"

@@ -1,0 +1,38 @@
+"""Which image each stage runs in. The one place that says so.
+
+Digests come from ``images.lock.json`` (written when images are built). Without it the compiled pipeline names
+``robolift-<image>:<version>``: good for reading and for running on this machine, refused by a real submission,
+because a tag can be moved and the pipeline's cache would then serve results of other code.
+"""
+
+import json
+from pathlib import Path
+
+from robolift import __version__
+
+LOCK_FILE = Path(__file__).parent.parent / "images.lock.json"
+
+STAGE_IMAGES = {
+    "check_run": "cpu",
+    "check_dataset": "cpu",
+    "plan_shards": "cpu",
+    "simulate_episodes": "jax",  # acts with the previous policy from the second iteration on
+    "import_dataset": "cpu",
+    "label_returns": "cpu",
+    "train_value": "torch",
+    "predict_values": "torch",
+    "merge_values": "cpu",
+    "label_advantage": "cpu",
+    "export_dataset": "cpu",
+    "train_policy": "jax",
+    "evaluate_policy": "jax",
+    "write_report": "cpu",
+}
+
+
+def image(stage: str) -> str:
+    """Return the image reference of ``stage``."""
+    name = STAGE_IMAGES[stage]
+    if LOCK_FILE.exists():
+        return str(json.loads(LOCK_FILE.read_text())[name])
+    return f"robolift-{name}:{__version__}"

@@ -1,0 +1,30 @@
+"""Predict the value of every frame of one shard of the episodes."""
+
+from kfp import dsl
+
+from components._artifacts import EpisodeDataset, ValueCheckpoint, ValueShard
+from components._images import image
+
+
+@dsl.component(base_image=image("predict_values"), install_kfp_package=False)
+def predict_values(
+    dataset: dsl.Input[EpisodeDataset],
+    checkpoint: dsl.Input[ValueCheckpoint],
+    shard: int,
+    num_shards: int,
+    stages: dict,
+    output_root: str,
+    values: dsl.Output[ValueShard],
+) -> str:
+    """Predict the value of every frame of one shard of the episodes."""
+    from robolift.stages.component import run_component
+
+    return run_component(
+        "predict_values",
+        artifact=values,
+        output_root=output_root,
+        stages=stages,
+        inputs={"dataset": dataset, "checkpoint": checkpoint},
+        shard=shard,
+        num_shards=num_shards,
+    )

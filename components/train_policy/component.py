@@ -1,0 +1,32 @@
+"""Train a policy: conditioned on advantage, or one of the baselines it is compared with."""
+
+from kfp import dsl
+
+from components._artifacts import EpisodeDataset, LabelSet, PolicyCheckpoint, ValueCheckpoint, ValueSet
+from components._images import image
+
+
+@dsl.component(base_image=image("train_policy"), install_kfp_package=False)
+def train_policy(
+    dataset: dsl.Input[EpisodeDataset],
+    labels: dsl.Input[LabelSet],
+    values: dsl.Input[ValueSet],
+    checkpoint: dsl.Input[ValueCheckpoint],
+    variant: str,
+    seed: int,
+    stages: dict,
+    output_root: str,
+    policy: dsl.Output[PolicyCheckpoint],
+) -> str:
+    """Train a policy: conditioned on advantage, or one of the baselines it is compared with."""
+    from robolift.stages.component import run_component
+
+    return run_component(
+        "train_policy",
+        artifact=policy,
+        output_root=output_root,
+        stages=stages,
+        inputs={"dataset": dataset, "labels": labels, "values": values, "checkpoint": checkpoint},
+        variant=variant,
+        seed=seed,
+    )

@@ -1,0 +1,28 @@
+"""Train the value model on camera images, state and task text."""
+
+from kfp import dsl
+
+from components._artifacts import EpisodeDataset, ValueCheckpoint, ValueTargets
+from components._images import image
+
+
+@dsl.component(base_image=image("train_value"), install_kfp_package=False)
+def train_value(
+    dataset: dsl.Input[EpisodeDataset],
+    targets: dsl.Input[ValueTargets],
+    seed: int,
+    stages: dict,
+    output_root: str,
+    checkpoint: dsl.Output[ValueCheckpoint],
+) -> str:
+    """Train the value model on camera images, state and task text."""
+    from robolift.stages.component import run_component
+
+    return run_component(
+        "train_value",
+        artifact=checkpoint,
+        output_root=output_root,
+        stages=stages,
+        inputs={"dataset": dataset, "targets": targets},
+        seed=seed,
+    )

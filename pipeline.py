@@ -1,0 +1,227 @@
+"""The pipelines, and the command line that compiles, runs and submits them.
+
+Wiring only: what a step does is in ``robolift/stages``, what it asks of a node in ``components/_resources.py``. A run's
+parameters are the arguments of its pipeline; everything else a stage can be told goes into ``stages``, by stage name.
+"""
+
+import os
+import sys
+from typing import List, NamedTuple
+
+# The C implementation's maps iterate in an order that differs between processes, and KFP numbers the copies of a
+# sub-pipeline's steps in that order: the compiled file would differ each time.
+os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
+
+from kfp import dsl
+
+from components._cli import main
+from components._resources import place
+from components.check_dataset.component import check_dataset
+from components.check_run.component import check_run
+from components.evaluate_policy.component import evaluate_policy
+from components.export_dataset.component import export_dataset
+from components.import_dataset.component import import_dataset
+from components.label_advantage.component import label_advantage
+from components.label_returns.component import label_returns
+from components.merge_values.component import merge_values
+from components.plan_shards.component import plan_shards
+from components.predict_values.component import predict_values
+from components.simulate_episodes.component import simulate_episodes
+from components.train_policy.component import train_policy
+from components.train_value.component import train_value
+from components.write_report.component import write_report
+
+LOOP_PARALLELISM = 8
+
+
+class Iteration(NamedTuple):
+    """What one iteration hands to the next: addresses of finished outputs."""
+
+    dataset_uri: str
+    policy_uri: str
+    report_uri: str
+
+
+@dsl.pipeline(name="recap-iteration", description="Episodes in; labels, an advantage-conditioned policy, a report out.")
+def recap_iteration(
+    iteration: int,
+    dataset_uri: str,
+    rollout_uris: List[str],
+    previous_dataset_uri: str,
+    previous_policy_uri: str,
+    previous_report_uri: str,
+    output_root: str,
+    lookahead: int,
+    positive_fraction: float,
+    num_shards: int,
+    baselines: List[str],
+    seed: int,
+    stages: dict,
+) -> NamedTuple("Iteration", [("dataset_uri", str), ("policy_uri", str), ("report_uri", str)]):
+    """One round of RECAP: collect or take episodes, value, relabel, train, evaluate, report."""
+    run = {"stages": stages, "output_root": output_root}
+
+    checked = place(
+        check_run(iteration=iteration, dataset_uri=dataset_uri, rollout_uris=rollout_uris, baselines=baselines, **run)
+    )
+    with dsl.If(checked.output == "", name="simulate"):
+        simulated = place(simulate_episodes(policy_uri=previous_policy_uri, seed=seed, **run))
+    with dsl.Else(name="given"):
+        given = place(check_dataset(dataset_uri=checked.output))
+    imported = place(
+        import_dataset(
+            source_uri=dsl.OneOf(simulated.outputs["Output"], given.output),
+            previous_uri=previous_dataset_uri,
+            iteration=iteration,
+            **run,
+        )
+    )
+    dataset = imported.outputs["dataset"]
+
+    targets = place(label_returns(dataset=dataset, **run)).outputs["targets"]
+    checkpoint = place(train_value(dataset=dataset, targets=targets, seed=seed, **run)).outputs["checkpoint"]
+    planned = place(plan_shards(dataset=dataset, num_shards=num_shards))
+    with dsl.ParallelFor(planned.output, parallelism=LOOP_PARALLELISM, name="shards") as shard:
+        predicted = place(
+            predict_values(dataset=dataset, checkpoint=checkpoint, shard=shard, num_shards=num_shards, **run)
+        )
+    merged = merge_values(dataset=dataset, shards=dsl.Collected(predicted.outputs["values"]), **run)
+    values = place(merged).outputs["values"]
+    labelled = label_advantage(
+        dataset=dataset,
+        targets=targets,
+        values=values,
+        lookahead=lookahead,
+        positive_fraction=positive_fraction,
+        **run,
+    )
+    labels = place(labelled).outputs["labels"]
+    place(export_dataset(dataset=dataset, targets=targets, values=values, labels=labels, **run))
+
+    learned = {"dataset": dataset, "labels": labels, "values": values, "checkpoint": checkpoint, "seed": seed, **run}
+    trained = place(train_policy(variant="advantage", **learned))
+    evaluated = place(evaluate_policy(dataset=dataset, policy=trained.outputs["policy"], seed=seed, **run))
+    with dsl.ParallelFor(baselines, parallelism=LOOP_PARALLELISM, name="baselines") as variant:
+        baseline = place(train_policy(variant=variant, **learned))
+        compared = place(evaluate_policy(dataset=dataset, policy=baseline.outputs["policy"], seed=seed, **run))
+
+    report = place(
+        write_report(
+            dataset=dataset,
+            targets=targets,
+            checkpoint=checkpoint,
+            values=values,
+            labels=labels,
+            evaluation=evaluated.outputs["evaluation"],
+            baselines=dsl.Collected(compared.outputs["evaluation"]),
+            previous_uri=previous_report_uri,
+            **run,
+        )
+    )
+    return Iteration(
+        dataset_uri=imported.outputs["Output"],
+        policy_uri=trained.outputs["Output"],
+        report_uri=report.outputs["Output"],
+    )
+
+
+@dsl.pipeline(name="recap-later-iterations", description="Iterations two and three, each on the policy before it.")
+def recap_later_iterations(
+    iterations: int,
+    dataset_uri: str,
+    rollout_uris: List[str],
+    previous_dataset_uri: str,
+    previous_policy_uri: str,
+    previous_report_uri: str,
+    output_root: str,
+    lookahead: int,
+    positive_fraction: float,
+    num_shards: int,
+    baselines: List[str],
+    seed: int,
+    stages: dict,
+):
+    """Collect with the policy of the iteration before, add to its dataset, relabel everything, train again."""
+    same = {
+        "dataset_uri": dataset_uri,
+        "rollout_uris": rollout_uris,
+        "output_root": output_root,
+        "lookahead": lookahead,
+        "positive_fraction": positive_fraction,
+        "num_shards": num_shards,
+        "baselines": baselines,
+        "seed": seed,
+        "stages": stages,
+    }
+    second = recap_iteration(
+        iteration=2,
+        previous_dataset_uri=previous_dataset_uri,
+        previous_policy_uri=previous_policy_uri,
+        previous_report_uri=previous_report_uri,
+        **same,
+    )
+    with dsl.If(iterations >= 3, name="third"):
+        recap_iteration(
+            iteration=3,
+            previous_dataset_uri=second.outputs["dataset_uri"],
+            previous_policy_uri=second.outputs["policy_uri"],
+            previous_report_uri=second.outputs["report_uri"],
+            **same,
+        )
+
+
+@dsl.pipeline(name="recap", description="RECAP: value model, advantage, relabel, advantage-conditioned policy.")
+def recap(
+    output_root: str,
+    dataset_uri: str = "",
+    rollout_uris: List[str] = [],
+    iterations: int = 1,
+    lookahead: int = 50,
+    positive_fraction: float = 0.3,
+    num_shards: int = 2,
+    baselines: List[str] = ["plain"],
+    seed: int = 0,
+    stages: dict = {},
+):
+    """RECAP on a LeRobot dataset, or on episodes of the simulator.
+
+    Args:
+        output_root: Where every stage publishes its output, any fsspec address.
+        dataset_uri: LeRobot v2.1 or v3.0 dataset to start from; empty records one in the simulator.
+        rollout_uris: Datasets of iterations two and three, instead of rollouts in the simulator.
+        iterations: Rounds of collect, relabel, train: one to three.
+        lookahead: Frames over which the advantage is measured.
+        positive_fraction: Share of autonomous frames labelled positive, in (0, 1).
+        num_shards: Parts that prediction is cut into, at most 64.
+        baselines: Policy variants to compare with: plain, filtered, shuffled.
+        seed: Seed of every stage.
+        stages: Further configuration by stage name.
+    """
+    same = {
+        "dataset_uri": dataset_uri,
+        "rollout_uris": rollout_uris,
+        "output_root": output_root,
+        "lookahead": lookahead,
+        "positive_fraction": positive_fraction,
+        "num_shards": num_shards,
+        "baselines": baselines,
+        "seed": seed,
+        "stages": stages,
+    }
+    first = recap_iteration(
+        iteration=1, previous_dataset_uri="", previous_policy_uri="", previous_report_uri="", **same
+    )
+    with dsl.If(iterations >= 2, name="later"):
+        recap_later_iterations(
+            iterations=iterations,
+            previous_dataset_uri=first.outputs["dataset_uri"],
+            previous_policy_uri=first.outputs["policy_uri"],
+            previous_report_uri=first.outputs["report_uri"],
+            **same,
+        )
+
+
+PIPELINES = {"recap": recap}
+
+if __name__ == "__main__":
+    sys.exit(main(PIPELINES))

@@ -1,0 +1,163 @@
+"""Command line: ``python -m robolift <stage> --config FILE [--set key=value] [--dry-run]``."""
+
+from __future__ import annotations
+
+import argparse
+import enum
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+
+from robolift import __version__, logging, storage
+from robolift.errors import EXIT_INTERNAL, EXIT_TERMINATED, EXIT_USAGE, RoboliftError, UsageError
+from robolift.stages import NAMES
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m robolift", description="Run one stage on this machine.")
+    parser.add_argument("--version", action="version", version=__version__)
+    stages = parser.add_subparsers(dest="stage", metavar="STAGE", required=True)
+    for name in NAMES:
+        stage = stages.add_parser(
+            name,
+            help=f"run {name}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            epilog="The FILE is YAML: `output_root`, `inputs` (name: address of a finished output) and `config`.",
+        )
+        stage.add_argument("--config", metavar="FILE", help="YAML file, any address")
+        stage.add_argument(
+            "--set",
+            action="append",
+            default=[],
+            metavar="K=V",
+            help="override: lookahead=10, inputs.dataset=URI, output_root=URI",
+        )
+        stage.add_argument("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
+        stage.add_argument("--describe", action="store_true", help="print every configuration field and stop")
+    return parser
+
+
+def _read_file(uri: str | None) -> dict[str, Any]:
+    if uri is None:
+        return {}
+    try:
+        document = yaml.safe_load(storage.read_bytes(uri)) or {}
+    except yaml.YAMLError as error:
+        raise UsageError(f"{uri} is not YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise UsageError(f"{uri} holds {document!r}; expected the keys output_root, inputs, config")
+    unknown = sorted(str(key) for key in set(document) - {"output_root", "inputs", "config"})
+    if unknown:
+        raise UsageError(f"{uri}: unknown keys {', '.join(unknown)}; expected output_root, inputs, config")
+    for key in ("inputs", "config"):
+        if not isinstance(document.get(key) or {}, dict):
+            raise UsageError(f"{uri}: {key} is {document[key]!r}; expected a mapping")
+    return dict(document)
+
+
+def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Return ``document`` with ``k=v`` applied; a bare key belongs to ``config``, values are YAML.
+
+    Raises:
+        UsageError: If an override has no ``=``, is not YAML or reaches into something that is not a mapping.
+    """
+    result = {
+        **document,
+        "inputs": dict(document.get("inputs") or {}),
+        "config": dict(document.get("config") or {}),
+    }
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or key in ("", "inputs", "config"):
+            raise UsageError(f"--set {override!r}: expected key=value, such as lookahead=10 or inputs.dataset=URI")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {override!r}: {error}") from None
+        parts = key.split(".")
+        if parts == ["output_root"]:
+            result["output_root"] = value
+            continue
+        target: dict[str, Any] = result["config"]
+        if parts[0] in ("inputs", "config"):
+            target = result[parts.pop(0)]
+        for part in parts[:-1]:
+            if not isinstance(target.get(part) or {}, dict):
+                raise UsageError(f"--set {override!r}: {part} is {target[part]!r}, not a mapping")
+            target[part] = dict(target.get(part) or {})
+            target = target[part]
+        target[parts[-1]] = value
+    return result
+
+
+def _describe(name: str) -> str:
+    from robolift.stages.stage import find  # noqa: PLC0415  (--help must not import a stage)
+
+    stage = find(name)
+    lines = [f"{name}: {' '.join((stage.Config.__doc__ or '').split())}", "inputs:"]
+    for key, spec in stage.INPUTS.items():
+        lines.append(f"  {key}: {spec.kind}{' (optional)' if spec.optional else ''}{' (many)' if spec.many else ''}")
+    lines += [f"output: {stage.OUTPUT}", "config:"]
+    for key, field in stage.Config.model_fields.items():
+        value = field.get_default(call_default_factory=True)
+        default = repr(value.value if isinstance(value, enum.Enum) else value)
+        lines.append(f"  {key} = {'(required)' if field.is_required() else default}")
+        lines.append(f"      {' '.join((field.description or '').split())}")
+    return "\n".join(lines)
+
+
+def _run(args: argparse.Namespace) -> str:
+    if args.describe:
+        return _describe(args.stage)
+    document = apply_overrides(_read_file(args.config), args.set)
+    root = document.get("output_root")
+    if not root or not isinstance(root, str):
+        raise UsageError(
+            f"output_root is {root!r}, expected an address: put it in the config file or pass --set output_root=URI"
+        )
+    from robolift.stages import stage as stages  # noqa: PLC0415
+
+    config = stages.parse_config(args.stage, document["config"])
+    if args.dry_run:
+        planned = stages.plan(args.stage, config, stages.load_inputs(args.stage, document["inputs"]), root)
+        plan = {
+            "stage": planned.stage,
+            "uri": planned.uri,
+            "config": planned.config,
+            "reuse": planned.finished() is not None,
+        }
+        return storage.to_json_bytes(plan).decode().rstrip()
+    return stages.execute(args.stage, config, document["inputs"], root).uri
+
+
+def _terminate(*_: Any) -> None:
+    raise SystemExit(EXIT_TERMINATED)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 64 usage, 65 data, 70 internal, 143 terminated."""
+    try:
+        logging.configure()
+        signal.signal(signal.SIGTERM, _terminate)
+        args = _parser().parse_args(argv)
+        sys.stdout.write(_run(args) + "\n")
+    except RoboliftError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    except Exception:
+        logging.get_logger("main").exception("internal error: please report this")
+        return EXIT_INTERNAL
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+"""What every later stage opens: the episodes and frames of one or more LeRobot sources, read where they lie.
+
+An imported dataset is ``dataset.json`` (its sources and what they share), ``episodes.parquet`` and ``frames.parquet``.
+Episodes are counted over all sources: those of the first come first.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from robolift import schema, storage
+from robolift.data.columns import to_model, to_numpy
+from robolift.data.lerobot import LeRobotReader
+from robolift.errors import DataError, UsageError
+from robolift.manifest import Manifest
+
+DATASET_FILE = "dataset.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One LeRobot dataset inside a dataset.
+
+    Attributes:
+        uri: Where it lies.
+        version: ``v2.1`` or ``v3.0``.
+        first_episode: Number of its first episode in the whole.
+        num_episodes: How many it has.
+        digest: Its content when it was imported.
+    """
+
+    uri: str
+    version: str
+    first_episode: int
+    num_episodes: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetFacts:
+    """What dataset.json holds.
+
+    Attributes:
+        sources: In the order of their episodes.
+        fps: Frames a second, the same in all.
+        robot_type: The same in all.
+        cameras: Camera features, sorted, the same in all.
+        tasks: Task texts of all sources, each once, in order of appearance.
+        features: Declarations of the columns that all sources have.
+        simulator: What the recordings say about the simulator they come from, None for a robot's.
+    """
+
+    sources: tuple[Source, ...]
+    fps: float
+    robot_type: str
+    cameras: tuple[str, ...]
+    tasks: tuple[str, ...]
+    features: dict[str, dict[str, Any]]
+    simulator: dict[str, Any] | None
+
+    def to_dict(self, *, root: str) -> dict[str, Any]:
+        """Return the JSON document; addresses below ``root`` become relative to the output's folder.
+
+        So a run's outputs can be moved together, and the same work in another root has the same bytes.
+        """
+        document = asdict(self)
+        base = storage.normalize(root).rstrip("/") + "/"
+        for source in document["sources"]:
+            if source["uri"].startswith(base):
+                source["uri"] = f"../../{source['uri'].removeprefix(base)}"
+        return document
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], *, folder: str) -> DatasetFacts:
+        """Rebuild the facts of the output in ``folder``."""
+        sources = [Source(**{**source, "uri": _resolve(source["uri"], folder)}) for source in document["sources"]]
+        sequences = {name: tuple(document[name]) for name in ("cameras", "tasks")}
+        return cls(**{**document, **sequences, "sources": tuple(sources)})
+
+
+def _resolve(uri: str, folder: str) -> str:
+    if "://" in uri:
+        return uri
+    scheme, _, path = storage.normalize(folder).partition("://")
+    return f"{scheme}://{posixpath.normpath(posixpath.join(path, uri))}"
+
+
+class Dataset:
+    """An imported dataset, open for reading.
+
+    Attributes:
+        uri: Folder of the import.
+        sources: The LeRobot datasets it refers to.
+        fps: Frames a second.
+        cameras: Camera features, sorted.
+        tasks: Task texts.
+        robot_type: As recorded.
+        features: Declarations of the columns that all sources have, as in LeRobot's info.json.
+        simulator: What the recordings say about their simulator, or None.
+        episodes: Table ``episodes``, one row an episode.
+        frames: Table ``frames``, sorted by (episode_index, frame_index).
+        starts: (E + 1,) int64 row offsets of the episodes in ``frames``.
+    """
+
+    def __init__(self, uri: str, facts: DatasetFacts, episodes: pa.Table, frames: pa.Table) -> None:
+        self.uri = uri
+        self.facts = facts
+        self.sources = facts.sources
+        self.fps = facts.fps
+        self.cameras = facts.cameras
+        self.tasks = facts.tasks
+        self.robot_type = facts.robot_type
+        self.features = facts.features
+        self.simulator = facts.simulator
+        self.episodes = episodes
+        self.frames = frames
+        lengths = episodes.column("length").to_numpy()
+        self.starts: np.ndarray[Any, Any] = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        self._readers: dict[int, LeRobotReader] = {}
+
+    @classmethod
+    def open(cls, manifest: Manifest) -> Dataset:
+        """Open the output of ``import_dataset``.
+
+        Raises:
+            DataError: If a file of it is missing or broken.
+            UsageError: If the manifest is of another kind.
+        """
+        if manifest.kind != schema.Kind.DATASET:
+            raise UsageError(f"{manifest.uri} is a {manifest.kind}, expected a {schema.Kind.DATASET}")
+        facts = DatasetFacts.from_dict(storage.read_json(manifest.file(DATASET_FILE)), folder=manifest.uri)
+        return cls(manifest.uri, facts, manifest.table("episodes"), manifest.table("frames"))
+
+    @property
+    def num_episodes(self) -> int:
+        """How many episodes there are."""
+        return len(self.starts) - 1
+
+    @property
+    def num_frames(self) -> int:
+        """How many frames all episodes have together."""
+        return int(self.starts[-1])
+
+    @property
+    def action_dim(self) -> int:
+        """Width of ``action``."""
+        return int(np.prod(self.features["action"]["shape"]))
+
+    def reader(self, source: int) -> LeRobotReader:
+        """Return the reader of a source, checked to be what was imported.
+
+        Raises:
+            DataError: If the source is gone or has other episodes now.
+        """
+        if source not in self._readers:
+            facts = self.sources[source]
+            reader = LeRobotReader.open(facts.uri)
+            first, last = facts.first_episode, facts.first_episode + facts.num_episodes
+            imported = self.episodes.column("length").to_numpy()[first:last].tolist()
+            if [meta.length for meta in reader.episodes] != imported:
+                raise DataError(
+                    "the LeRobot dataset was changed after it was imported",
+                    where=facts.uri,
+                    expected=f"{facts.num_episodes} episodes with {sum(imported)} frames",
+                    mend="import it again",
+                )
+            self._readers[source] = reader
+        return self._readers[source]
+
+    def locate(self, episode: int) -> tuple[int, int]:
+        """Return the number of the source that holds an episode, and the episode's index in it.
+
+        Raises:
+            UsageError: If there is no such episode.
+        """
+        if not 0 <= episode < self.num_episodes:
+            raise UsageError(f"no episode {episode}; the dataset has {self.num_episodes}")
+        firsts = [source.first_episode for source in self.sources]
+        number = int(np.searchsorted(firsts, episode, side="right")) - 1
+        return number, self.reader(number).episodes[episode - firsts[number]].index
+
+    def column(self, name: str, episodes: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
+        """Return one column.
+
+        Args:
+            name: A feature all sources have. ``episode_index``, ``index`` and ``task_index`` count over all of them.
+            episodes: Which episodes, in the order wanted; all by default.
+
+        Returns:
+            (rows,) or (rows, d); float32 for real numbers, int64 for integers and booleans, object for text.
+
+        Raises:
+            DataError: If a source has no such column.
+            UsageError: If there is no such episode.
+        """
+        chosen = range(self.num_episodes) if episodes is None else episodes
+        if name in ("index", "task_index") or name in self.frames.column_names:
+            return self._own_column(name, chosen)
+        if name not in self.features or self.features[name]["dtype"] == "video":
+            raise DataError(
+                f"no column {name} in the dataset",
+                where=", ".join(source.uri for source in self.sources),
+                expected=", ".join(key for key, facts in self.features.items() if facts["dtype"] != "video"),
+            )
+        parts = [self._read(name, episode) for episode in chosen]
+        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+
+    def _read(self, name: str, episode: int) -> np.ndarray[Any, Any]:
+        number, index = self.locate(episode)
+        table = self.reader(number).table(index, [name])
+        return to_model(to_numpy(table.column(name), where=f"episode {episode}, column {name}"))
+
+    def _own_column(self, name: str, episodes: Sequence[int]) -> np.ndarray[Any, Any]:
+        spans = [np.arange(self.starts[episode], self.starts[episode + 1]) for episode in episodes]
+        rows = np.concatenate(spans) if spans else np.empty(0, np.int64)
+        if name == "index":
+            return rows
+        if name == "task_index":
+            number = {task: index for index, task in enumerate(self.tasks)}
+            tasks = np.array([number[task] for task in self.episodes.column("task").to_pylist()], np.int64)
+            return np.asarray(tasks[self.frames.column("episode_index").to_numpy()[rows]])
+        return to_model(np.asarray(self.frames.column(name).to_numpy())[rows])
+
+    def video(
+        self, episode: int, camera: str, *, size: tuple[int, int] | None = None
+    ) -> Iterator[np.ndarray[Any, Any]]:
+        """Yield an episode's frames of one camera in order, each once.
+
+        Args:
+            episode: Which episode.
+            camera: One of ``cameras``.
+            size: (height, width) to scale to; the video's own by default.
+
+        Yields:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            DataError: If the video is shorter than the table.
+            UsageError: If there is no such episode or camera.
+        """
+        self._check_camera(camera)
+        number, index = self.locate(episode)
+        return self.reader(number).video(index, camera, size=size)
+
+    def image_size(self, camera: str) -> tuple[int, int]:
+        """Return (height, width) of a camera's images in the first source.
+
+        Raises:
+            UsageError: If there is no such camera.
+        """
+        self._check_camera(camera)
+        return self.reader(0).image_size(camera)
+
+    def _check_camera(self, camera: str) -> None:
+        if camera not in self.cameras:
+            raise UsageError(f"no camera {camera!r}; the dataset has: {', '.join(self.cameras) or 'none'}")

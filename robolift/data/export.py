@@ -1,0 +1,371 @@
+"""Writes a dataset with further columns as one standalone LeRobot dataset of real files.
+
+Rows, Arrow types and metadata of the sources are kept as they are; only the numbering changes where sources are joined.
+Videos are copied. They are cut by packets where v2.1 wants a file of its own for each episode, and encoded again only
+where an episode does not begin at a keyframe.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from robolift import schema, storage
+from robolift.data import lerobot_format as fmt
+from robolift.data import video
+from robolift.data.columns import is_text, to_numpy
+from robolift.data.dataset import Dataset
+from robolift.data.export_meta import EpisodeRow, read_episode_statistics, read_statistics, write_meta
+from robolift.data.lerobot import LeRobotReader, VideoPlace
+from robolift.data.lerobot_files import Files, PackedFiles, SeparateFiles
+from robolift.data.statistics import ImageStatistics, Statistics, column_statistics, sample_indices
+from robolift.data.validate import data_files, split_episodes
+from robolift.data.video_decoder import decode_frames
+from robolift.errors import DataError
+from robolift.logging import get_logger, progress
+
+CHUNK_SIZE = 1000
+DATA_FILE_MB = 100.0
+VIDEO_FILE_MB = 200.0
+# `datasets` 4, which LeRobot v3.0 uses, calls List what 3.x called Sequence, and 3.x does not know the other name.
+LIST_NAMES = {fmt.V21: ("List", "Sequence"), fmt.V30: ("Sequence", "List")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Additions:
+    """What is joined to the rows, in the order of ``dataset.frames``.
+
+    Attributes:
+        columns: Arrays (F,) of scalars by column name; a column of the sources with that name gives way.
+        tasks: Task texts that replace the sources', None to keep theirs.
+        task_index: (F,) index into ``tasks`` of each frame, given with it.
+    """
+
+    columns: Mapping[str, pa.Array]
+    tasks: tuple[str, ...] | None = None
+    task_index: np.ndarray[Any, Any] | None = None
+
+
+def export(dataset: Dataset, additions: Additions, path: Path, *, version: str) -> dict[str, int]:
+    """Write ``dataset`` with ``additions`` to an empty local folder.
+
+    Args:
+        dataset: What to export; all sources become one.
+        additions: Columns and tasks to join.
+        path: Folder to write; made if missing.
+        version: ``v2.1`` or ``v3.0``.
+
+    Returns:
+        How many videos were ``copied``, ``cut`` and ``encoded``.
+
+    Raises:
+        DataError: If a source can't be read, or sources store a column in types that don't agree.
+    """
+    return _Export(dataset, additions, path, version).run()
+
+
+@dataclass
+class _Videos:
+    """Puts the videos of one dataset in place, each file once, and says where they went."""
+
+    path: Path
+    version: str
+    counts: dict[str, int] = field(default_factory=lambda: {"copied": 0, "cut": 0, "encoded": 0})
+    encoded_cameras: dict[str, Path] = field(default_factory=dict)
+    _places: dict[tuple[str, str], int] = field(default_factory=dict)
+    _files: dict[str, int] = field(default_factory=dict)
+
+    def add(self, episode: int, camera: str, clip: video.VideoClip, *, alone: bool) -> dict[str, Any]:
+        """Bring one episode's clip over.
+
+        Args:
+            episode: Its number in the export.
+            camera: Camera feature.
+            clip: Where it lies.
+            alone: Whether its file holds nothing else.
+
+        Returns:
+            What the episode's meta row says about it.
+        """
+        if self.version == fmt.V21:
+            names = {"episode_chunk": episode // CHUNK_SIZE, "episode_index": episode, "video_key": camera}
+            self._separate(clip, self.path / fmt.VIDEO_PATHS[fmt.V21].format(**names), camera, alone=alone)
+            return {}
+        key = (camera, clip.uri)
+        if key not in self._places:
+            number = self._places[key] = self._files.get(camera, 0)
+            self._files[camera] = number + 1
+            fetch(clip.uri, self.path / packed_video_path(camera, number))
+            self.counts["copied"] += 1
+        chunk, file = divmod(self._places[key], CHUNK_SIZE)
+        prefix = f"videos/{camera}"
+        return {
+            f"{prefix}/chunk_index": chunk,
+            f"{prefix}/file_index": file,
+            f"{prefix}/from_timestamp": clip.start_s,
+            f"{prefix}/to_timestamp": clip.start_s + clip.num_frames / clip.fps,
+        }
+
+    def _separate(self, clip: video.VideoClip, target: Path, camera: str, *, alone: bool) -> None:
+        if alone:
+            fetch(clip.uri, target)
+            self.counts["copied"] += 1
+        elif video.cut(clip, target):
+            self.counts["cut"] += 1
+        else:
+            facts = video.probe(clip.uri)
+            codec = video.CODECS.get(facts.codec, video.H264)
+            size = (facts.height, facts.width)
+            video.encode_video(target, decode_frames(clip), fps=clip.fps, size=size, codec=codec)
+            self.counts["encoded"] += 1
+            self.encoded_cameras.setdefault(camera, target)
+
+
+class _Export:
+    def __init__(self, dataset: Dataset, additions: Additions, path: Path, version: str) -> None:
+        self._dataset = dataset
+        self._additions = additions
+        self._path = path
+        self._version = version
+        self._files: Files = (
+            SeparateFiles(path, chunk_size=CHUNK_SIZE)
+            if version == fmt.V21
+            else PackedFiles(
+                path,
+                fps=dataset.fps,
+                chunk_size=CHUNK_SIZE,
+                data_file_mb=DATA_FILE_MB,
+                video_file_mb=VIDEO_FILE_MB,
+            )
+        )
+        self._videos = _Videos(path, version)
+        self._schema: pa.Schema | None = None
+        self._tasks, self._task_index = _tasks(dataset, additions)
+        self._fresh: dict[str, pa.Array] = {
+            "episode_index": dataset.frames.column("episode_index").combine_chunks(),
+            "index": pa.array(np.arange(dataset.num_frames)),
+            "task_index": pa.array(self._task_index),
+            **additions.columns,
+        }
+        self._sharing = [_sharing(dataset.reader(number)) for number in range(len(dataset.sources))]
+        self._statistics: list[dict[int, dict[str, Statistics]]] = [
+            read_episode_statistics(dataset.reader(number)) for number in range(len(dataset.sources))
+        ]
+
+    def run(self) -> dict[str, int]:
+        rows: list[EpisodeRow] = []
+        episodes = self._dataset.num_episodes
+        for episode, source, stored in progress(self._stored(), total=episodes, what="export", unit="episode"):
+            rows.append(self._add(episode, source, stored))
+        self._files.finish()
+        info_of_cameras = {
+            camera: video.probe(str(path)).to_info() for camera, path in self._videos.encoded_cameras.items()
+        }
+        write_meta(
+            self._path,
+            self._dataset,
+            rows,
+            version=self._version,
+            tasks=self._tasks,
+            added={name: _dtype(array) for name, array in self._additions.columns.items()},
+            statistics=self._dataset_statistics(),
+            video_info=info_of_cameras,
+            limits={"data_files_size_in_mb": DATA_FILE_MB, "video_files_size_in_mb": VIDEO_FILE_MB},
+            chunk_size=CHUNK_SIZE,
+        )
+        if self._videos.counts["encoded"]:
+            get_logger("export").warning("videos encoded again: no keyframe at the cut", **self._videos.counts)
+        return self._videos.counts
+
+    def _dataset_statistics(self) -> dict[str, Statistics]:
+        """Return the statistics over the dataset that are known exactly; the others are merged from the episodes'."""
+        stated: dict[str, Statistics] = {}
+        reader = self._dataset.reader(0)
+        # v2.1 has them per episode, and those of one source say nothing of all.
+        single = len(self._dataset.sources) == 1 and reader.version == fmt.V30
+        if single and storage.exists(storage.join(reader.uri, fmt.STATS_FILE)):
+            stated = {name: facts for name, facts in read_statistics(reader.uri).items() if _is_finite(facts)}
+        numbers = {name: array for name, array in self._fresh.items() if not is_text(array.type)}
+        return stated | {name: column_statistics(array.to_numpy(), where=name) for name, array in numbers.items()}
+
+    def _stored(self) -> Iterator[tuple[int, int, pa.Table]]:
+        """Yield (episode, source, rows as stored) of the whole dataset in order."""
+        for number, source in enumerate(self._dataset.sources):
+            reader = self._dataset.reader(number)
+            expected = source.first_episode
+            for name in data_files(reader):
+                uri = storage.join(reader.uri, name)
+                for index, rows in split_episodes(schema.read_parquet(uri)):
+                    length = reader.episodes[index].length if 0 <= index < len(reader.episodes) else -1
+                    if source.first_episode + index != expected or rows.num_rows != length:
+                        raise DataError(
+                            f"rows of episode {index} are incomplete or out of order",
+                            where=uri,
+                            expected=f"the {length} rows of episode {expected - source.first_episode}",
+                            mend="import the dataset again, so that it is checked again",
+                        )
+                    yield expected, number, rows
+                    expected += 1
+
+    def _add(self, episode: int, source: int, stored: pa.Table) -> EpisodeRow:
+        """Write one episode's rows and videos."""
+        dataset, reader = self._dataset, self._dataset.reader(source)
+        span = slice(int(dataset.starts[episode]), int(dataset.starts[episode + 1]))
+        table = self._table(stored, episode, span)
+        meta = reader.episodes[episode - dataset.sources[source].first_episode]
+        places = self._files.add(episode, table, {})
+        for camera in dataset.cameras:
+            clip = reader.clip(meta.index, camera)
+            places |= self._videos.add(episode, camera, clip, alone=self._is_alone(source, meta.videos[camera]))
+        described = dataset.episodes.slice(episode, 1).to_pylist()[0]
+        used = dict.fromkeys(self._task_index[span].tolist())
+        return EpisodeRow(
+            index=episode,
+            length=meta.length,
+            first_row=span.start,
+            tasks=[self._tasks[index] for index in used],
+            places=places,
+            # A later import of the export finds what this import found out.
+            extra={**meta.extra, **{name: described[name] for name in ("outcome", "kind", "iteration")}},
+            statistics=self._measure(source, meta.index, table),
+        )
+
+    def _is_alone(self, source: int, place: VideoPlace) -> bool:
+        """Tell whether a clip is all there is in its video file."""
+        return self._sharing[source][place.path] == 1 and place.start_s == 0
+
+    def _table(self, stored: pa.Table, episode: int, span: slice) -> pa.Table:
+        """Return an episode's rows with the numbering and the columns of the export."""
+        fresh = {name: array.slice(span.start, span.stop - span.start) for name, array in self._fresh.items()}
+        if self._schema is None:
+            self._schema = self._joined_schema(stored.schema)
+        columns = []
+        for place in self._schema:
+            column = fresh[place.name] if place.name in fresh else stored.column(place.name)
+            if column.type != place.type:
+                column = _cast(column, place, where=f"episode {episode}")
+            columns.append(column)
+        return pa.Table.from_arrays(columns, schema=self._schema)
+
+    def _joined_schema(self, stored: pa.Schema) -> pa.Schema:
+        """Return the first source's schema with the new columns, there and in the metadata of Hugging Face."""
+        fresh = self._fresh
+        keep = [place for place in stored if place.name in self._dataset.features]
+        # An added column takes the place of a stored one of its name, but the type that it is declared with.
+        fields = [place.with_type(fresh[place.name].type) if place.name in fresh else place for place in keep]
+        known = {place.name for place in keep}
+        fields += [pa.field(name, array.type) for name, array in fresh.items() if name not in known]
+        metadata = dict(stored.metadata or {})
+        if b"huggingface" in metadata:
+            document = json.loads(metadata[b"huggingface"])
+            features = document.get("info", {}).get("features")
+            if isinstance(features, dict):
+                declared = {name: {"dtype": _dtype(fresh[name]), "_type": "Value"} for name in self._additions.columns}
+                kept = {name: facts for name, facts in features.items() if name in known}
+                document["info"]["features"] = _renamed({**kept, **declared}, *LIST_NAMES[self._version])
+                metadata[b"huggingface"] = json.dumps(document).encode()
+        return pa.schema(fields, metadata=metadata)
+
+    def _measure(self, source: int, index: int, table: pa.Table) -> dict[str, Statistics]:
+        """Return an episode's statistics: the source's where they still hold, measured where not."""
+        stated = self._statistics[source].get(index, {})
+        found = {name: facts for name, facts in stated.items() if name not in self._fresh and _is_finite(facts)}
+        statistics: dict[str, Statistics] = {}
+        for name in table.column_names:
+            if name in found:
+                statistics[name] = found[name]
+            elif not is_text(table.schema.field(name).type):
+                values = to_numpy(table.column(name))
+                # A column that may hold NaN has nothing to measure in some episodes; LeRobot merges the others.
+                if np.isfinite(values.reshape(len(values), -1)).all(axis=1).any():
+                    statistics[name] = column_statistics(values, where=f"episode {index}, column {name}")
+        reader = self._dataset.reader(source)
+        for camera in self._dataset.cameras:
+            statistics[camera] = found[camera] if camera in found else _image_statistics(reader, index, camera)
+        return statistics
+
+
+def _tasks(dataset: Dataset, additions: Additions) -> tuple[tuple[str, ...], np.ndarray[Any, Any]]:
+    """Return the task texts of the export and the index of each frame's."""
+    if additions.tasks is not None and additions.task_index is not None:
+        return additions.tasks, additions.task_index.astype(np.int64)
+    texts = dataset.reader(0).tasks
+    if len(dataset.sources) > 1 or not set(dataset.tasks) <= set(texts):
+        texts = dataset.tasks
+    position = np.array([texts.index(task) for task in dataset.tasks], np.int64)
+    return texts, position[dataset.column("task_index")]
+
+
+def _sharing(reader: LeRobotReader) -> Counter[str]:
+    """Count the episodes in each video file."""
+    return Counter(place.path for meta in reader.episodes for place in meta.videos.values())
+
+
+def _image_statistics(reader: LeRobotReader, episode: int, camera: str) -> Statistics:
+    """Measure what the source does not state; this decodes the clip."""
+    statistics = ImageStatistics()
+    sampled = set(sample_indices(reader.episodes[episode].length).tolist())
+    for frame, image in enumerate(reader.video(episode, camera)):
+        if frame in sampled:
+            statistics.add(image)
+    return statistics.result()
+
+
+def _cast(column: pa.ChunkedArray, place: pa.Field, *, where: str) -> pa.ChunkedArray:
+    try:
+        return column.cast(place.type)
+    except pa.ArrowException as error:
+        raise DataError(
+            f"column {place.name} is {column.type}, {place.type} in the first source",
+            where=where,
+            expected="one type in all sources",
+            mend="export the sources on their own, or write the column anew",
+        ) from error
+
+
+def _dtype(array: pa.Array) -> str:
+    return next(name for name, kind in fmt.ARROW_TYPES.items() if kind == array.type)
+
+
+def _is_finite(statistics: Statistics) -> bool:
+    return all(np.isfinite(value).all() for value in statistics.values())
+
+
+def _renamed(document: Any, old: str, new: str) -> Any:
+    """Return ``document`` with the list type of Hugging Face's features under its other name."""
+    if isinstance(document, dict):
+        renamed = {key: _renamed(value, old, new) for key, value in document.items()}
+        return {**renamed, "_type": new} if renamed.get("_type") == old else renamed
+    return document
+
+
+def packed_video_path(camera: str, number: int) -> str:
+    """Return where v3.0 puts the video file of a number."""
+    chunk, file = divmod(number, CHUNK_SIZE)
+    return fmt.VIDEO_PATHS[fmt.V30].format(video_key=camera, chunk_index=chunk, file_index=file)
+
+
+def fetch(uri: str, path: Path) -> None:
+    """Copy one file from any address to a local path, as a real file even where the source is a link.
+
+    Raises:
+        DataError: If it is not there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    local = storage.local_path(uri)
+    try:
+        if local is not None:
+            shutil.copyfile(local, path)
+        else:
+            fs, remote = storage.filesystem(uri)
+            fs.get_file(remote, str(path))
+    except FileNotFoundError as error:
+        raise DataError("video file not found", where=uri, mend="restore the file and import again") from error

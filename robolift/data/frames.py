@@ -1,0 +1,113 @@
+"""The packed frame cache: every image a training run needs, decoded once into one memory-mapped array.
+
+Random access into video costs milliseconds a sample, into this array microseconds; building it is one sequential pass.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from robolift import storage
+from robolift.data.dataset import Dataset
+from robolift.errors import DataError, UsageError
+from robolift.logging import progress
+
+
+def pack_frames(
+    dataset: Dataset, cameras: Sequence[str], *, size: tuple[int, int], folder: Path, num_workers: int = 1
+) -> np.memmap:
+    """Decode all frames of some cameras into one array on disk, or open the array if an earlier call made it.
+
+    Each video is decoded once, in order, straight to the target size; memory holds a frame at a time. The file appears
+    under its final name only when it is complete, so a killed call leaves nothing that looks finished, and several
+    processes may call this for one folder.
+
+    Args:
+        dataset: The dataset.
+        cameras: Its cameras in the order wanted.
+        size: (height, width) of the packed images.
+        folder: Local folder for the file; its name is derived from dataset, cameras and size.
+        num_workers: Videos decoded side by side; the bytes don't depend on it.
+
+    Returns:
+        (num_frames, num_cameras, H, W, 3) uint8 memory map, read-only, rows in the order of ``dataset.frames``.
+
+    Raises:
+        UsageError: If no camera is asked for, one twice, or the size is not positive.
+        DataError: If a camera or a frame is missing, or a video unreadable.
+    """
+    _check(dataset, cameras, size)
+    identity = {"dataset": dataset.uri, "cameras": list(cameras), "size": list(size)}
+    path = folder / f"frames-{storage.digest_of(identity)}.npy"
+    shape = (dataset.num_frames, len(cameras), *size, 3)
+    if path.exists():
+        return _open(path, shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        packed = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
+        _fill(packed, dataset, cameras, size, num_workers)
+        packed.flush()
+        del packed
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return _open(path, shape)
+
+
+def _check(dataset: Dataset, cameras: Sequence[str], size: tuple[int, int]) -> None:
+    missing = [camera for camera in cameras if camera not in dataset.cameras]
+    if missing:
+        raise DataError(
+            f"the dataset has no camera {', '.join(missing)}",
+            where=dataset.uri,
+            expected=f"among {', '.join(dataset.cameras) or '(it has none)'}",
+        )
+    if not cameras or len(set(cameras)) != len(cameras):
+        raise UsageError(f"cameras to pack are {list(cameras)}, expected at least one, each once")
+    if min(size) < 1:
+        raise UsageError(f"images can't be packed at {size[0]}x{size[1]}")
+
+
+def _open(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    packed: np.memmap = np.load(path, mmap_mode="r")
+    if packed.shape != shape:
+        raise DataError(f"frame cache of shape {packed.shape}", where=str(path), expected=str(shape), mend="delete it")
+    return packed
+
+
+def _fill(
+    packed: np.ndarray, dataset: Dataset, cameras: Sequence[str], size: tuple[int, int], num_workers: int
+) -> None:
+    """Decode every video into its own rows."""
+    dataset.video(0, cameras[0])  # opens the first source before threads ask for it
+
+    def decode(job: tuple[int, int]) -> None:
+        episode, position = job
+        first, last = int(dataset.starts[episode]), int(dataset.starts[episode + 1])
+        row = first
+        for image in dataset.video(episode, cameras[position], size=size):
+            packed[row, position] = image
+            row += 1
+        if row != last:
+            raise DataError(
+                f"{cameras[position]} has {row - first} frames",
+                where=f"episode {episode}",
+                expected=f"{last - first}, one a row",
+            )
+
+    # Camera by camera inside an episode, so that the pages being written stay close together.
+    jobs = [(episode, position) for episode in range(dataset.num_episodes) for position in range(len(cameras))]
+    with ThreadPoolExecutor(max_workers=num_workers) as pool:
+        running = pool.map(decode, jobs)
+        try:
+            for _ in progress(running, total=len(jobs), what="pack frames", unit="video"):
+                pass
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise

@@ -1,0 +1,373 @@
+"""Reads LeRobot datasets, v2.1 and v3.0, where they lie: any fsspec address, packed files, old spellings.
+
+Nothing is trusted that can be checked while it is read: each data file against the declared features, each episode's
+rows against the meta folder, each frame's time against the one asked for.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robolift import storage
+from robolift.data import lerobot_format as fmt
+from robolift.data.lerobot_checks import canonical, check_columns, check_rows
+from robolift.data.lerobot_meta import EpisodeMeta, Meta, VideoPlace, read_lines, read_meta
+from robolift.data.statistics import Statistics, aggregate, from_json
+from robolift.data.video import VideoClip, VideoFacts, probe
+from robolift.data.video_decoder import VideoDecoder, decode_frames
+from robolift.errors import DataError, UsageError
+from robolift.logging import get_logger
+
+__all__ = ["EpisodeMeta", "LeRobotReader", "VideoPlace"]
+
+OPEN_DATA_FILES = 2
+OPEN_VIDEOS = 8
+
+
+class _DataFile:
+    """An open Parquet file: where each episode's rows are, and the row groups read last."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self._checked = False
+        self._file: IO[Any] = storage.open_file(uri)
+        try:
+            self._parquet = pq.ParquetFile(self._file)
+            self.columns: list[str] = self._parquet.schema_arrow.names
+            if "episode_index" not in self.columns:
+                raise DataError("column episode_index is absent", where=uri, expected="the five standard columns")
+            owners = self._parquet.read(["episode_index"]).column("episode_index").to_numpy()
+        except (pa.ArrowException, OSError) as error:
+            self._file.close()
+            raise DataError(
+                f"not a readable Parquet file: {error}", where=uri, mend="write or copy the file again"
+            ) from error
+        except DataError:
+            self._file.close()
+            raise
+        self.spans = self._spans(owners)
+        counts = [self._parquet.metadata.row_group(i).num_rows for i in range(self._parquet.num_row_groups)]
+        self._edges = np.concatenate([[0], np.cumsum(counts)])
+        self._cached: tuple[Any, pa.Table] | None = None
+
+    def _spans(self, owners: np.ndarray) -> dict[int, tuple[int, int]]:
+        starts = (
+            np.flatnonzero(np.concatenate([[True], owners[1:] != owners[:-1]])) if len(owners) else np.array([], int)
+        )
+        stops = np.append(starts[1:], len(owners))
+        spans: dict[int, tuple[int, int]] = {}
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
+            episode = int(owners[start])
+            if episode in spans:
+                self._file.close()
+                raise DataError(
+                    f"rows of episode {episode} are not together",
+                    where=self.uri,
+                    expected="each episode's rows in one run",
+                    mend="sort the file by episode_index and frame_index",
+                )
+            spans[episode] = (start, stop)
+        return spans
+
+    def check(self, features: dict[str, dict[str, Any]]) -> None:
+        """Check the columns against the declared features, once."""
+        if not self._checked:
+            check_columns(self._parquet.schema_arrow, features, where=self.uri)
+            self._checked = True
+
+    def rows(self, episode: int, columns: Sequence[str]) -> pa.Table:
+        """Return an episode's rows; a row group that holds several episodes is read once for all of them."""
+        start, stop = self.spans[episode]
+        first = int(np.searchsorted(self._edges, start, side="right")) - 1
+        last = int(np.searchsorted(self._edges, stop, side="left"))
+        key = (first, last, tuple(columns))
+        if self._cached is None or self._cached[0] != key:
+            try:
+                groups = self._parquet.read_row_groups(list(range(first, last)), columns=list(columns))
+            except (pa.ArrowException, OSError) as error:
+                raise DataError(f"damaged Parquet file: {error}", where=self.uri, mend="copy the file again") from error
+            self._cached = (key, groups)
+        return self._cached[1].slice(start - int(self._edges[first]), stop - start)
+
+    def close(self) -> None:
+        self._parquet.close()
+        self._file.close()
+
+
+class LeRobotReader:
+    """One LeRobot dataset, opened by :meth:`open`. Reading is safe from several threads.
+
+    Attributes:
+        uri: Its folder.
+        version: ``v2.1`` or ``v3.0``.
+        fps: Frames a second.
+        robot_type: As info.json has it.
+        features: Declared features; shapes are tuples without leading ones.
+        info: info.json as it stands.
+        cameras: Names of the video features, sorted.
+        tasks: Task texts by task_index.
+        episodes: By index.
+    """
+
+    def __init__(self, uri: str, meta: Meta) -> None:
+        self.uri = uri
+        self.version = meta.version
+        self.fps = meta.fps
+        self.robot_type: str | None = meta.info.get("robot_type")
+        self.features = meta.features
+        self.info = meta.info
+        self.cameras = meta.cameras
+        self.tasks = meta.tasks
+        self.episodes = meta.episodes
+        self._lock = threading.RLock()
+        self._data_files: OrderedDict[str, _DataFile] = OrderedDict()
+        self._moved: dict[int, str] = {}
+        self._facts: dict[str, VideoFacts] = {}
+        self._decoders: OrderedDict[tuple[str, tuple[int, int] | None], VideoDecoder] = OrderedDict()
+
+    @classmethod
+    def open(cls, uri: str) -> LeRobotReader:
+        """Open a dataset; only its meta folder is read.
+
+        Args:
+            uri: The folder, at any address.
+
+        Raises:
+            DataError: If the meta folder is missing, garbled or does not add up.
+        """
+        return cls(uri, read_meta(uri))
+
+    def close(self) -> None:
+        """Close all open files; the reader opens them again when needed."""
+        with self._lock:
+            for file in self._data_files.values():
+                file.close()
+            for decoder in self._decoders.values():
+                decoder.close()
+            self._data_files.clear()
+            self._decoders.clear()
+
+    def table(self, episode: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return an episode's rows in frame order.
+
+        Args:
+            episode: Its index.
+            columns: Which columns; None for all. Shape (1,) comes as a scalar, (d,) as a fixed-size list.
+
+        Raises:
+            UsageError: If there is no such episode.
+            DataError: If a column is unknown, the file is missing or unreadable, or its rows are wrong.
+        """
+        meta = self._episode(episode)
+        stored = [name for name, feature in self.features.items() if feature["dtype"] != "video"]
+        wanted = stored if columns is None else list(columns)
+        unknown = sorted(set(wanted) - set(stored))
+        if unknown:
+            raise DataError(
+                f"no column {', '.join(unknown)}", where=self.uri, expected=f"one of {', '.join(sorted(stored))}"
+            )
+        with self._lock:
+            file = self._file_of(meta)
+            file.check(self.features)
+            rows = file.rows(episode, sorted({*wanted, *fmt.STANDARD_COLUMNS}))
+        check_rows(rows, episode=episode, length=meta.length, fps=self.fps, num_tasks=len(self.tasks), where=file.uri)
+        arrays = [
+            canonical(rows.column(name), self.features[name], where=f"{file.uri}, episode {episode}, column {name}")
+            for name in wanted
+        ]
+        return pa.table(dict(zip(wanted, arrays, strict=True)))
+
+    def raw_table(self, episode: int) -> pa.Table:
+        """Return an episode's rows as they stand, undeclared columns too, for a caller with checks of its own.
+
+        Raises:
+            UsageError: If there is no such episode.
+            DataError: If the file is missing or unreadable, or has no rows of the episode.
+        """
+        meta = self._episode(episode)
+        with self._lock:
+            file = self._file_of(meta)
+            return file.rows(episode, file.columns)
+
+    def video(self, episode: int, camera: str, *, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+        """Yield every frame of an episode once, in order.
+
+        Args:
+            episode: Its index.
+            camera: One of ``cameras``.
+            size: (height, width) to scale to; None for the video's own.
+
+        Yields:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            DataError: If the camera or file is missing, the video unreadable, or shorter than the episode.
+        """
+        return decode_frames(self.clip(episode, camera), size=size)
+
+    def frames_at(
+        self, episode: int, camera: str, frames: Sequence[int] | np.ndarray, *, size: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """Return some frames of an episode, for a training loader; recently used videos stay open.
+
+        Args:
+            episode: Its index.
+            camera: One of ``cameras``.
+            frames: (n,) frame indices, in any order and with repetitions.
+            size: (height, width) to scale to.
+
+        Returns:
+            (n, H, W, 3) uint8 RGB.
+
+        Raises:
+            UsageError: If a frame index is outside the episode.
+            DataError: As :meth:`video`.
+        """
+        clip = self.clip(episode, camera)
+        indices = np.asarray(frames, np.int64)
+        if len(indices) and (indices.min() < 0 or indices.max() >= clip.num_frames):
+            raise UsageError(f"episode {episode} has frames 0..{clip.num_frames - 1}, asked for {indices.tolist()}")
+        with self._lock:
+            key = (clip.uri, size)
+            decoder = self._decoders.pop(key, None) or VideoDecoder(clip.uri, fps=self.fps, size=size)
+            self._decoders[key] = decoder
+            if len(self._decoders) > OPEN_VIDEOS:
+                self._decoders.popitem(last=False)[1].close()
+            return decoder.decode_at(clip.start_s + indices / self.fps)
+
+    def clip(self, episode: int, camera: str) -> VideoClip:
+        """Return where an episode's frames of one camera lie, ready for the decoder or the writer.
+
+        Raises:
+            UsageError: If there is no such episode.
+            DataError: If there is no such camera.
+        """
+        meta = self._episode(episode)
+        self._check_camera(camera)
+        place = meta.videos[camera]
+        return VideoClip(storage.join(self.uri, place.path), place.start_s, meta.length, self.fps)
+
+    def image_size(self, camera: str) -> tuple[int, int]:
+        """Return the declared (height, width) of a camera.
+
+        Raises:
+            DataError: If there is no such camera.
+        """
+        self._check_camera(camera)
+        shape = self.features[camera]["shape"]
+        names = self.features[camera].get("names") or fmt.IMAGE_NAMES
+        # Some recorders declare (channels, height, width); the names tell.
+        by_name = dict(zip(names, shape, strict=False))
+        return int(by_name.get("height", shape[0])), int(by_name.get("width", shape[1]))
+
+    def statistics(self) -> dict[str, Statistics]:
+        """Return the statistics of each feature over the dataset, as it states them (v2.1: merged over episodes).
+
+        Raises:
+            DataError: If they are missing or garbled.
+        """
+        if self.version == fmt.V30:
+            stated = storage.read_json(storage.join(self.uri, fmt.STATS_FILE))
+            return {name: from_json(found) for name, found in stated.items()}
+        uri = storage.join(self.uri, fmt.EPISODES_STATS_JSONL)
+        parts = [row["stats"] for row in read_lines(uri)]
+        return {name: aggregate([from_json(part[name]) for part in parts]) for name in parts[0]}
+
+    def check_files(self) -> None:
+        """Check that every data and video file that the meta folder names is there; one listing, nothing is read.
+
+        Raises:
+            DataError: Naming the first missing file and how many there are.
+        """
+        present = {name for name, _ in storage.list_files(self.uri)}
+        named = [path for e in self.episodes for path in (e.data_path, *(place.path for place in e.videos.values()))]
+        missing = [path for path in dict.fromkeys(named) if path not in present]
+        if missing:
+            raise DataError(
+                f"{len(missing)} files are missing, the first is {missing[0]}",
+                where=self.uri,
+                expected="every file that the meta folder names",
+                mend="copy the dataset again",
+            )
+
+    def check_video(self, episode: int, camera: str) -> None:
+        """Check an episode's video against its header, without decoding: size, frame rate and length.
+
+        Raises:
+            DataError: If it is missing, unreadable, of another size or rate, or shorter than the episode.
+        """
+        clip = self.clip(episode, camera)
+        where = f"{clip.uri}, episode {episode}"
+        with self._lock:
+            facts = self._facts.get(clip.uri) or probe(clip.uri)
+            self._facts[clip.uri] = facts
+        declared = self.image_size(camera)
+        if (facts.height, facts.width) != declared:
+            raise DataError(
+                f"the video is {facts.height}x{facts.width}", where=where, expected=f"{declared[0]}x{declared[1]}"
+            )
+        if abs(float(facts.fps) - self.fps) > 0.01 * self.fps:
+            raise DataError(f"the video has {float(facts.fps):.3f} frames/s", where=where, expected=f"{self.fps:g}")
+        needed = round(clip.start_s * self.fps) + clip.num_frames
+        if facts.frames and facts.frames < needed:
+            raise DataError(
+                f"the video has {facts.frames} frames",
+                where=where,
+                expected=f"at least {needed}: the episode has {clip.num_frames} rows",
+                mend="copy the video again, or drop the episode",
+            )
+
+    def _episode(self, episode: int) -> EpisodeMeta:
+        if not 0 <= episode < len(self.episodes):
+            raise UsageError(f"{self.uri} has episodes 0..{len(self.episodes) - 1}, asked for {episode}")
+        return self.episodes[episode]
+
+    def _check_camera(self, camera: str) -> None:
+        if camera not in self.cameras:
+            raise DataError(
+                f"no camera {camera}", where=self.uri, expected=f"one of {', '.join(self.cameras) or '(it has none)'}"
+            )
+
+    def _open(self, path: str) -> _DataFile:
+        file = self._data_files.pop(path, None)
+        if file is None:
+            file = _DataFile(storage.join(self.uri, path))
+        self._data_files[path] = file
+        if len(self._data_files) > OPEN_DATA_FILES:
+            self._data_files.popitem(last=False)[1].close()
+        return file
+
+    def _file_of(self, meta: EpisodeMeta) -> _DataFile:
+        """Open the file that really holds an episode's rows.
+
+        LeRobot 0.4.0's converter recorded the previous file for each file's first episode; its own loader never
+        notices, because it reads all files. So the rows decide, not the meta folder.
+        """
+        path = self._moved.get(meta.index, meta.data_path)
+        file = self._open(path)
+        if meta.index in file.spans:
+            return file
+        for other in dict.fromkeys(episode.data_path for episode in self.episodes):
+            if other != path and meta.index in (file := self._open(other)).spans:
+                get_logger("data").warning(
+                    "episode lies in another file than the meta folder says",
+                    uri=self.uri,
+                    episode=meta.index,
+                    stated=meta.data_path,
+                    found=other,
+                )
+                self._moved[meta.index] = other
+                return file
+        raise DataError(
+            f"no rows of episode {meta.index}",
+            where=storage.join(self.uri, meta.data_path),
+            expected=f"{meta.length} rows",
+            mend="copy the data files again",
+        )

@@ -1,0 +1,78 @@
+"""Logs and progress: readable on a terminal, one JSON object a line everywhere else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import structlog
+from tqdm import tqdm
+
+from robolift.errors import UsageError
+
+T = TypeVar("T")
+PROGRESS_INTERVAL_S = 10.0
+
+
+def configure(*, level: str | None = None, json_lines: bool | None = None) -> None:
+    """Set up structlog for this process; safe to call more than once.
+
+    Args:
+        level: Lowest level shown, ``ROBOLIFT_LOG_LEVEL`` or ``info`` by default.
+        json_lines: JSON lines instead of coloured text; by default when stderr is not a terminal.
+
+    Raises:
+        UsageError: If there is no such level.
+    """
+    name = (level or os.environ.get("ROBOLIFT_LOG_LEVEL") or "info").upper()
+    levels = logging.getLevelNamesMapping()
+    if name not in levels:
+        raise UsageError(f"log level {name.lower()!r}; there are: {', '.join(sorted(levels)).lower()}")
+    as_json = not sys.stderr.isatty() if json_lines is None else json_lines
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(levels[name]),
+        # Looked up at each call: a test or a notebook may have replaced the stream.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+
+
+def get_logger(name: str) -> Any:
+    """Return a structlog logger whose events carry ``logger=name``."""
+    return structlog.get_logger().bind(logger=name)
+
+
+def progress(items: Iterable[T], *, total: int | None, what: str, unit: str = "it") -> Iterator[T]:
+    """Yield ``items`` while showing how far the work is.
+
+    A bar on a terminal; elsewhere a log line every ten seconds, because a bar fills a pod's log with rubbish.
+
+    Args:
+        items: What to iterate over.
+        total: How many there will be, None when not known.
+        what: What is being done, in a few words.
+        unit: Name of one item.
+    """
+    if sys.stderr.isatty():
+        yield from tqdm(items, total=total, desc=what, unit=unit, leave=False)
+        return
+    log = get_logger("progress")
+    started = last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= PROGRESS_INTERVAL_S:
+            last = now
+            log.info(what, done=done, total=total, unit=unit, per_s=round(done / (now - started), 2))

@@ -1,0 +1,237 @@
+"""Policies as files: the trained policy that is served, and the state from which a killed run goes on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from robolift import storage
+from robolift.errors import DataError
+from robolift.labeling.prompts import PromptTable
+from robolift.policy import encoder, model
+from robolift.policy.encoder import EncoderSpec
+from robolift.policy.model import Objective, Params, PolicyShape
+from robolift.policy.normalize import Normalizer
+from robolift.policy.presets import PolicyConfig
+
+WEIGHTS_FILE = "model.safetensors"
+SPEC_FILE = "policy.json"
+STATE_FILE = "state.safetensors"
+POLICY_PREFIX = "policy."
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySpec:
+    """Everything needed to act besides the weights; ``policy.json``.
+
+    Attributes:
+        architecture: Sizes of the network.
+        objective: ``flow`` or ``regression``.
+        variant: What it was trained on, see ``train_policy``.
+        prompts: The whole prompt table; one embedding row each, whatever the variant.
+        bare_prompts: For each prompt the row of its task without a label.
+        trained_prompts: Rows of the table that occurred in training; only these may be asked for.
+        state_keys: Dataset columns of the state, in order.
+        state_dims: Their lengths.
+        encoder: The image encoder, None without cameras.
+        observation: Normaliser of states, then features.
+        action: Normaliser of actions.
+        action_horizon: Actions of a chunk.
+        execute: Actions of a chunk to carry out before asking again.
+        fps: Rate of the actions, Hz.
+        steps: Optimizer steps it was trained.
+    """
+
+    architecture: PolicyConfig
+    objective: Objective
+    variant: str
+    prompts: PromptTable
+    bare_prompts: tuple[int, ...]
+    trained_prompts: tuple[int, ...]
+    state_keys: tuple[str, ...]
+    state_dims: tuple[int, ...]
+    encoder: EncoderSpec | None
+    observation: Normalizer
+    action: Normalizer
+    action_horizon: int
+    execute: int
+    fps: float
+    steps: int
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Cameras the policy looks through."""
+        return self.encoder.cameras if self.encoder else ()
+
+    @property
+    def shape(self) -> PolicyShape:
+        """Shape of the network."""
+        return PolicyShape(
+            observation_dim=len(self.observation.offset),
+            num_prompts=len(self.prompts),
+            action_horizon=self.action_horizon,
+            action_dim=len(self.action.offset),
+            objective=self.objective,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        plain = ("objective", "variant", "action_horizon", "execute", "fps", "steps")
+        return {
+            **{name: getattr(self, name) for name in plain},
+            "preset": self.architecture.preset,
+            "architecture": asdict(self.architecture),
+            "cameras": list(self.cameras),
+            "image_size": list(self.encoder.image_size) if self.encoder else None,
+            "action_dim": len(self.action.offset),
+            "prompts": self.prompts.to_dict(),
+            "bare_prompts": list(self.bare_prompts),
+            "trained_prompts": list(self.trained_prompts),
+            "state_keys": list(self.state_keys),
+            "state_dims": list(self.state_dims),
+            "encoder": self.encoder.to_dict() if self.encoder else None,
+            "observation": self.observation.to_dict(),
+            "action": self.action.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> PolicySpec:
+        """Return what :meth:`to_dict` wrote."""
+        architecture = dict(document["architecture"])
+        architecture["hidden_widths"] = tuple(architecture["hidden_widths"])
+        return cls(
+            architecture=PolicyConfig(**architecture),
+            objective=document["objective"],
+            variant=document["variant"],
+            prompts=PromptTable.from_dict(document["prompts"]),
+            bare_prompts=tuple(document["bare_prompts"]),
+            trained_prompts=tuple(document["trained_prompts"]),
+            state_keys=tuple(document["state_keys"]),
+            state_dims=tuple(document["state_dims"]),
+            encoder=EncoderSpec.from_dict(document["encoder"]) if document["encoder"] else None,
+            observation=Normalizer.from_dict(document["observation"]),
+            action=Normalizer.from_dict(document["action"]),
+            action_horizon=document["action_horizon"],
+            execute=document["execute"],
+            fps=document["fps"],
+            steps=document["steps"],
+        )
+
+
+def flatten(tree: Any) -> dict[str, np.ndarray]:
+    """Return the arrays of a tree by dotted path, on the host."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+
+
+def unflatten(template: Any, tensors: Mapping[str, np.ndarray], *, where: str) -> Any:
+    """Return ``tensors`` in the form of ``template``.
+
+    Raises:
+        DataError: If names, shapes or types differ from the template's.
+    """
+    leaves, form = jax.tree_util.tree_flatten_with_path(template)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
+    expected = {name: (leaf.shape, np.dtype(leaf.dtype)) for name, (_, leaf) in zip(names, leaves, strict=True)}
+    found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        raise DataError(
+            f"weight {wrong[0]} is {found.get(wrong[0], 'missing')}",
+            where=where,
+            expected=str(expected.get(wrong[0], "no such weight")),
+            mend="run train_policy again",
+        )
+    return jax.tree_util.tree_unflatten(form, [tensors[name] for name in names])
+
+
+def save_policy(folder: Path, spec: PolicySpec, params: Params, encoder_weights: Mapping[str, np.ndarray]) -> None:
+    """Write a policy that acts by itself: nothing of the value model's checkpoint is needed any more."""
+    tensors = {f"{POLICY_PREFIX}{name}": tensor for name, tensor in flatten(params).items()}
+    content = safetensors.numpy.save({**tensors, **encoder_weights})
+    storage.write_bytes(str(folder / WEIGHTS_FILE), content)
+    storage.write_bytes(str(folder / SPEC_FILE), storage.to_json_bytes(spec.to_dict()))
+
+
+def load_policy(uri: str) -> tuple[PolicySpec, Params, encoder.Weights]:
+    """Load a policy folder from any store.
+
+    Raises:
+        DataError: If a file is missing, damaged or does not fit the other.
+    """
+    where = storage.join(uri, SPEC_FILE)
+    try:
+        spec = PolicySpec.from_dict(storage.read_json(where))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"not a policy: {error!r}", where=where, expected=SPEC_FILE, mend="run train_policy again"
+        ) from error
+    where = storage.join(uri, WEIGHTS_FILE)
+    tensors = read_tensors(where)
+    own = {n.removeprefix(POLICY_PREFIX): t for n, t in tensors.items() if n.startswith(POLICY_PREFIX)}
+    template = jax.eval_shape(lambda: model.init(jax.random.key(0), spec.architecture, spec.shape))
+    params = jax.tree.map(jax.numpy.asarray, unflatten(template, own, where=where))
+    if spec.encoder is None:
+        return spec, params, []
+    return spec, params, encoder.by_camera(encoder.pick_weights(tensors, spec.encoder, where=where), spec.encoder)
+
+
+def read_tensors(uri: str) -> dict[str, np.ndarray]:
+    """Read a safetensors file.
+
+    Raises:
+        DataError: If it is missing or damaged.
+    """
+    try:
+        return safetensors.numpy.load(storage.read_bytes(uri))
+    except SafetensorError as error:
+        raise DataError(f"not readable as safetensors: {error}", where=uri, mend="write the file again") from error
+
+
+@dataclass(frozen=True)
+class StateStore:
+    """The resumable state of one run: a single file, so that a reader sees the old state or the new one whole.
+
+    Attributes:
+        uri: Folder of the file.
+    """
+
+    uri: str
+
+    @property
+    def file(self) -> str:
+        """Address of the state."""
+        return storage.join(self.uri, STATE_FILE)
+
+    def save(self, tree: Any, document: Mapping[str, Any]) -> None:
+        """Write the arrays of ``tree``, and ``document`` (JSON) as the file's metadata."""
+        metadata = {"document": json.dumps(document)}
+        storage.write_bytes(self.file, safetensors.numpy.save(flatten(tree), metadata=metadata))
+
+    def load(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
+        """Return the tree in the form of ``template`` and the document, None if none was saved.
+
+        Raises:
+            DataError: If the state is damaged or belongs to another run.
+        """
+        if not storage.exists(self.file):
+            return None
+        content = storage.read_bytes(self.file)
+        try:
+            tensors = safetensors.numpy.load(content)
+        except SafetensorError as error:
+            raise DataError(
+                f"the saved training state is damaged: {error}",
+                where=self.file,
+                mend=f"delete {self.uri} to train from the start",
+            ) from error
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        return unflatten(template, tensors, where=self.file), json.loads(header["__metadata__"]["document"])

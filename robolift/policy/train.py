@@ -1,0 +1,144 @@
+"""Training a policy from published inputs to files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robolift import storage
+from robolift.data.dataset import Dataset
+from robolift.errors import DataError
+from robolift.labeling.prompts import PromptTable, advantage_prompts
+from robolift.manifest import Manifest
+from robolift.policy import loop, model
+from robolift.policy.checkpoint import PolicySpec, StateStore, save_policy
+from robolift.policy.data import Labels, Prepared, prepare
+from robolift.policy.presets import PRESETS
+from robolift.policy.recipe import UNLABELLED, Recipe
+from robolift.policy.vision import FrozenEncoder, read_features
+
+PROMPTS_FILE = "prompts.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """The published outputs a policy is made from; what its recipe does not need may be None."""
+
+    dataset: Manifest
+    labels: Manifest | None = None
+    values: Manifest | None = None
+    checkpoint: Manifest | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What is worth reporting of a training run.
+
+    Attributes:
+        curves: ``train`` and ``validation``: rows of ``step`` and ``loss``.
+        metrics: Plain numbers.
+        num_episodes: Episodes trained on, held-out ones left out.
+        num_frames: Frames trained on.
+    """
+
+    curves: dict[str, list[dict[str, Any]]]
+    metrics: dict[str, Any]
+    num_episodes: int
+    num_frames: int
+
+
+def train(recipe: Recipe, sources: Sources, *, work_uri: str, folder: Path) -> Trained:
+    """Train a policy and write model.safetensors and policy.json into ``folder``.
+
+    Args:
+        recipe: How.
+        sources: From what.
+        work_uri: Where the resumable state is kept; the same call with the same address goes on from it.
+        folder: Local folder of the result.
+
+    Raises:
+        UsageError: If recipe and inputs don't fit, or training diverges.
+        DataError: If an input is broken or was made for other frames.
+    """
+    dataset = Dataset.open(sources.dataset)
+    prompts = _prompts(sources.labels, dataset)
+    labels = _labels(recipe, sources.labels, dataset, prompts)
+    frozen = _encoder(recipe, sources.checkpoint)
+    features = read_features(sources.values, dataset, frozen) if frozen and sources.values else None
+    prepared = prepare(dataset, recipe, prompts=prompts, labels=labels, features=features)
+    spec = _spec(recipe, dataset, prompts, prepared, frozen)
+    fitted = loop.fit(spec.architecture, spec.shape, prepared.chunks, recipe, StateStore(work_uri))
+    save_policy(folder, spec, fitted.params, frozen.weights if frozen else {})
+    return _report(fitted, prepared, prompts, dataset)
+
+
+def _prompts(labels: Manifest | None, dataset: Dataset) -> PromptTable:
+    """Return the labels' table, which every variant uses so that all have the same number of weights."""
+    if labels is None:
+        return advantage_prompts(dataset.tasks)
+    return PromptTable.from_dict(storage.read_json(labels.file(PROMPTS_FILE)))
+
+
+def _labels(recipe: Recipe, labels: Manifest | None, dataset: Dataset, prompts: PromptTable) -> Labels | None:
+    if labels is None or recipe.variant in UNLABELLED:
+        return None
+    return Labels.align(labels.table("labels"), dataset, prompts, where=labels.uri)
+
+
+def _encoder(recipe: Recipe, checkpoint: Manifest | None) -> FrozenEncoder | None:
+    if recipe.vision == "none" or checkpoint is None:
+        return None
+    frozen = FrozenEncoder.load(checkpoint.uri)
+    if recipe.cameras is not None and tuple(recipe.cameras) != frozen.spec.cameras:
+        raise DataError(
+            f"cameras are {', '.join(recipe.cameras) or 'none'}",
+            where="config of train_policy",
+            expected=f"{', '.join(frozen.spec.cameras)}, on which the encoder was trained",
+            mend="leave cameras out, or train a value model with these cameras",
+        )
+    return frozen
+
+
+def _spec(
+    recipe: Recipe, dataset: Dataset, prompts: PromptTable, prepared: Prepared, frozen: FrozenEncoder | None
+) -> PolicySpec:
+    chunks = prepared.chunks
+    trained = set(chunks.prompt[chunks.rows].tolist())
+    if recipe.label_dropout > 0:
+        trained |= {int(chunks.bare[row]) for row in trained}
+    return PolicySpec(
+        architecture=PRESETS[recipe.preset](),
+        objective=recipe.objective,
+        variant=recipe.variant,
+        prompts=prompts,
+        bare_prompts=tuple(chunks.bare.tolist()),
+        trained_prompts=tuple(sorted(trained)),
+        state_keys=tuple(recipe.state_keys),
+        state_dims=prepared.state_dims,
+        encoder=frozen.spec if frozen else None,
+        observation=prepared.observation,
+        action=prepared.action,
+        action_horizon=recipe.action_horizon,
+        execute=recipe.executed,
+        fps=dataset.fps,
+        steps=recipe.steps,
+    )
+
+
+def _report(fitted: loop.Fit, prepared: Prepared, prompts: PromptTable, dataset: Dataset) -> Trained:
+    chunks = prepared.chunks
+    counts = np.bincount(chunks.prompt[chunks.rows], minlength=len(prompts))
+    episode = np.searchsorted(dataset.starts, np.concatenate([chunks.rows, chunks.held_out_rows]), side="right")
+    metrics: dict[str, Any] = {
+        "num_weights": model.count(fitted.params),
+        "frames_by_prompt": {text: int(n) for text, n in zip(prompts.prompts, counts, strict=True)},
+        "train_loss": fitted.curves["train"][-1]["loss"],
+        "held_out_episodes": len(np.unique(episode[len(chunks.rows) :])),
+    }
+    if fitted.curves["validation"]:
+        metrics["val_loss"] = fitted.curves["validation"][-1]["loss"]
+    num_episodes = len(np.unique(episode[: len(chunks.rows)]))
+    return Trained(curves=fitted.curves, metrics=metrics, num_episodes=num_episodes, num_frames=len(chunks.rows))

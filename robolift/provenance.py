@@ -1,0 +1,83 @@
+"""Which code made an output: the digest of a module and of everything in this package that it imports.
+
+A change to the report must not retrain a policy, and a change to the advantage must relabel. So the code part of an
+output's identity is the import closure of its stage, not the commit and not the image.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+PACKAGE = "robolift"
+PACKAGE_DIR = Path(__file__).parent
+DATA_SUFFIXES = frozenset({".html", ".css", ".js", ".json", ".yaml", ".txt"})
+# These carry bytes and words, not results: editing a log line keeps every finished output.
+NEUTRAL = frozenset(
+    {
+        "robolift",  # holds the version: a release alone changes no result
+        "robolift.logging",
+        "robolift.errors",
+        "robolift.storage",
+        "robolift.staging",
+        "robolift.provenance",
+        "robolift.manifest",
+        "robolift.stages",
+        "robolift.stages.stage",
+    }
+)
+
+
+def _file(module: str) -> Path | None:
+    base = PACKAGE_DIR.joinpath(*module.split(".")[1:])
+    for candidate in (base.with_suffix(".py"), base / "__init__.py"):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _imports(source: str, package: str) -> set[str]:
+    """Return what ``source``, a module of ``package``, imports of this product, with the packages on the way."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            names.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
+    parts = [name.split(".") for name in names if name.split(".")[0] == PACKAGE]
+    return {".".join(part[:length]) for part in parts for length in range(1, len(part) + 1)}
+
+
+def import_closure(module: str) -> tuple[str, ...]:
+    """Return the sorted names of the package's modules that ``module`` reaches, itself included."""
+    seen: set[str] = set()
+    queue = [module]
+    while queue:
+        name = queue.pop()
+        path = _file(name)
+        if name in seen or name in NEUTRAL or path is None:
+            continue
+        seen.add(name)
+        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+        queue += sorted(_imports(path.read_text(encoding="utf-8"), package))
+    return tuple(sorted(seen))
+
+
+@functools.cache
+def code_digest(module: str) -> str:
+    """Return 16 hex digits of the source of ``module`` and its import closure, and of the data files beside them."""
+    files: set[Path] = set()
+    for name in import_closure(module):
+        path = _file(name)
+        assert path is not None
+        files.add(path)
+        if path.parent != PACKAGE_DIR:
+            files.update(beside for beside in path.parent.iterdir() if beside.suffix in DATA_SUFFIXES)
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(path.relative_to(PACKAGE_DIR).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]

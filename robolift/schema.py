@@ -1,0 +1,195 @@
+"""Every table, column, dtype and artifact kind of the data contract. A change here is a change of SCHEMA_VERSION.
+
+Tables are sidecars: keyed by (episode_index, frame_index), sorted by it, all columns always present. Null means not
+known; zero never means missing.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from robolift import storage
+from robolift.errors import DataError
+
+SCHEMA_VERSION = "1.0"
+
+EPISODE_INDEX = "episode_index"
+FRAME_INDEX = "frame_index"
+KEYS = (EPISODE_INDEX, FRAME_INDEX)
+
+OUTCOMES = ("success", "failure", "unknown")
+EPISODE_KINDS = ("demo", "rollout")
+CONTROL_MODES = ("demo", "autonomous", "correcting", "paused")
+ADVANTAGE_LABELS = ("positive", "negative", "none")
+LABEL_REASONS = ("threshold", "forced_intervention", "demo", "excluded")
+
+
+class Kind(enum.StrEnum):
+    """What an output folder holds; the KFP artifact class of the same name is ``system.<Kind>``."""
+
+    RECORDING = "Recording"  # a raw LeRobot folder, as the simulator or a robot wrote it
+    DATASET = "EpisodeDataset"  # validated reference to LeRobot sources, with the episodes and frames tables
+    TARGETS = "ValueTargets"
+    VALUE_CHECKPOINT = "ValueCheckpoint"
+    VALUE_SHARD = "ValueShard"
+    VALUES = "ValueSet"
+    LABELS = "LabelSet"
+    EXPORT = "ExportedDataset"
+    POLICY = "PolicyCheckpoint"
+    EVALUATION = "Evaluation"
+    REPORT = "RunCard"
+
+
+def _keyed(*fields: pa.Field) -> pa.Schema:
+    keys = [pa.field(name, pa.int64(), nullable=False) for name in KEYS]
+    return pa.schema([*keys, *fields])
+
+
+EPISODES = pa.schema(
+    [
+        pa.field("episode_index", pa.int64(), nullable=False),
+        pa.field("length", pa.int32(), nullable=False),
+        pa.field("task", pa.string(), nullable=False),
+        pa.field("outcome", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("iteration", pa.int32(), nullable=False),
+    ]
+)
+FRAMES = _keyed(
+    pa.field("timestamp", pa.float32(), nullable=False),
+    pa.field("control_mode", pa.string(), nullable=False),
+)
+TARGETS = _keyed(
+    pa.field("value_target", pa.float32(), nullable=False),
+    pa.field("reward", pa.float32(), nullable=False),
+)
+VALUES = _keyed(
+    pa.field("value", pa.float32(), nullable=False),
+    pa.field("value_std", pa.float32(), nullable=False),
+    pa.field("relative_advantage", pa.float32()),
+)
+LABELS = _keyed(
+    pa.field("advantage", pa.float32()),
+    pa.field("valid", pa.bool_(), nullable=False),
+    pa.field("advantage_label", pa.string(), nullable=False),
+    pa.field("slice", pa.int16()),
+    pa.field("reason", pa.string(), nullable=False),
+    pa.field("group", pa.string(), nullable=False),
+    pa.field("weight", pa.float32(), nullable=False),
+    pa.field("prompt_index", pa.int32(), nullable=False),
+)
+REWARDS = _keyed(
+    pa.field("progress", pa.float32()),
+    pa.field("success_prob", pa.float32()),
+    pa.field("tri", pa.int8()),
+    pa.field("reward", pa.float32()),
+    pa.field("stage", pa.int16()),
+    pa.field("anchor", pa.bool_(), nullable=False),
+    pa.field("confidence", pa.float32()),
+    pa.field("source", pa.string(), nullable=False),
+)
+
+TABLES: dict[str, pa.Schema] = {
+    "episodes": EPISODES,
+    "frames": FRAMES,
+    "targets": TARGETS,
+    "values": VALUES,
+    "labels": LABELS,
+    "rewards": REWARDS,
+}
+
+
+def as_table(name: str, columns: Mapping[str, Any] | pa.Table) -> pa.Table:
+    """Build table ``name`` with exactly its columns and dtypes, checked for order and uniqueness of the keys.
+
+    Args:
+        name: A key of TABLES.
+        columns: One array per column, where NaN in a float column is kept and None becomes null; or a table.
+
+    Raises:
+        DataError: If a column is missing or unknown, a value is null where none may be, or the keys are not sorted
+            and unique.
+    """
+    schema = TABLES[name]
+    given = columns.column_names if isinstance(columns, pa.Table) else columns
+    wrong = set(schema.names) ^ set(given)
+    if wrong:
+        raise DataError(f"table {name} has wrong columns: {sorted(wrong)}", expected=", ".join(schema.names))
+    if isinstance(columns, pa.Table):
+        check_table(name, columns, where=name)
+        # The cast brings column order, nullability and metadata to the contract's, so equal rows are equal bytes.
+        return columns.select(schema.names).cast(schema)
+    arrays = {field.name: pa.array(columns[field.name], type=field.type) for field in schema}
+    table = pa.table(arrays, schema=schema)
+    check_table(name, table, where=name)
+    return table
+
+
+def check_table(name: str, table: pa.Table, *, where: str) -> None:
+    """Check dtypes, nulls and key order of a table of the contract.
+
+    Raises:
+        DataError: Naming the column and what was expected of it.
+    """
+    schema = TABLES[name]
+    for field in schema:
+        if field.name not in table.column_names:
+            raise DataError(f"column {field.name} is missing", where=where, expected=str(schema))
+        column = table.column(field.name)
+        if column.type != field.type:
+            raise DataError(f"column {field.name} is {column.type}", where=where, expected=str(field.type))
+        if not field.nullable and column.null_count:
+            raise DataError(
+                f"column {field.name} has {column.null_count} nulls",
+                where=where,
+                expected="a value in each row",
+            )
+    keys = [k for k in KEYS if k in schema.names]
+    order = np.lexsort([table.column(k).to_numpy() for k in reversed(keys)])
+    stacked = np.stack([table.column(k).to_numpy() for k in keys], axis=1)
+    if not np.array_equal(order, np.arange(len(order))):
+        raise DataError(f"rows are not sorted by {', '.join(keys)}", where=where, expected="ascending keys")
+    if len(stacked) > 1 and (np.diff(stacked, axis=0) == 0).all(axis=1).any():
+        raise DataError(f"a key ({', '.join(keys)}) stands twice", where=where, expected="one row a frame")
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a Parquet file whose bytes depend only on the table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, path, compression="zstd", row_group_size=1 << 17, store_schema=True)
+
+
+def read_table(folder_uri: str, name: str) -> pa.Table:
+    """Read ``<folder>/<name>.parquet`` and check it against the contract.
+
+    Raises:
+        DataError: If it is missing, unreadable or not as the contract says.
+    """
+    uri = storage.join(folder_uri, f"{name}.parquet")
+    table = read_parquet(uri)
+    check_table(name, table, where=uri)
+    return cast("pa.Table", table.select(TABLES[name].names))
+
+
+def read_parquet(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Read one Parquet file from any store.
+
+    Raises:
+        DataError: If it is missing or not readable as Parquet.
+    """
+    with storage.open_file(uri) as file:
+        try:
+            return pq.read_table(file, columns=columns)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise DataError(
+                f"not a readable Parquet file: {error}",
+                where=uri,
+                mend="write or copy the file again",
+            ) from error

@@ -1,0 +1,15 @@
+"""Stages: one module each, found by name; see :mod:`robolift.stages.stage` for what a stage module holds."""
+
+NAMES = (
+    "simulate_episodes",
+    "import_dataset",
+    "label_returns",
+    "train_value",
+    "predict_values",
+    "merge_values",
+    "label_advantage",
+    "export_dataset",
+    "train_policy",
+    "evaluate_policy",
+    "write_report",
+)

@@ -1,0 +1,64 @@
+"""The door for KFP: what every component's body calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from robolift import logging
+from robolift.manifest import Manifest
+from robolift.stages.stage import execute
+
+
+def run_component(
+    name: str,
+    *,
+    artifact: Any,
+    output_root: str,
+    stages: Mapping[str, Mapping[str, Any]],
+    inputs: Mapping[str, Any] | None = None,
+    **parameters: Any,
+) -> str:
+    """Run one stage inside a pipeline step.
+
+    What travels through KFP is the manifest: it is read from each input artifact's path and written to the output's.
+
+    Args:
+        name: The stage.
+        artifact: The step's output artifact.
+        output_root: Where the stage publishes.
+        stages: The run's stage configurations, of which ``stages[name]`` is this one's.
+        inputs: Input artifacts by name, a list where the stage takes many, None where an optional one is absent.
+        parameters: Configuration that the pipeline sets itself; it wins over ``stages``.
+
+    Returns:
+        The address of the finished output.
+    """
+    logging.configure()
+    config = {**stages.get(name, {}), **parameters}
+    manifest = execute(name, config, {key: _addresses(value) for key, value in (inputs or {}).items()}, output_root)
+    record(manifest, artifact)
+    return manifest.uri
+
+
+def _addresses(value: Any) -> str | Sequence[str]:
+    if value is None:
+        return ()
+    if isinstance(value, (list, tuple)):
+        return [address for item in value for address in [_addresses(item)] if isinstance(address, str)]
+    return value if isinstance(value, str) else str(value.path)
+
+
+def record(manifest: Manifest, artifact: Any) -> None:
+    """Write the manifest as the artifact's payload and its plain facts as the artifact's metadata."""
+    path = Path(artifact.path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(manifest.to_bytes())
+    facts = {
+        "uri": manifest.uri,
+        "digest": manifest.digest,
+        "kind": manifest.kind,
+        **manifest.counts,
+    }
+    artifact.metadata.update({key: value for key, value in facts.items() if value is not None})

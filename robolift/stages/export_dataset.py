@@ -1,0 +1,152 @@
+"""Join what was learned about the frames into a standalone LeRobot dataset that other tools train on."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from robolift import schema, storage
+from robolift.data.dataset import Dataset
+from robolift.data.export import Additions, export
+from robolift.errors import DataError, UsageError
+from robolift.labeling.prompts import PromptTable
+from robolift.manifest import Manifest, Output
+from robolift.schema import Kind
+from robolift.stages.stage import Input, Inputs, StageConfig
+
+INPUTS = {
+    "dataset": Input(kind=Kind.DATASET),
+    "targets": Input(kind=Kind.TARGETS, optional=True),
+    "values": Input(kind=Kind.VALUES, optional=True),
+    "labels": Input(kind=Kind.LABELS, optional=True),
+}
+OUTPUT = Kind.EXPORT
+FOLDER = "dataset"
+WEIGHTS_FILE = "weights.parquet"
+PROMPTS_FILE = "prompts.json"
+
+ColumnSet = Literal["pistar", "kai0", "weights", "next_reward", "values"]
+NEEDS: dict[str, tuple[str, ...]] = {
+    "pistar": ("targets", "labels"),
+    "kai0": ("labels",),
+    "weights": ("labels",),
+    "next_reward": ("targets",),
+    "values": ("values",),
+}
+
+
+class Config(StageConfig):
+    """Which columns are joined, and the format written to the folder ``dataset`` of the output."""
+
+    columns: Annotated[tuple[ColumnSet, ...], Field(min_length=1)] = ("pistar", "weights")
+    """pistar: intervention, reward, reward_label, value_label, adv_ind. kai0: task_index of the prompt, and the prompts
+    as tasks. weights: weight, and weights.parquet (index, weight) beside the dataset. next_reward: next.reward.
+    values: value. A column of the same name in the source is replaced."""
+    version: Literal["source", "v2.1", "v3.0"] = "source"
+    """LeRobot version written; source: that of the first source."""
+
+
+def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
+    """Write the dataset with its columns and return the counts."""
+    for name in config.columns:
+        missing = [needed for needed in NEEDS[name] if not inputs.get(needed)]
+        if missing:
+            raise UsageError(f"columns: {name} needs the input {' and '.join(missing)}; wire it or leave {name} out")
+    origin = inputs.one("dataset")
+    dataset = Dataset.open(origin)
+    tables = {
+        name: _table(dataset, origin, found, name)
+        for name in ("targets", "values", "labels")
+        if (found := inputs.get_one(name))
+    }
+    additions = _additions(config, dataset, tables, inputs.get_one("labels"))
+    version = dataset.sources[0].version if config.version == "source" else config.version
+    videos = export(dataset, additions, output.path / FOLDER, version=version)
+    if "weights" in config.columns:
+        weights = pa.table({"index": pa.array(np.arange(dataset.num_frames)), "weight": additions.columns["weight"]})
+        schema.write_table(output.path / WEIGHTS_FILE, weights)
+    return {
+        "episodes": dataset.num_episodes,
+        "frames": dataset.num_frames,
+        "columns": len(additions.columns),
+        **{f"videos_{how}": count for how, count in videos.items()},
+    }
+
+
+def _table(dataset: Dataset, origin: Manifest, made: Manifest, name: str) -> pa.Table:
+    """Read a sidecar and check that it speaks of this dataset, frame by frame."""
+    table = made.table(name)
+    parents = made.inputs.get("dataset", [])
+    same = all(parent.digest == origin.digest for parent in parents)
+    if not same or not all(table.column(key).equals(dataset.frames.column(key)) for key in schema.KEYS):
+        raise DataError(
+            f"table {name} ({table.num_rows} rows) was made from another dataset",
+            where=made.file(f"{name}.parquet"),
+            expected=f"a row for each of the {dataset.num_frames} frames of {origin.uri}",
+            mend=f"give the {name} that were made from this dataset",
+        )
+    return table
+
+
+def _additions(config: Config, dataset: Dataset, tables: dict[str, pa.Table], labels: Manifest | None) -> Additions:
+    columns: dict[str, pa.Array] = {}
+    if "pistar" in config.columns:
+        columns |= pistar_columns(dataset, tables["targets"], tables["labels"])
+    if "weights" in config.columns:
+        columns["weight"] = _array(tables["labels"], "weight")
+    if "next_reward" in config.columns:
+        columns["next.reward"] = _array(tables["targets"], "reward")
+    if "values" in config.columns:
+        columns["value"] = _array(tables["values"], "value")
+    if "kai0" not in config.columns or labels is None:
+        return Additions(columns=columns)
+    table = PromptTable.from_dict(storage.read_json(labels.file(PROMPTS_FILE)))
+    index = tables["labels"].column("prompt_index").to_numpy()
+    if len(index) and not (index.min() >= 0 and index.max() < len(table)):
+        raise DataError(
+            f"prompt_index {int(index.max())} is outside the prompt table",
+            where=labels.file("labels.parquet"),
+            expected=f"0 to {len(table) - 1}, as in {PROMPTS_FILE}",
+            mend="make the labels again",
+        )
+    return Additions(columns=columns, tasks=table.prompts, task_index=index)
+
+
+def pistar_columns(dataset: Dataset, targets: pa.Table, labels: pa.Table) -> dict[str, pa.Array]:
+    """Return the five columns that pistar trains on, (F,) each.
+
+    ``intervention`` int64 is 1 where a person controls, in all of a demonstration; ``reward`` float32 is 1 in the last
+    frame of a success; ``reward_label`` and ``value_label`` float32 are the rewards and value targets; ``adv_ind`` is
+    the advantage label, or the number of the slice.
+
+    Raises:
+        DataError: If an episode's outcome is unknown: its reward would say that it failed.
+    """
+    outcomes = np.array(dataset.episodes.column("outcome").to_pylist(), dtype=object)
+    unknown = np.flatnonzero(outcomes == "unknown")
+    if len(unknown):
+        raise DataError(
+            f"{len(unknown)} episodes have an unknown outcome",
+            where=f"first episode {int(unknown[0])}",
+            expected="success or failure in every episode; pistar's reward can't say unknown",
+            mend="import the dataset with outcomes, or leave pistar out of columns",
+        )
+    modes = np.array(dataset.frames.column("control_mode").to_pylist(), dtype=object)
+    reward = np.zeros(dataset.num_frames, np.float32)
+    reward[dataset.starts[1:][outcomes == "success"] - 1] = 1
+    slices, names = labels.column("slice").to_pylist(), labels.column("advantage_label").to_pylist()
+    indicator = [name if number is None else str(number) for number, name in zip(slices, names, strict=True)]
+    return {
+        "intervention": pa.array(np.isin(modes, ("demo", "correcting")).astype(np.int64)),
+        "reward": pa.array(reward),
+        "reward_label": _array(targets, "reward"),
+        "value_label": _array(targets, "value_target"),
+        "adv_ind": pa.array(indicator, pa.string()),
+    }
+
+
+def _array(table: pa.Table, name: str) -> Any:
+    return table.column(name).combine_chunks()

@@ -1,0 +1,171 @@
+"""What labels are made from: the tables, checked against the dataset they belong to, and who controlled each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from robolift import schema
+from robolift.data.dataset import Dataset
+from robolift.errors import DataError, UsageError
+from robolift.labeling.population import Role
+from robolift.labeling.returns import BoolArray, FloatArray, IntArray
+from robolift.stages.stage import Inputs
+
+ROLE_OF_MODE = {
+    "demo": Role.DEMO,
+    "autonomous": Role.AUTONOMOUS,
+    "correcting": Role.INTERVENTION,
+    "paused": Role.PAUSED,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """The tables a label is made from, all with the rows of ``dataset.frames``."""
+
+    dataset: Dataset
+    targets: pa.Table | None
+    values: pa.Table | None
+
+    @classmethod
+    def open(cls, inputs: Inputs) -> Sources:
+        """Open the inputs.
+
+        Raises:
+            DataError: If a table has other frames than the dataset.
+        """
+        dataset = Dataset.open(inputs.one("dataset"))
+        tables: dict[str, pa.Table | None] = {}
+        for name in ("targets", "values"):
+            given = inputs.get_one(name)
+            tables[name] = given.table(name) if given else None
+            if given:
+                check_keys(tables[name], dataset, where=given.file(f"{name}.parquet"))
+        return cls(dataset=dataset, **tables)
+
+    def signal(self, table: str, column: str, *, source: str) -> FloatArray:
+        """Return a column of targets or values, (F,) float32.
+
+        Raises:
+            UsageError: If that input was not given.
+            DataError: If it holds something that is not a finite number.
+        """
+        found: pa.Table | None = getattr(self, table)
+        if found is None:
+            raise UsageError(f"source {source} needs input {table}; give it, or choose another source")
+        signal: FloatArray = found.column(column).to_numpy()
+        self.check_finite(signal, np.ones(len(signal), dtype=bool), what=f"column {column} of {table}")
+        return signal
+
+    def column(self, name: str) -> FloatArray:
+        """Return a number for each frame from the values table, else from the dataset, (F,), NaN where not known.
+
+        Raises:
+            UsageError: If neither has the column.
+            DataError: If it is not one number a frame.
+        """
+        if self.values is not None and name in self.values.column_names:
+            return np.asarray(self.values.column(name).to_numpy())
+        if name not in self.dataset.features:
+            without = "" if self.values is not None else " (no input values was given)"
+            known = ", ".join(sorted(self.dataset.features))
+            raise UsageError(f"no column {name!r} in values{without} nor in the dataset, which has: {known}")
+        found = self.dataset.column(name)
+        if found.ndim != 1 or found.dtype.kind not in "fi":
+            raise DataError(
+                f"column {name} is {found.dtype} of shape {found.shape}",
+                where="dataset",
+                expected="one number a frame",
+                mend="name another column",
+            )
+        return found if found.dtype.kind == "f" else found.astype(np.float64)
+
+    def check_finite(self, signal: FloatArray, rows: BoolArray, *, what: str) -> None:
+        """Check that ``signal`` is a finite number in ``rows``.
+
+        Raises:
+            DataError: Naming the first episode and frame where it is not.
+        """
+        wrong = np.flatnonzero(rows & ~np.isfinite(signal))
+        if len(wrong):
+            episode, frame = (self.dataset.frames.column(key)[int(wrong[0])].as_py() for key in schema.KEYS)
+            raise DataError(
+                f"{what} is {signal[wrong[0]]} in {len(wrong)} frames that are ranked",
+                where=f"first at episode {episode}, frame {frame}",
+                expected="a finite number",
+                mend="mend the column, or keep those frames out of the population and label them by rule",
+            )
+
+    def roles(self) -> npt.NDArray[np.int8]:
+        """Return who controlled each frame, a :class:`Role`, (F,); all of a demonstration is demonstrated or paused."""
+        mode = codes(self.dataset.frames.column("control_mode"), schema.CONTROL_MODES)
+        role = np.array([ROLE_OF_MODE[name] for name in schema.CONTROL_MODES], dtype=np.int8)[mode]
+        in_demo = self.per_frame("kind", schema.EPISODE_KINDS) == schema.EPISODE_KINDS.index("demo")
+        role[in_demo & (role != Role.PAUSED)] = Role.DEMO
+        return role
+
+    def per_frame(self, column: str, names: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return for each frame the position in ``names`` of its episode's ``column``, -1 for none of them, (F,)."""
+        return np.repeat(codes(self.dataset.episodes.column(column), names), np.diff(self.dataset.starts))
+
+    def in_latest_iteration(self) -> BoolArray:
+        """Return which frames belong to the newest iteration, (F,)."""
+        iteration = self.dataset.episodes.column("iteration").to_numpy()
+        return np.repeat(iteration == iteration.max(), np.diff(self.dataset.starts))
+
+    def tasks(self) -> npt.NDArray[np.int64]:
+        """Return the position of each frame's task in ``dataset.tasks``, (F,).
+
+        Raises:
+            DataError: If the task of an episode is not among them, so that it has no prompt.
+        """
+        task = codes(self.dataset.episodes.column("task"), self.dataset.tasks)
+        if (task < 0).any():
+            row = self.dataset.episodes.slice(int((task < 0).argmax()), 1).to_pylist()[0]
+            raise DataError(
+                f"task {row['task']!r} has no prompt",
+                where=f"episode {row['episode_index']}",
+                expected=f"one of the dataset's tasks: {', '.join(map(repr, self.dataset.tasks))}",
+                mend="import the dataset again",
+            )
+        return np.repeat(task, np.diff(self.dataset.starts))
+
+
+def codes(column: pa.ChunkedArray, names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return the position in ``names`` of each string, -1 for one that is not among them."""
+    found = pc.index_in(column, value_set=pa.array(names, type=pa.string()))
+    return np.asarray(pc.fill_null(found, -1).to_numpy(), dtype=np.int64)
+
+
+def strings(code: IntArray, names: Sequence[str]) -> pa.Array:
+    """Return the string of each code: the inverse of :func:`codes`."""
+    return pa.DictionaryArray.from_arrays(pa.array(code, type=pa.int32()), pa.array(names)).cast(pa.string())
+
+
+def check_keys(table: pa.Table, dataset: Dataset, *, where: str) -> None:
+    """Check that a table has exactly the dataset's frames.
+
+    Raises:
+        DataError: Naming the first frame that one of them lacks.
+    """
+    ours, theirs = (
+        np.stack([source.column(key).to_numpy() for key in schema.KEYS], axis=1) for source in (dataset.frames, table)
+    )
+    if np.array_equal(ours, theirs):
+        return
+    shared = min(len(ours), len(theirs))
+    differs = (ours[:shared] != theirs[:shared]).any(axis=1)
+    row = int(differs.argmax()) if differs.any() else shared
+    episode, frame = (ours if len(ours) > row else theirs)[row]
+    raise DataError(
+        f"its {len(theirs)} frames are not the dataset's {len(ours)} frames",
+        where=f"{where}, first difference at episode {episode}, frame {frame}",
+        expected="one row for each frame of the dataset",
+        mend="make the table again from this dataset",
+    )

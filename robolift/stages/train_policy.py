@@ -1,0 +1,69 @@
+"""Train a policy in JAX: conditioned on advantage, or one of the baselines it is compared with."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from robolift.errors import UsageError
+from robolift.manifest import Manifest, Output
+from robolift.policy.recipe import UNLABELLED, Recipe
+from robolift.schema import Kind
+from robolift.stages.stage import Input, Inputs, StageConfig
+
+INPUTS = {
+    "dataset": Input(kind=Kind.DATASET),
+    "labels": Input(kind=Kind.LABELS, optional=True),
+    "values": Input(kind=Kind.VALUES, optional=True),
+    "checkpoint": Input(kind=Kind.VALUE_CHECKPOINT, optional=True),
+}
+OUTPUT = Kind.POLICY
+CURVES_FILE = "curves.json"
+
+
+class Config(StageConfig, Recipe):
+    """What the policy sees, what it is taught and for how long."""
+
+    RUNTIME: ClassVar[frozenset[str]] = frozenset({"save_every"})
+
+
+def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
+    """Write model.safetensors, policy.json and curves.json; a killed run goes on where it stopped."""
+    check_inputs(config, inputs)
+
+    from robolift.policy.train import Sources, train  # noqa: PLC0415  (JAX takes seconds to import)
+
+    sources = Sources(
+        dataset=inputs.one("dataset"),
+        labels=inputs.get_one("labels"),
+        values=inputs.get_one("values"),
+        checkpoint=inputs.get_one("checkpoint"),
+    )
+    trained = train(config, sources, work_uri=output.plan.work_uri, folder=output.path)
+    output.write_json(CURVES_FILE, trained.curves)
+    output.metrics.update(trained.metrics)
+    return {"steps": config.steps, "episodes": trained.num_episodes, "frames": trained.num_frames}
+
+
+def check_inputs(config: Config, inputs: Inputs) -> None:
+    """Check that what the configuration needs was given, and that it was made for this dataset.
+
+    Raises:
+        UsageError: Naming the input.
+    """
+    needed = {"labels": config.variant not in UNLABELLED}
+    needed |= dict.fromkeys(("values", "checkpoint"), config.vision == "frozen")
+    for name, is_needed in needed.items():
+        given = inputs.get_one(name)
+        if is_needed and given is None:
+            why = f"variant {config.variant}" if name == "labels" else "vision frozen"
+            raise UsageError(f"train_policy needs input {name} for {why}")
+        if given is not None and name != "checkpoint":
+            _check_origin(given, inputs.one("dataset"), name)
+
+
+def _check_origin(given: Manifest, dataset: Manifest, name: str) -> None:
+    for parent in given.inputs.get("dataset", []):
+        if parent.digest != dataset.digest:
+            raise UsageError(
+                f"input {name} was made from another dataset ({parent.uri}), expected {dataset.uri}; make it again"
+            )

@@ -1,0 +1,89 @@
+"""Write the run card: one self-contained HTML page, and its numbers as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from robolift import storage
+from robolift.errors import DataError
+from robolift.logging import get_logger
+from robolift.manifest import Output
+from robolift.schema import Kind
+from robolift.stages.stage import Input, Inputs, StageConfig
+
+INPUTS = {
+    "dataset": Input(kind=Kind.DATASET),
+    "targets": Input(kind=Kind.TARGETS),
+    "values": Input(kind=Kind.VALUES),
+    "labels": Input(kind=Kind.LABELS),
+    "evaluations": Input(kind=Kind.EVALUATION, optional=True, many=True),
+    "checkpoint": Input(kind=Kind.VALUE_CHECKPOINT, optional=True),
+    "previous": Input(kind=Kind.REPORT, optional=True),
+}
+OUTPUT = Kind.REPORT
+
+REPORT_FILE = "report.html"
+SUMMARY_FILE = "summary.json"
+
+
+class Config(StageConfig):
+    """What the page shows besides the numbers."""
+
+    title: str = Field(default="Run card", min_length=1)
+    """Name of the run, small, above the headline."""
+    camera: str = ""
+    """Camera of the film strips; empty: the dataset's first by name."""
+    num_pictures: int = Field(default=10, ge=4, le=24)
+    """Frames in a film strip."""
+    picture_height: int = Field(default=112, ge=32, le=360)
+    """Height of a film strip's frames in pixels, at most the camera's own."""
+    max_size_bytes: int = Field(default=2_000_000, ge=100_000)
+    """A larger page is refused: it is shown inside the pipeline's web interface."""
+
+
+def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
+    """Write ``report.html`` and ``summary.json``.
+
+    Raises:
+        DataError: If inputs do not belong together, lack what their kind must have, or the page is too large.
+        UsageError: If the camera is not in the dataset.
+    """
+    # matplotlib and jinja2 are heavy; `--help` and `--dry-run` need neither.
+    from robolift.reports import findings  # noqa: PLC0415
+    from robolift.reports.page import run_card  # noqa: PLC0415
+
+    sources = findings.Sources(
+        dataset=inputs.one("dataset"),
+        targets=inputs.one("targets"),
+        values=inputs.one("values"),
+        labels=inputs.one("labels"),
+        evaluations=inputs.get("evaluations", []),
+        checkpoint=inputs.get_one("checkpoint"),
+        previous=inputs.get_one("previous"),
+    )
+    look = run_card.Look(
+        title=config.title,
+        camera=config.camera,
+        num_pictures=config.num_pictures,
+        picture_height=config.picture_height,
+    )
+    found = findings.find(sources)
+    page = run_card.build_page(sources, found, look, output.plan).encode()
+    if len(page) > config.max_size_bytes:
+        raise DataError(
+            f"the page is {len(page)} bytes",
+            where=REPORT_FILE,
+            expected=f"at most max_size_bytes = {config.max_size_bytes}",
+            mend="lower num_pictures or picture_height",
+        )
+    storage.write_bytes(str(output.path / REPORT_FILE), page)
+    summary = findings.summarize(found, findings.tell(found))
+    output.write_json(SUMMARY_FILE, summary)
+    for row in found.rows:
+        output.metrics[f"success_rate/{row.key}"] = row.rate.estimate
+    output.metrics["value_spearman"] = found.quality.spearman
+    output.metrics["positive_share"] = found.label_facts.positive_share
+    get_logger("write_report").info("told", headline=summary["headline"], detail=summary["detail"])
+    return {"episodes": found.frames.num_episodes, "frames": found.frames.num_frames, "policies": len(found.rows)}

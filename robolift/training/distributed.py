@@ -1,0 +1,213 @@
+"""Data parallelism over processes: who this process is, how they are started, and the few things they exchange.
+
+Gradients are averaged in one flat buffer of fixed layout rather than by DistributedDataParallel: DDP rebuilds its
+buckets after the first step, so with three or more processes a resumed run would add in another order than an
+uninterrupted one and the two would differ in the last bit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from robolift.errors import EXIT_DATA, EXIT_TERMINATED, EXIT_USAGE, DataError, RoboliftError, UsageError
+
+PR_SET_PDEATHSIG = 1
+TIMEOUT = timedelta(minutes=60)
+ERROR_FILE_VARIABLE = "ROBOLIFT_ERROR_FILE"
+
+
+class TrainingStoppedError(RoboliftError):
+    """A training process was stopped or lost; the same command goes on from the last saved state."""
+
+    exit_code = EXIT_TERMINATED
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together.
+
+    Attributes:
+        rank: 0..size-1; rank 0 writes what is written.
+        size: Number of processes.
+        local_rank: Number of this process on its machine.
+        node: Number of the machine.
+    """
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    node: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+
+def launched_world(environ: Mapping[str, str] = os.environ) -> World | None:
+    """Return who this process is when torchrun, or a PyTorchJob without torchrun, started it; None otherwise.
+
+    A missing LOCAL_RANK means one process a machine, so it is 0 and never the global rank.
+    """
+    by_torchrun = "TORCHELASTIC_RUN_ID" in environ
+    by_job = "PET_NNODES" not in environ and {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environ.keys()
+    if not (by_torchrun or by_job):
+        return None
+    rank = int(environ["RANK"])
+    local_rank = int(environ.get("LOCAL_RANK", "0"))
+    return World(rank, int(environ["WORLD_SIZE"]), local_rank, int(environ.get("GROUP_RANK", rank)))
+
+
+def publishes(environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether this process is the one of its job that publishes the output; the others wait for it."""
+    world = launched_world(environ)
+    return world.is_main if world else int(environ.get("PET_NODE_RANK", "0")) == 0
+
+
+@contextmanager
+def connected(world: World, device: torch.device) -> Iterator[None]:
+    """Join the other processes for the length of the block; nothing happens when there are none."""
+    if world.size == 1:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def average_gradients(parameters: Sequence[torch.nn.Parameter], world: World, *, stop: bool) -> bool:
+    """Replace each gradient by its mean over the processes, and tell whether any of them was asked to stop.
+
+    The request to stop rides along with the gradients, so that all processes stop after the same step.
+    """
+    if world.size == 1:
+        return stop
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.reshape(-1) for g in gradients] + [gradients[0].new_full((1,), float(stop))])
+    dist.all_reduce(flat)
+    flag = flat[-1].item() > 0
+    flat /= world.size
+    for gradient, mean in zip(gradients, torch.split(flat[:-1], [g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
+    return flag
+
+
+def sum_over(world: World, tensor: torch.Tensor) -> torch.Tensor:
+    """Return the sum of ``tensor`` over the processes, in place."""
+    if world.size > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def share(world: World, value: Any) -> Any:
+    """Return rank 0's ``value`` in every process; the value is anything that pickles."""
+    if world.size == 1:
+        return value
+    box = [value if world.is_main else None]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def collect(world: World, value: Any) -> list[Any]:
+    """Return every process's ``value``, by rank."""
+    if world.size == 1:
+        return [value]
+    values: list[Any] = [None] * world.size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the parent dies, so that ``kill -9`` of a stage leaves no process training."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+
+def launch(module: str, arguments: Sequence[str], *, num_processes: int, error_file: Path) -> None:
+    """Run ``python -m module arguments`` in several processes by torchrun and wait for the end.
+
+    On one machine the processes find each other by themselves; inside a PyTorchJob or TrainJob the operator's PET_*
+    variables say how many machines there are and where they meet.
+
+    Args:
+        module: Module with a ``main`` guarded by :func:`reporting_errors`.
+        arguments: Its command line.
+        num_processes: Processes in all; checked by the workers against what was really started.
+        error_file: Where a worker leaves the error that ended it.
+
+    Raises:
+        UsageError: As raised in a worker; so are the next two.
+        DataError: See above.
+        RuntimeError: If a worker failed by a defect.
+        TrainingStoppedError: If a process was stopped or lost.
+    """
+    local = [] if "PET_NNODES" in os.environ else ["--standalone", f"--nproc-per-node={num_processes}"]
+    command = [sys.executable, "-m", "robolift.training.agent", *local, "-m", module, *arguments]
+    environ = {**os.environ, ERROR_FILE_VARIABLE: str(error_file)}
+    # torchrun warns and sets this itself otherwise; the stage's own setting decides inside the workers.
+    environ.setdefault("OMP_NUM_THREADS", "1")
+    agent = subprocess.Popen(command, env=environ)
+    try:
+        code = agent.wait()
+    finally:
+        if agent.poll() is None:
+            agent.terminate()
+            agent.wait()
+    if code:
+        raise _failure(error_file, code)
+
+
+def _failure(error_file: Path, code: int) -> Exception:
+    if not error_file.exists():
+        return TrainingStoppedError(
+            f"a training process was stopped or lost (torchrun ended with {code}); run again to resume"
+        )
+    report = json.loads(error_file.read_text(encoding="utf-8"))
+    if report["exit_code"] == EXIT_USAGE:
+        return UsageError(report["text"])
+    if report["exit_code"] == EXIT_DATA:
+        return DataError(report["text"])
+    if report["exit_code"] == EXIT_TERMINATED:
+        return TrainingStoppedError(report["text"])
+    return RuntimeError(f"a training process failed:\n{report['text']}")
+
+
+@contextmanager
+def reporting_errors() -> Iterator[None]:
+    """Leave the error that ends this worker where its launcher reads it; the first of several workers wins.
+
+    Losing the connection to another process is not reported: the process that was lost is the cause, not this one.
+    """
+    try:
+        yield
+    except Exception as error:
+        target = os.environ.get(ERROR_FILE_VARIABLE)
+        lost = isinstance(error, dist.DistError) or "gloo" in str(error).lower()
+        if target and not lost:
+            code = error.exit_code if isinstance(error, RoboliftError) else None
+            text = str(error) if code else f"{type(error).__name__}: {error}"
+            temporary = Path(f"{target}.{os.getpid()}")
+            temporary.write_text(json.dumps({"exit_code": code, "text": text}), encoding="utf-8")
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                pass
+            finally:
+                temporary.unlink()
+        raise

@@ -1,0 +1,252 @@
+"""The training loop: the same for every model, resumable bit for bit, alone or in several processes.
+
+What a step draws at random is a function of seed and step alone (see :mod:`robolift.training.sampler`), so the state
+to save is weights, their average, optimizer moments and the curves so far; no generator lives across steps.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import nn
+
+from robolift.errors import UsageError
+from robolift.logging import get_logger
+from robolift.training.checkpoint import ResumeState, StateStore
+from robolift.training.distributed import TrainingStoppedError, World, average_gradients, share, sum_over
+from robolift.training.optim import AdamW, MovingAverage, assign, learning_rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopOptions:
+    """How long and how fast to train.
+
+    Attributes:
+        steps: Optimizer steps.
+        peak_learning_rate: Highest learning rate.
+        warmup_steps: Steps of linear warm-up.
+        final_learning_rate_fraction: Last learning rate as a share of the peak.
+        weight_decay: AdamW's, on matrices and kernels.
+        gradient_clip: Largest global norm of the gradient.
+        ema_decay: Decay of the moving average of weights, which is the result.
+        log_every: Steps between two rows of the training curve.
+        eval_every: Steps between two evaluations on held-out data; 0 for none.
+        save_every: Steps between two resumable states.
+        select: The weights kept: the last, or the best by held-out loss.
+    """
+
+    steps: int
+    peak_learning_rate: float
+    warmup_steps: int
+    final_learning_rate_fraction: float
+    weight_decay: float
+    gradient_clip: float
+    ema_decay: float
+    log_every: int
+    eval_every: int
+    save_every: int
+    select: Literal["last", "best"]
+
+
+class Objective(Protocol):
+    """What is learned."""
+
+    def losses(self, step: int) -> dict[str, torch.Tensor]:
+        """Return this process's mean losses of ``step``; ``loss`` is the one that is minimised."""
+
+    def evaluate(self) -> dict[str, float | None]:
+        """Return held-out measures of the model as it is now; ``loss`` decides which weights are best."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What training gave.
+
+    Attributes:
+        weights: Averaged parameters, the selected ones.
+        step: Steps after which they were taken.
+        curves: ``train`` and ``validation``: rows of step and numbers.
+    """
+
+    weights: dict[str, torch.Tensor]
+    step: int
+    curves: dict[str, list[dict[str, Any]]]
+
+
+@dataclass
+class Trainer:
+    """One run of :func:`fit`: the state that changes from step to step."""
+
+    model: nn.Module
+    objective: Objective
+    options: LoopOptions
+    world: World
+    store: StateStore
+    step: int = 0
+    curves: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {"train": [], "validation": []})
+    best: dict[str, torch.Tensor] = field(default_factory=dict)
+    best_loss: float = math.inf
+    best_step: int = 0
+    pending: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.optimizer = AdamW(self.model, weight_decay=self.options.weight_decay)
+        self.average = MovingAverage(self.model, self.options.ema_decay)
+        self.parameters = self.optimizer.parameters
+        self.log = get_logger("training")
+
+    def advance(self, asked: threading.Event) -> bool:
+        """Do one optimizer step; return whether any process was asked to stop by the time it had its gradients."""
+        options = self.options
+        rate = learning_rate(
+            self.step,
+            peak=options.peak_learning_rate,
+            warmup_steps=options.warmup_steps,
+            total_steps=options.steps,
+            final_fraction=options.final_learning_rate_fraction,
+        )
+        losses = self.objective.losses(self.step)
+        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        stop = average_gradients(list(self.parameters.values()), self.world, stop=asked.is_set())
+        self.optimizer.update(rate, max_norm=options.gradient_clip)
+        self.average.update(self.model, self.step)
+        for name, loss in losses.items():
+            value = loss.detach().double()
+            self.pending[name] = self.pending[name] + value if name in self.pending else value
+        self.step += 1
+        return stop
+
+    def record(self) -> None:
+        """Add what is due after this step to the curves.
+
+        Raises:
+            UsageError: If the loss is not a number any more.
+        """
+        options = self.options
+        if self.step % options.log_every == 0 or self.step == options.steps:
+            since = (self.step - 1) % options.log_every + 1
+            row = {
+                name: sum_over(self.world, total).item() / (since * self.world.size)
+                for name, total in self.pending.items()
+            }
+            self.pending = {}
+            self.curves["train"].append({"step": self.step, **row})
+            self._say("step", steps=options.steps, **row)
+            if not math.isfinite(row["loss"]):
+                raise UsageError(
+                    f"training diverged: the loss is {row['loss']} at step {self.step}; lower the learning rate"
+                )
+        if options.eval_every and (self.step % options.eval_every == 0 or self.step == options.steps):
+            with self.average.applied(self.model):
+                measures = self.objective.evaluate()
+            self.curves["validation"].append({"step": self.step, **measures})
+            self._say("held out", **measures)
+            loss = measures["loss"]
+            if options.select == "best" and loss is not None and loss < self.best_loss:
+                self.best_loss, self.best_step = loss, self.step
+                self.best = {name: weight.clone() for name, weight in self.average.weights.items()}
+
+    def save(self) -> None:
+        """Write the resumable state, from rank 0."""
+        # The sums since the curve's last row are each process's own; rank 0 saves them all, one place a rank.
+        pending = {name: self._by_rank(total) for name, total in self.pending.items()}
+        if not self.world.is_main:
+            return
+        tensors: dict[str, torch.Tensor] = {f"model.{name}": p for name, p in self.parameters.items()}
+        tensors |= {f"average.{name}": w for name, w in self.average.weights.items()}
+        tensors |= {f"best.{name}": w for name, w in self.best.items()}
+        tensors |= {f"pending.{name}": total for name, total in pending.items()}
+        for moment, values in self.optimizer.moments.items():
+            tensors |= {f"{moment}.{name}": value for name, value in values.items()}
+        document = {
+            "curves": self.curves,
+            "best_step": self.best_step,
+            "best_loss": None if math.isinf(self.best_loss) else self.best_loss,
+        }
+        self.store.save(ResumeState(step=self.step, tensors=tensors, document=document))
+
+    def _by_rank(self, total: torch.Tensor) -> torch.Tensor:
+        totals = total.new_zeros(self.world.size)
+        totals[self.world.rank] = total
+        return sum_over(self.world, totals)
+
+    def restore(self) -> None:
+        """Go on from the latest state, if there is one; rank 0 reads it and the others get it from rank 0."""
+        state: ResumeState | None = share(self.world, self.store.load() if self.world.is_main else None)
+        if state is None:
+            return
+        groups: dict[str, dict[str, torch.Tensor]] = {}
+        for key, tensor in state.tensors.items():
+            group, _, name = key.partition(".")
+            groups.setdefault(group, {})[name] = tensor.to(next(iter(self.parameters.values())).device)
+        assign(self.model, groups["model"])
+        self.average.weights = {name: groups["average"][name] for name in self.parameters}
+        self.best = groups.get("best", {})
+        self.pending = {name: totals[self.world.rank] for name, totals in groups.get("pending", {}).items()}
+        for moment in self.optimizer.moments:
+            self.optimizer.moments[moment] = {name: groups[moment][name] for name in self.parameters}
+        self.optimizer.steps = state.step
+        self.step = state.step
+        self.curves = state.document["curves"]
+        self.best_step = state.document["best_step"]
+        loss = state.document["best_loss"]
+        self.best_loss = math.inf if loss is None else loss
+        self._say("resumed")
+
+    def _say(self, event: str, **facts: float | None) -> None:
+        """Log from rank 0 alone: the numbers are the same in every process."""
+        if self.world.is_main:
+            rounded = {name: value if value is None else round(value, 5) for name, value in facts.items()}
+            self.log.info(event, step=self.step, **rounded)
+
+
+def fit(model: nn.Module, objective: Objective, options: LoopOptions, *, world: World, store: StateStore) -> Fit:
+    """Train ``model``; killed at any moment and called again, it ends with the same bits.
+
+    Args:
+        model: Initialised alike in every process.
+        objective: Losses and held-out measures of that model.
+        options: Length, schedule, bookkeeping.
+        world: This process among those that train together.
+        store: Where the resumable state lies.
+
+    Raises:
+        UsageError: If training diverges.
+        TrainingStoppedError: If SIGTERM came; the state is saved first.
+    """
+    trainer = Trainer(model, objective, options, world, store)
+    trainer.restore()
+    with stop_requests() as asked:
+        while trainer.step < options.steps:
+            stop = trainer.advance(asked)
+            trainer.record()
+            if trainer.step % options.save_every == 0 or stop:
+                trainer.save()
+            if stop:
+                raise TrainingStoppedError(
+                    f"stopped after step {trainer.step}, its state is saved; run again to resume"
+                )
+    if options.select == "best":
+        return Fit(weights=trainer.best, step=trainer.best_step, curves=trainer.curves)
+    return Fit(weights=trainer.average.weights, step=trainer.step, curves=trainer.curves)
+
+
+@contextmanager
+def stop_requests() -> Iterator[threading.Event]:
+    """Turn SIGTERM into an event for the length of the block, so that a step in progress ends before the process."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,179 @@
+"""A trained value model as files: ``model.safetensors`` and ``checkpoint.json``, and the check that data fits it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from robolift import storage
+from robolift.data.dataset import Dataset
+from robolift.errors import DataError
+from robolift.value_model.data import Normalizer
+from robolift.value_model.model import ModelShape, ValueModel
+from robolift.value_model.presets import EncoderConfig, ValueModelConfig
+
+WEIGHTS_FILE = "model.safetensors"
+CHECKPOINT_FILE = "checkpoint.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a value model was trained on and for; all a user of its weights must know.
+
+    Attributes:
+        config: Architecture.
+        cameras: Cameras in the order of the encoders.
+        image_size: Height and width the images must have.
+        state_keys: State columns, joined in this order.
+        state_dims: Dimensions of each.
+        state_norm: How the joined state is normalised.
+        tasks: Task texts it knows, by task index.
+        action_horizon: Actions of the auxiliary head, 0 without one.
+        action_norm: How actions were normalised; no dimensions without an action head.
+        step: Optimizer steps after which the weights were taken.
+    """
+
+    config: ValueModelConfig
+    cameras: tuple[str, ...]
+    image_size: tuple[int, int]
+    state_keys: tuple[str, ...]
+    state_dims: tuple[int, ...]
+    state_norm: Normalizer
+    tasks: tuple[str, ...]
+    action_horizon: int
+    action_norm: Normalizer
+    step: int
+
+    @property
+    def shape(self) -> ModelShape:
+        """The model's shape."""
+        return ModelShape(
+            num_cameras=len(self.cameras),
+            state_dim=sum(self.state_dims),
+            tasks=self.tasks,
+            action_dim=len(self.action_norm.mean),
+            action_horizon=self.action_horizon,
+        )
+
+    def at_step(self, step: int) -> Checkpoint:
+        """Return the same description for weights taken after ``step``."""
+        return replace(self, step=step)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the document of ``checkpoint.json``."""
+        config = self.config
+        return {
+            "preset": config.preset,
+            "cameras": list(self.cameras),
+            "image_size": list(self.image_size),
+            "state_keys": list(self.state_keys),
+            "state_dims": list(self.state_dims),
+            "state_mean": self.state_norm.mean.tolist(),
+            "state_std": self.state_norm.std.tolist(),
+            "tasks": list(self.tasks),
+            "value_head": {"atoms": config.atoms, "low": config.low, "high": config.high},
+            "encoder": asdict(config.encoder),
+            "action_horizon": self.action_horizon,
+            "action_mean": self.action_norm.mean.tolist(),
+            "action_std": self.action_norm.std.tolist(),
+            "model": asdict(config),
+            "step": self.step,
+        }
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> Checkpoint:
+        """Parse the document of ``checkpoint.json``; raises KeyError or TypeError if it isn't one."""
+        model = dict(document["model"])
+        encoder = EncoderConfig(**{key: tuple(value) for key, value in model.pop("encoder").items()})
+        config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
+        height, width = document["image_size"]
+        return cls(
+            config=ValueModelConfig(encoder=encoder, **config),
+            cameras=tuple(document["cameras"]),
+            image_size=(height, width),
+            state_keys=tuple(document["state_keys"]),
+            state_dims=tuple(document["state_dims"]),
+            state_norm=_normalizer(document, "state"),
+            tasks=tuple(document["tasks"]),
+            action_horizon=document["action_horizon"],
+            action_norm=_normalizer(document, "action"),
+            step=document["step"],
+        )
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Refuse a dataset that the model was not trained for.
+
+        A camera the model doesn't look through is no obstacle: it is never decoded.
+
+        Raises:
+            DataError: If a camera or a task of one is missing in the other; both are named. State columns are checked
+                when they are read, by :meth:`check_state`.
+        """
+        for what, missing, theirs, ours in (
+            ("camera", set(self.cameras) - set(dataset.cameras), dataset.cameras, self.cameras),
+            ("task", set(dataset.tasks) - set(self.tasks), dataset.tasks, self.tasks),
+        ):
+            if missing:
+                raise DataError(
+                    f"the checkpoint and the dataset differ in {what} {', '.join(map(repr, sorted(missing)))}",
+                    where=f"dataset has {what}s {list(theirs)}",
+                    expected=f"the checkpoint's {what}s {list(ours)}",
+                    mend="train a value model on this dataset",
+                )
+
+    def check_state(self, dims: tuple[int, ...]) -> None:
+        """Refuse state columns of other dimensions than the model was trained on.
+
+        Raises:
+            DataError: Naming both.
+        """
+        if dims != self.state_dims:
+            raise DataError(
+                "the checkpoint and the dataset differ in the size of the state",
+                where=f"dataset has {dict(zip(self.state_keys, dims, strict=True))}",
+                expected=f"the checkpoint's {dict(zip(self.state_keys, self.state_dims, strict=True))}",
+                mend="train a value model on this dataset",
+            )
+
+
+def _normalizer(document: dict[str, Any], name: str) -> Normalizer:
+    return Normalizer(
+        mean=np.array(document[f"{name}_mean"], dtype=np.float32),
+        std=np.array(document[f"{name}_std"], dtype=np.float32),
+    )
+
+
+def save(folder: Path, checkpoint: Checkpoint, weights: dict[str, torch.Tensor]) -> None:
+    """Write the two files into ``folder``."""
+    content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
+    storage.write_bytes(str(folder / WEIGHTS_FILE), content)
+    storage.write_bytes(str(folder / CHECKPOINT_FILE), storage.to_json_bytes(checkpoint.to_dict()))
+
+
+def load(uri: str) -> tuple[ValueModel, Checkpoint]:
+    """Load a value model, ready to predict.
+
+    Raises:
+        DataError: If a file is missing, or names other weights than the architecture has.
+    """
+    where = storage.join(uri, CHECKPOINT_FILE)
+    try:
+        checkpoint = Checkpoint.from_dict(storage.read_json(where))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"not a value model's checkpoint: {error!r}", where=where, expected="what train_value writes"
+        ) from error
+    model = ValueModel(checkpoint.config, checkpoint.shape)
+    weights = safetensors.torch.load(storage.read_bytes(storage.join(uri, WEIGHTS_FILE)))
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise DataError(
+            f"the weights do not fit the architecture: {error}", where=storage.join(uri, WEIGHTS_FILE)
+        ) from error
+    return model.eval().requires_grad_(requires_grad=False), checkpoint

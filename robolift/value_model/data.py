@@ -1,0 +1,216 @@
+"""From a dataset to what the value model trains on: arrays in memory, checked before any work, and random views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from robolift import schema
+from robolift.data.dataset import Dataset
+from robolift.errors import DataError, UsageError
+from robolift.value_model.recipe import Recipe
+
+ACTION = "action"
+CONSTANT_BELOW = 1e-6
+"""A dimension that varies less is taken as constant; dividing by such a spread would only make noise."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalizer:
+    """Subtracts a mean and divides by a standard deviation, dimension by dimension.
+
+    Attributes:
+        mean: (D,) float32.
+        std: (D,) float32, 1 where the data is constant.
+    """
+
+    mean: np.ndarray
+    std: np.ndarray
+
+    @classmethod
+    def of(cls, rows: np.ndarray) -> Normalizer:
+        """Measure ``rows`` (N, D)."""
+        mean, std = rows.mean(0, dtype=np.float64), rows.std(0, dtype=np.float64)
+        std = np.where(std < CONSTANT_BELOW, 1.0, std)
+        return cls(mean=mean.astype(np.float32), std=std.astype(np.float32))
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        """Return normalised float32 rows."""
+        return np.asarray((rows - self.mean) / self.std, dtype=np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData:
+    """Everything but the images, one row a frame of the dataset.
+
+    Attributes:
+        cameras: Camera keys the model looks through.
+        states: (N, S) float32, normalised.
+        state_dims: Dimensions of each state key.
+        state_norm: How states were normalised; measured on the training episodes.
+        tasks: (N,) int64 task index.
+        targets: (N,) float32 value target.
+        actions: (N, A) float32, normalised; A is 0 when no action head is trained.
+        action_norm: How actions were normalised.
+        starts: (E + 1,) first row of each episode.
+        success: (E,) 1 success, 0 failure, -1 unknown.
+        train_rows: Rows of the training episodes.
+        val_rows: Rows of the held-out episodes, maybe none.
+    """
+
+    cameras: tuple[str, ...]
+    states: np.ndarray
+    state_dims: tuple[int, ...]
+    state_norm: Normalizer
+    tasks: np.ndarray
+    targets: np.ndarray
+    actions: np.ndarray
+    action_norm: Normalizer
+    starts: np.ndarray
+    success: np.ndarray
+    train_rows: np.ndarray
+    val_rows: np.ndarray
+
+    def action_chunk(self, rows: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the actions from each row on, (B, horizon, A), and which are inside its episode, (B, horizon)."""
+        ends = self.starts[np.searchsorted(self.starts, rows, side="right")]
+        steps = rows[:, None] + np.arange(horizon)
+        return self.actions[np.minimum(steps, ends[:, None] - 1)], steps < ends[:, None]
+
+
+def prepare(recipe: Recipe, dataset: Dataset, targets: pa.Table) -> TrainingData:
+    """Check that ``dataset`` and ``targets`` can be trained on and load all but the images.
+
+    Raises:
+        UsageError: If a camera or state key isn't in the dataset, or too few episodes are left to train on.
+        DataError: If the targets belong to other frames, or a number isn't finite.
+    """
+    cameras = dataset.cameras if recipe.cameras is None else tuple(recipe.cameras)
+    missing = sorted(set(cameras) - set(dataset.cameras))
+    if missing:
+        raise UsageError(f"cameras: no {', '.join(missing)} in the dataset; it has: {', '.join(dataset.cameras)}")
+    if not cameras and not recipe.state_keys:
+        raise UsageError("the dataset has no camera and state_keys is empty: the model would see nothing")
+    states, state_dims = read_states(dataset, recipe.state_keys)
+    value_targets = _checked_targets(dataset, targets)
+    success = _success(dataset)
+    train, held_out = split_episodes(success, recipe.val_fraction, recipe.seed)
+    train_rows = _rows(dataset.starts, train)
+    actions = np.empty((dataset.num_frames, 0), np.float32)
+    if cameras and recipe.action_weight > 0:
+        actions = _finite(_as_matrix(dataset.column(ACTION), ACTION), ACTION, dataset)
+    state_norm, action_norm = Normalizer.of(states[train_rows]), Normalizer.of(actions[train_rows])
+    return TrainingData(
+        cameras=cameras,
+        states=state_norm(states),
+        state_dims=state_dims,
+        state_norm=state_norm,
+        tasks=task_rows(dataset, dataset.tasks),
+        targets=value_targets,
+        actions=action_norm(actions),
+        action_norm=action_norm,
+        starts=dataset.starts,
+        success=success,
+        train_rows=train_rows,
+        val_rows=_rows(dataset.starts, held_out),
+    )
+
+
+def read_states(
+    dataset: Dataset, keys: Sequence[str], episodes: Sequence[int] | None = None
+) -> tuple[np.ndarray, tuple[int, ...]]:
+    """Return the joined state columns, (rows, S) float32 not normalised, and the dimensions of each.
+
+    Raises:
+        DataError: If a column is missing, or a number isn't finite.
+    """
+    parts = [_finite(_as_matrix(dataset.column(key, episodes), key), key, dataset, episodes) for key in keys]
+    if not parts:
+        chosen = range(dataset.num_episodes) if episodes is None else episodes
+        num_rows = sum(int(dataset.starts[e + 1] - dataset.starts[e]) for e in chosen)
+        return np.empty((num_rows, 0), np.float32), ()
+    return np.concatenate(parts, axis=1), tuple(part.shape[1] for part in parts)
+
+
+def task_rows(dataset: Dataset, tasks: Sequence[str], episodes: Sequence[int] | None = None) -> np.ndarray:
+    """Return the index in ``tasks`` of every frame's task, (rows,) int64."""
+    index = {task: i for i, task in enumerate(tasks)}
+    names = dataset.episodes.column("task").to_pylist()
+    chosen = range(dataset.num_episodes) if episodes is None else episodes
+    lengths = [int(dataset.starts[e + 1] - dataset.starts[e]) for e in chosen]
+    return np.repeat(np.array([index[names[e]] for e in chosen], dtype=np.int64), lengths)
+
+
+def split_episodes(success: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return training and held-out episode indices, both sorted; every outcome gives its share, as near as can be.
+
+    Args:
+        success: (E,) outcome codes.
+        fraction: Share of the episodes to hold out; above 0 at least one is.
+        seed: Which ones.
+
+    Raises:
+        UsageError: If no episode is left to train on.
+    """
+    count = max(1, round(fraction * len(success))) if fraction > 0 else 0
+    if count >= len(success):
+        raise UsageError(f"val_fraction {fraction} of {len(success)} episodes leaves none to train on")
+    order = np.random.default_rng([seed, len(success)]).permutation(len(success))
+    place = np.empty(len(success))
+    for outcome in np.unique(success):
+        group = order[success[order] == outcome]
+        # Evenly spaced in (0, 1) within each outcome: the lowest places of all hold each outcome's share.
+        place[group] = (np.arange(len(group)) + 0.5) / len(group)
+    held_out = np.sort(order[np.argsort(place[order], kind="stable")][:count])
+    return np.setdiff1d(np.arange(len(success)), held_out), held_out
+
+
+def _rows(starts: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+    spans = [np.arange(starts[e], starts[e + 1]) for e in episodes]
+    return np.concatenate(spans) if spans else np.empty(0, np.int64)
+
+
+def _success(dataset: Dataset) -> np.ndarray:
+    code = {"success": 1, "failure": 0, "unknown": -1}
+    return np.array([code[outcome] for outcome in dataset.episodes.column("outcome").to_pylist()], dtype=np.int64)
+
+
+def _checked_targets(dataset: Dataset, targets: pa.Table) -> np.ndarray:
+    for key in schema.KEYS:
+        if not np.array_equal(targets.column(key).to_numpy(), dataset.frames.column(key).to_numpy()):
+            raise DataError(
+                f"the targets have other frames ({targets.num_rows} rows) than the dataset ({dataset.num_frames})",
+                where=f"targets, column {key}",
+                expected="one row for each frame of the dataset",
+                mend="run label_returns on this dataset",
+            )
+    values: np.ndarray = targets.column("value_target").to_numpy().astype(np.float32)
+    wrong = ~((values >= -1) & (values <= 0))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise DataError(f"value_target is {values[row]}", where=f"targets, row {row}", expected="a number in [-1, 0]")
+    return values
+
+
+def _as_matrix(column: np.ndarray, name: str) -> np.ndarray:
+    if not np.issubdtype(column.dtype, np.number):
+        raise DataError(f"column {name} holds no numbers", expected="float32", mend="choose other state_keys")
+    rows = np.asarray(column, dtype=np.float32)
+    return rows[:, None] if rows.ndim == 1 else rows
+
+
+def _finite(rows: np.ndarray, name: str, dataset: Dataset, episodes: Sequence[int] | None = None) -> np.ndarray:
+    wrong = ~np.isfinite(rows).all(axis=1)
+    if wrong.any():
+        row = int(_rows(dataset.starts, np.asarray(episodes or range(dataset.num_episodes)))[np.flatnonzero(wrong)[0]])
+        episode = int(np.searchsorted(dataset.starts, row, side="right")) - 1
+        raise DataError(
+            f"{int(wrong.sum())} rows of {name} are not finite",
+            where=f"first in episode {episode}, frame {row - int(dataset.starts[episode])}",
+            expected="numbers",
+            mend="repair or drop the episode",
+        )
+    return rows

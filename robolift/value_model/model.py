@@ -1,0 +1,102 @@
+"""The value network: encoders per camera, state, task text, a trunk, and a head that nothing else writes to.
+
+No action, noise or flow time goes in, so a value depends on the observation and the task alone.
+
+Shape letters: B batch, K cameras, H W image, S state, F features of all cameras, A action, T action horizon.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from robolift.value_model import heads
+from robolift.value_model.backbones.encoder import ImageEncoder
+from robolift.value_model.presets import ValueModelConfig
+from robolift.value_model.text import PADDING, token_table
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """What the dataset decides about a value model.
+
+    Attributes:
+        num_cameras: K, may be 0.
+        state_dim: S, may be 0.
+        tasks: Task texts, by task index.
+        action_dim: A, 0 for no action head.
+        action_horizon: T, 0 for no action head.
+    """
+
+    num_cameras: int
+    state_dim: int
+    tasks: tuple[str, ...]
+    action_dim: int = 0
+    action_horizon: int = 0
+
+
+def _layers(widths: Sequence[int]) -> nn.Sequential:
+    """Return linear layers of these widths, each followed by SiLU."""
+    layers: list[nn.Module] = []
+    for width_in, width_out in itertools.pairwise(widths):
+        layers += [nn.Linear(width_in, width_out), nn.SiLU()]
+    return nn.Sequential(*layers)
+
+
+class ValueModel(nn.Module):
+    """Value distribution of an observation, and an auxiliary guess of the actions that follow it."""
+
+    support: torch.Tensor
+    tokens: torch.Tensor
+
+    def __init__(self, config: ValueModelConfig, shape: ModelShape) -> None:
+        super().__init__()
+        self.config, self.shape = config, shape
+        self.num_features = shape.num_cameras * config.encoder.num_features
+        self.encoder = nn.ModuleList(ImageEncoder(config.encoder) for _ in range(shape.num_cameras))
+        state_width = config.state_width if shape.state_dim else 0
+        self.state = _layers([shape.state_dim, state_width]) if state_width else None
+        self.text = nn.Embedding(config.text_buckets, config.text_width)
+        self.trunk = _layers([self.num_features + state_width + config.text_width, *config.trunk_widths])
+        self.value_head = nn.Linear(config.trunk_widths[-1], config.atoms)
+        self.action_head: nn.Sequential | None = None
+        if shape.action_horizon:
+            hidden = _layers([self.num_features + shape.state_dim, *config.action_widths])
+            hidden.append(nn.Linear(config.action_widths[-1], shape.action_horizon * shape.action_dim))
+            self.action_head = hidden
+        # Made again from configuration and tasks when a checkpoint is loaded.
+        self.register_buffer("support", heads.atoms(config.atoms, config.low, config.high), persistent=False)
+        tokens = torch.from_numpy(token_table(shape.tasks, config.text_buckets))
+        self.register_buffer("tokens", tokens, persistent=False)
+
+    def encode(self, images: torch.Tensor, gain: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the (B, F) features of (B, K, H, W, 3) uint8 images; ``gain`` is (B, K) or None."""
+        return torch.cat(
+            [encoder(images[:, k], None if gain is None else gain[:, k]) for k, encoder in enumerate(self.encoder)],
+            dim=-1,
+        )
+
+    def value_logits(self, features: torch.Tensor, state: torch.Tensor, task: torch.Tensor) -> torch.Tensor:
+        """Return the (B, atoms) logits of the value.
+
+        Args:
+            features: (B, F) from :meth:`encode`, (B, 0) without cameras.
+            state: (B, S) normalised.
+            task: (B,) int64 task index.
+        """
+        real = (self.tokens != PADDING)[:, :, None]
+        embedded = self.text(self.tokens.clamp(min=0)) * real
+        text = embedded.sum(1) / real.sum(1)
+        parts = [features, text[task]] if self.state is None else [features, self.state(state), text[task]]
+        logits: torch.Tensor = self.value_head(self.trunk(torch.cat(parts, dim=-1)))
+        return logits
+
+    def actions(self, features: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        """Return the (B, T, A) normalised actions that the auxiliary head expects from now on."""
+        assert self.action_head is not None
+        flat: torch.Tensor = self.action_head(torch.cat([features, state], dim=-1))
+        return flat.view(len(flat), self.shape.action_horizon, self.shape.action_dim)

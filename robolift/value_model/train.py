@@ -1,0 +1,205 @@
+"""Training a value model from start to files, in this process or in several."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from robolift import manifest, staging, storage
+from robolift.data.dataset import Dataset
+from robolift.data.frames import pack_frames
+from robolift.errors import UsageError
+from robolift.training import distributed
+from robolift.training.checkpoint import StateStore
+from robolift.training.distributed import World
+from robolift.training.loop import LoopOptions, fit
+from robolift.value_model import checkpoint as checkpoints
+from robolift.value_model.checkpoint import Checkpoint
+from robolift.value_model.data import TrainingData, prepare
+from robolift.value_model.model import ModelShape, ValueModel
+from robolift.value_model.objective import ValueObjective
+from robolift.value_model.presets import PRESETS
+from robolift.value_model.recipe import Recipe
+
+CURVES_FILE = "curves.json"
+JOB_FILE = "job.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where a training run reads and writes.
+
+    Attributes:
+        dataset_uri: Output folder of import_dataset.
+        targets_uri: Output folder of label_returns.
+        work_uri: Resumable state.
+        folder: Local folder for the result, written by rank 0.
+    """
+
+    dataset_uri: str
+    targets_uri: str
+    work_uri: str
+    folder: str
+
+
+def train(recipe: Recipe, places: Places) -> None:
+    """Train a value model and write model.safetensors, checkpoint.json and curves.json.
+
+    Several processes are started by torchrun, unless this already is one of them.
+
+    Raises:
+        UsageError: If the recipe doesn't fit the dataset or this machine.
+        DataError: If dataset and targets don't fit, or hold numbers that can't be trained on.
+        TrainingStoppedError: If a process was stopped or lost; the same call resumes.
+    """
+    dataset, data = _open(recipe, places)
+    world = distributed.launched_world()
+    if world is None and (recipe.num_processes > 1 or "PET_NNODES" in os.environ):
+        with tempfile.TemporaryDirectory(prefix="robolift-job-") as folder:
+            job = Path(folder) / JOB_FILE
+            job.write_bytes(storage.to_json_bytes({"recipe": recipe.model_dump(mode="json"), "places": vars(places)}))
+            distributed.launch(
+                "robolift.value_model.worker",
+                [str(job)],
+                num_processes=recipe.num_processes,
+                error_file=Path(folder) / "error.json",
+            )
+        return
+    train_here(recipe, places, world or World(), dataset, data)
+
+
+def train_worker(recipe: Recipe, places: Places) -> None:
+    """Do the part of one process that torchrun started."""
+    world = distributed.launched_world()
+    assert world is not None
+    train_here(recipe, places, world, *_open(recipe, places))
+
+
+def _open(recipe: Recipe, places: Places) -> tuple[Dataset, TrainingData]:
+    if recipe.preset not in PRESETS:
+        raise UsageError(f"preset {recipe.preset!r} is unknown; there are: {', '.join(PRESETS)}")
+    device_for(recipe.device)
+    dataset = Dataset.open(manifest.load(places.dataset_uri))
+    return dataset, prepare(recipe, dataset, manifest.load(places.targets_uri).table("targets"))
+
+
+def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, data: TrainingData) -> None:
+    """Train in this process, together with the others of ``world``."""
+    if world.size != recipe.num_processes:
+        raise UsageError(
+            f"{world.size} processes were started and num_processes is {recipe.num_processes}; "
+            "it is part of what identifies the result, so set it to the number of processes of the job"
+        )
+    device = device_for(recipe.device, world.local_rank)
+    with threads(recipe.threads), distributed.connected(world, device), packed(recipe, world, dataset, data) as images:
+        checkpoint = describe(recipe, dataset, data)
+        model = initial_model(checkpoint, recipe.seed).to(device)
+        objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
+        store = StateStore(places.work_uri)
+        result = fit(model, objective, loop_options(recipe), world=world, store=store)
+    if world.is_main:
+        folder = Path(places.folder)
+        checkpoints.save(folder, checkpoint.at_step(result.step), result.weights)
+        storage.write_bytes(str(folder / CURVES_FILE), storage.to_json_bytes(manifest.finite(result.curves)))
+
+
+def loop_options(recipe: Recipe) -> LoopOptions:
+    """Return the part of the recipe that the loop needs."""
+    return LoopOptions(
+        steps=recipe.steps,
+        peak_learning_rate=recipe.learning_rate,
+        warmup_steps=recipe.warmup_steps,
+        final_learning_rate_fraction=recipe.final_learning_rate_fraction,
+        weight_decay=recipe.weight_decay,
+        gradient_clip=recipe.gradient_clip,
+        ema_decay=recipe.ema_decay,
+        log_every=recipe.log_every,
+        eval_every=recipe.eval_every if recipe.val_fraction > 0 else 0,
+        save_every=recipe.save_every,
+        select=recipe.select,
+    )
+
+
+def describe(recipe: Recipe, dataset: Dataset, data: TrainingData) -> Checkpoint:
+    """Return the checkpoint's description before training."""
+    return Checkpoint(
+        config=PRESETS[recipe.preset](),
+        cameras=data.cameras,
+        image_size=recipe.image_size,
+        state_keys=tuple(recipe.state_keys),
+        state_dims=data.state_dims,
+        state_norm=data.state_norm,
+        tasks=dataset.tasks,
+        action_horizon=recipe.action_horizon if data.actions.shape[1] else 0,
+        action_norm=data.action_norm,
+        step=0,
+    )
+
+
+def initial_model(checkpoint: Checkpoint, seed: int) -> ValueModel:
+    """Return an untrained model; its weights depend on ``seed`` alone, and the global generator is left as it was."""
+    shape: ModelShape = checkpoint.shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ValueModel(checkpoint.config, shape)
+
+
+def device_for(name: str, local_rank: int = 0) -> torch.device:
+    """Return the device of a process, set up so that the same work gives the same bits.
+
+    Raises:
+        UsageError: If it is ``cuda`` and there is none.
+    """
+    if name == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UsageError("device is cuda, but this machine or this build of PyTorch has none; use device: cpu")
+    torch.cuda.set_device(local_rank)
+    # Without these the same run twice differs in the last bits, and a resumed run from an uninterrupted one.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(mode=True)
+    return torch.device("cuda", local_rank)
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Compute with this many threads, since their number decides in which order floats are added."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def packed(recipe: Recipe, world: World, dataset: Dataset, data: TrainingData) -> Iterator[np.ndarray | None]:
+    """Give all frames as one memory map, decoded once per machine; None without cameras.
+
+    The file loses its name as soon as every process has it open, and one that a killed process left is removed by the
+    next, so gigabytes never pile up on the machine's disk.
+    """
+    if not data.cameras:
+        yield None
+        return
+    images: np.ndarray | None = None
+    private = None
+    if world.local_rank == 0:
+        private = staging.claim(Path(tempfile.gettempdir()), "robolift-frames")
+        images = pack_frames(dataset, data.cameras, size=recipe.image_size, folder=private.path)
+    layout = (world.node, images.filename, images.offset, images.shape) if isinstance(images, np.memmap) else None
+    layouts = {found[0]: found[1:] for found in distributed.collect(world, layout) if found}
+    if images is None:
+        path, offset, shape = layouts[world.node]
+        images = np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
+    distributed.collect(world, None)
+    if private is not None:
+        private.release()
+    yield images

@@ -1,0 +1,204 @@
+"""Every stage, killed with SIGKILL at several moments and run again, ends in the bytes of an undisturbed run.
+
+Each stage of the recap chain runs on a copy of the finished outputs of an undisturbed chain, in a process of its own.
+It is killed at its first write, while it handles some later file, while it trains once there is a state to go on from,
+and right before its output becomes visible; then it is let through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from robolift import manifest as manifests
+from robolift import storage
+from robolift.manifest import FILES_FILE, MANIFEST_FILE, Manifest
+from robolift.stages import NAMES
+from robolift.stages.stage import execute
+
+HOOK = Path(__file__).parent / "kill_hook"
+SEED = 20261121
+QUICK = ("first", "random", "publish")
+SLOW = ("random", "publish")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of the chain: its configuration, which stages feed it, and when it is killed."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    moments: tuple[str, ...] = QUICK
+
+
+STEPS = {
+    "simulate_episodes": Step(
+        {
+            "num_demos": 2,
+            "num_autonomous": 3,
+            "num_takeovers": 1,
+            "cameras": ["topview"],
+            "image_size": 32,
+            "max_frames": 40,
+            "num_workers": 1,
+        },
+        moments=SLOW,
+    ),
+    "import_dataset": Step(inputs={"recording": ("simulate_episodes",)}),
+    "label_returns": Step(inputs={"dataset": ("import_dataset",)}),
+    "train_value": Step(
+        {
+            "steps": 6,
+            "batch_size": 8,
+            "image_size": [32, 32],
+            "warmup_steps": 2,
+            "save_every": 2,
+            "eval_every": 2,
+            "val_fraction": 0.34,
+        },
+        {"dataset": ("import_dataset",), "targets": ("label_returns",)},
+        ("resumable:latest.json", "publish"),
+    ),
+    "predict_values": Step(
+        {"num_shards": 1}, {"dataset": ("import_dataset",), "checkpoint": ("train_value",)}, ("first", "publish")
+    ),
+    "merge_values": Step(inputs={"dataset": ("import_dataset",), "shards": ("predict_values",)}),
+    "label_advantage": Step(
+        {"lookahead": 5},
+        {"dataset": ("import_dataset",), "targets": ("label_returns",), "values": ("merge_values",)},
+    ),
+    "export_dataset": Step(
+        inputs={
+            "dataset": ("import_dataset",),
+            "targets": ("label_returns",),
+            "values": ("merge_values",),
+            "labels": ("label_advantage",),
+        }
+    ),
+    "train_policy": Step(
+        {"steps": 6, "batch_size": 16, "save_every": 2, "log_every": 2},
+        {
+            "dataset": ("import_dataset",),
+            "labels": ("label_advantage",),
+            "values": ("merge_values",),
+            "checkpoint": ("train_value",),
+        },
+        ("resumable:state.safetensors", "publish"),
+    ),
+    "evaluate_policy": Step(
+        {"num_episodes": 2, "max_frames": 20, "num_workers": 1},
+        {"policy": ("train_policy",), "dataset": ("import_dataset",)},
+        ("first", "publish"),
+    ),
+    "write_report": Step(
+        inputs={
+            "dataset": ("import_dataset",),
+            "targets": ("label_returns",),
+            "values": ("merge_values",),
+            "labels": ("label_advantage",),
+            "checkpoint": ("train_value",),
+            "evaluations": ("evaluate_policy",),
+        }
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory):
+    """Give the finished output of a stage; the root is shared by the suite's processes, so each is made once."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "undisturbed"
+    made: dict[str, Manifest] = {}
+
+    def get(name: str) -> Manifest:
+        if name not in made:
+            step = STEPS[name]
+            inputs = {key: [get(stage).uri for stage in stages] for key, stages in step.inputs.items()}
+            made[name] = execute(name, step.config, inputs, str(root))
+        return made[name]
+
+    return get
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder but its manifest, which says where it lies."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST_FILE
+    }
+
+
+def ancestors(name: str) -> set[str]:
+    """Return the stages that a stage's inputs come from, however far back."""
+    direct = {stage for stages in STEPS[name].inputs.values() for stage in stages}
+    return direct.union(*(ancestors(stage) for stage in direct))
+
+
+def run(name: str, config_file: Path, root: Path, kill_at: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a stage from a file in a process of its own, killed at a moment if one is given."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    if kill_at:
+        path = os.pathsep.join(filter(None, [str(HOOK), os.environ.get("PYTHONPATH", "")]))
+        env |= {"PYTHONPATH": path, "KILL_ROOT": str(root), "KILL_STAGE": name, "KILL_AT": kill_at}
+    return subprocess.run(
+        [sys.executable, "-m", "robolift", name, "--config", str(config_file)],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+
+
+def test_the_chain_has_every_stage():
+    assert tuple(STEPS) == NAMES
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_stage_killed_at_any_moment_ends_in_the_same_bytes(name, undisturbed, tmp_path):
+    step, expected = STEPS[name], undisturbed(name)
+    root = tmp_path / "runs"
+    for stage in ancestors(name):
+        found = undisturbed(stage)
+        shutil.copytree(storage.local_path(found.uri), root / stage / found.digest)
+    before = digests(root)
+    inputs = {
+        key: [str(root / stage / undisturbed(stage).digest) for stage in stages] for key, stages in step.inputs.items()
+    }
+    config_file = tmp_path / "config.yaml"
+    config_file.write_text(yaml.safe_dump({"output_root": str(root), "inputs": inputs, "config": step.config}))
+    target = root / name / expected.digest
+
+    chance = random.Random(f"{SEED} {name}")
+    for moment in step.moments:
+        # Each file is opened at least once: its hash is taken before it is published.
+        kill_at = str(chance.randint(2, expected.files["count"] + 1)) if moment == "random" else moment
+        died = run(name, config_file, root, kill_at)
+        assert died.returncode == -signal.SIGKILL, f"not killed at {kill_at}: {died.stderr[-2000:]}"
+        assert not (target / MANIFEST_FILE).exists()
+        assert not target.exists()
+    done = run(name, config_file, root)
+
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.strip() == f"file://{target}"
+    found = manifests.load(str(target))
+    assert (found.digest, found.counts, found.files) == (expected.digest, expected.counts, expected.files)
+    assert digests(target) == digests(storage.local_path(expected.uri))
+    assert storage.read_bytes(found.file(FILES_FILE)) == storage.read_bytes(expected.file(FILES_FILE))
+    manifests.verify(found)
+    # The inputs are what they were, and nothing is left of the killed runs.
+    shutil.rmtree(target)
+    assert digests(root) == before
+    assert list((root / name).iterdir()) == []

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from robolift.data.dataset import Dataset
+from robolift.data.frames import pack_frames
+from robolift.errors import DataError, UsageError
+from robolift.manifest import Manifest
+
+
+@pytest.fixture(scope="module")
+def opened(dataset: Manifest) -> Dataset:
+    return Dataset.open(dataset)
+
+
+def test_rows_are_the_frames_in_order(opened: Dataset, tmp_path: Path) -> None:
+    cameras = opened.cameras[::-1]
+    packed = pack_frames(opened, cameras, size=(32, 32), folder=tmp_path)
+    assert packed.shape == (opened.num_frames, 2, 32, 32, 3)
+    assert isinstance(packed, np.memmap)
+    assert packed.dtype == np.uint8
+    assert not packed.flags.writeable
+    for episode in range(opened.num_episodes):
+        for position, camera in enumerate(cameras):
+            rows = slice(opened.starts[episode], opened.starts[episode + 1])
+            assert np.array_equal(packed[rows, position], np.stack(list(opened.video(episode, camera))))
+
+
+def test_images_are_scaled_while_they_are_decoded(opened: Dataset, tmp_path: Path) -> None:
+    camera = opened.cameras[0]
+    packed = pack_frames(opened, [camera], size=(16, 24), folder=tmp_path)
+    assert packed.shape == (opened.num_frames, 1, 16, 24, 3)
+    assert np.array_equal(packed[0, 0], next(opened.video(0, camera, size=(16, 24))))
+
+
+def test_workers_do_not_change_the_bytes(opened: Dataset, tmp_path: Path) -> None:
+    one = pack_frames(opened, opened.cameras, size=(16, 16), folder=tmp_path / "one")
+    three = pack_frames(opened, opened.cameras, size=(16, 16), folder=tmp_path / "three", num_workers=3)
+    assert np.array_equal(one, three)
+
+
+def test_packing_is_done_once(opened: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = pack_frames(opened, opened.cameras, size=(16, 16), folder=tmp_path)
+    monkeypatch.setattr(Dataset, "video", lambda *_, **__: pytest.fail("decoded again"))
+    assert np.array_equal(pack_frames(opened, opened.cameras, size=(16, 16), folder=tmp_path), first)
+    with pytest.raises(pytest.fail.Exception, match="decoded again"):
+        pack_frames(opened, opened.cameras, size=(16, 18), folder=tmp_path)
+
+
+def test_a_failure_leaves_nothing_that_looks_finished(
+    opened: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Dataset.video
+
+    def broken(self: Dataset, episode: int, camera: str, **options: Any) -> Any:
+        frames = list(original(self, episode, camera, **options))
+        return iter(frames[:-1] if episode == 2 else frames)
+
+    monkeypatch.setattr(Dataset, "video", broken)
+    with pytest.raises(DataError, match=r"has \d+ frames[\s\S]*episode 2"):
+        pack_frames(opened, opened.cameras, size=(16, 16), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_requests_are_refused_before_any_work(opened: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no camera observation\.images\.left[\s\S]*among observation"):
+        pack_frames(opened, ["observation.images.left"], size=(16, 16), folder=tmp_path)
+    camera = opened.cameras[0]
+    for cameras in ([], [camera, camera]):
+        with pytest.raises(UsageError, match="at least one, each once"):
+            pack_frames(opened, cameras, size=(16, 16), folder=tmp_path)
+    with pytest.raises(UsageError, match="0x16"):
+        pack_frames(opened, [camera], size=(0, 16), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_foreign_file_under_the_name_is_noticed(opened: Dataset, tmp_path: Path) -> None:
+    pack_frames(opened, opened.cameras, size=(16, 16), folder=tmp_path)
+    (path,) = tmp_path.iterdir()
+    np.save(path, np.zeros((2, 2), np.uint8))
+    with pytest.raises(DataError, match=r"frame cache of shape \(2, 2\)"):
+        pack_frames(opened, opened.cameras, size=(16, 16), folder=tmp_path)

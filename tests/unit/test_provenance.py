@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from robolift import provenance
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> Path:
+    """A little copy of the product: two stages, a shared module, a plot with its template."""
+    files = {
+        "__init__.py": "__version__ = '1'\n",
+        "errors.py": "",
+        "schema.py": "",
+        "labeling/__init__.py": "",
+        "labeling/advantage.py": "from robolift import schema\n",
+        "reports/__init__.py": "",
+        "reports/card.py": "from . import plots\nfrom robolift.errors import RoboliftError\n",
+        "reports/plots.py": "import math\n",
+        "reports/card.html": "<html>",
+        "stages/__init__.py": "NAMES = ()\n",
+        "stages/label.py": "def run():\n    from robolift.labeling.advantage import n_step\n",
+        "stages/report.py": "import robolift.reports.card\n",
+    }
+    for name, source in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(source)
+    monkeypatch.setattr(provenance, "PACKAGE_DIR", tmp_path)
+    provenance.code_digest.cache_clear()
+    yield tmp_path
+    provenance.code_digest.cache_clear()
+
+
+def digests() -> dict[str, str]:
+    provenance.code_digest.cache_clear()
+    return {name: provenance.code_digest(f"robolift.stages.{name}") for name in ("label", "report")}
+
+
+def changed(path: Path, text: str = "# edited\n") -> set[str]:
+    before = digests()
+    path.write_text(path.read_text() + text)
+    after = digests()
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_the_closure_follows_imports_wherever_they_stand(package):
+    assert provenance.import_closure("robolift.stages.label") == (
+        "robolift.labeling",
+        "robolift.labeling.advantage",
+        "robolift.schema",
+        "robolift.stages.label",
+    )
+    assert provenance.import_closure("robolift.stages.report") == (
+        "robolift.reports",
+        "robolift.reports.card",
+        "robolift.reports.plots",
+        "robolift.stages.report",
+    )
+
+
+@pytest.mark.parametrize(
+    ("edited", "stages"),
+    [
+        ("stages/label.py", {"label"}),
+        ("labeling/advantage.py", {"label"}),
+        ("labeling/__init__.py", {"label"}),
+        ("schema.py", {"label"}),
+        ("reports/card.py", {"report"}),
+        ("reports/plots.py", {"report"}),
+        ("reports/card.html", {"report"}),
+        ("errors.py", set()),
+        ("stages/__init__.py", set()),
+        ("__init__.py", set()),
+    ],
+)
+def test_an_edit_changes_the_digest_of_the_stages_that_reach_it_and_of_no_other(package, edited, stages):
+    assert changed(package / edited) == stages
+
+
+def test_a_new_module_counts_once_it_is_imported(package):
+    (package / "labeling" / "gae.py").write_text("x = 1\n")
+    before = digests()["label"]
+    assert changed(package / "labeling" / "gae.py") == set()
+    assert changed(package / "labeling" / "advantage.py", "from robolift.labeling import gae\n") == {"label"}
+    assert changed(package / "labeling" / "gae.py") == {"label"}
+    assert digests()["label"] != before
+
+
+def test_the_digest_does_not_depend_on_where_the_package_lies(package, tmp_path_factory, monkeypatch):
+    before = digests()
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "robolift"
+    package.rename(elsewhere)
+    monkeypatch.setattr(provenance, "PACKAGE_DIR", elsewhere)
+    assert digests() == before
+    elsewhere.rename(package)
+
+
+def test_every_real_stage_reaches_the_schema_and_none_the_neutral_modules():
+    from robolift.stages import NAMES
+
+    existing = [name for name in NAMES if provenance._file(f"robolift.stages.{name}")]
+    for name in existing:
+        closure = provenance.import_closure(f"robolift.stages.{name}")
+        assert "robolift.schema" in closure
+        assert not set(closure) & provenance.NEUTRAL

@@ -34,7 +34,8 @@ class Codec:
         name: Canonical name, as LeRobot's ``video.codec`` has it.
         encoder: FFmpeg's encoder.
         options: Its options. One thread, so that the bytes don't depend on the machine's number of cores; no B frames
-            and a keyframe every second frame, so that a frame is found by decoding at most two.
+            and a keyframe every second frame, so that a frame is found by decoding at most two. x264's macroblock
+            tree is off: it reads memory that it never wrote, and one video in some hundreds came out with other bytes.
     """
 
     name: str
@@ -42,7 +43,9 @@ class Codec:
     options: tuple[tuple[str, str], ...]
 
 
-H264 = Codec("h264", "libx264", (("preset", "veryfast"), ("crf", "23"), ("g", "2"), ("bf", "0")))
+H264 = Codec(
+    "h264", "libx264", (("preset", "veryfast"), ("crf", "23"), ("g", "2"), ("bf", "0"), ("x264-params", "mbtree=0"))
+)
 AV1 = Codec("av1", "libsvtav1", (("preset", "12"), ("crf", "30"), ("g", "2"), ("svtav1-params", "lp=1")))
 CODECS = {codec.name: codec for codec in (H264, AV1)}
 
@@ -142,7 +145,8 @@ def encode_video(
                 raise UsageError(
                     f"frame {count} is {image.dtype} {image.shape}, expected uint8 {(height, width, 3)}: {path.name}"
                 )
-            container.mux(stream.encode(VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+            rgb = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+            container.mux(stream.encode(rgb.reformat(format="yuv420p", threads=1)))
             count += 1
         container.mux(stream.encode(None))
     return count

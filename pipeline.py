@@ -61,9 +61,18 @@ def recap_iteration(
     """One round of RECAP: collect or take episodes, value, relabel, train, evaluate, report."""
     run = {"stages": stages, "output_root": output_root}
 
-    checked = place(
-        check_run(iteration=iteration, dataset_uri=dataset_uri, rollout_uris=rollout_uris, baselines=baselines, **run)
+    checked = check_run(
+        iteration=iteration,
+        dataset_uri=dataset_uri,
+        rollout_uris=rollout_uris,
+        lookahead=lookahead,
+        positive_fraction=positive_fraction,
+        num_shards=num_shards,
+        baselines=baselines,
+        seed=seed,
+        **run,
     )
+    place(checked)
     with dsl.If(checked.output == "", name="simulate"):
         simulated = place(simulate_episodes(policy_uri=previous_policy_uri, seed=seed, **run))
     with dsl.Else(name="given"):
@@ -80,7 +89,7 @@ def recap_iteration(
 
     targets = place(label_returns(dataset=dataset, **run)).outputs["targets"]
     checkpoint = place(train_value(dataset=dataset, targets=targets, seed=seed, **run)).outputs["checkpoint"]
-    planned = place(plan_shards(dataset=dataset, num_shards=num_shards))
+    planned = place(plan_shards(num_shards=num_shards))
     with dsl.ParallelFor(planned.output, parallelism=LOOP_PARALLELISM, name="shards") as shard:
         predicted = place(
             predict_values(dataset=dataset, checkpoint=checkpoint, shard=shard, num_shards=num_shards, **run)
@@ -194,7 +203,7 @@ def recap(
         positive_fraction: Share of autonomous frames labelled positive, in (0, 1).
         num_shards: Parts that prediction is cut into, at most 64.
         baselines: Policy variants to compare with: plain, filtered, shuffled.
-        seed: Seed of every stage.
+        seed: Seed of every stage, 0 to 9999.
         stages: Further configuration by stage name.
     """
     same = {

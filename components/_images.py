@@ -2,7 +2,7 @@
 
 Digests come from ``images.lock.json`` (written when images are built). Without it the compiled pipeline names
 ``robolift-<image>:<version>``: good for reading and for running on this machine, refused by a real submission,
-because a tag can be moved and the pipeline's cache would then serve results of other code.
+because a tag can be moved, and the steps of one run would then be of different code.
 """
 
 import json

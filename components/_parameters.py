@@ -6,8 +6,7 @@ import yaml
 
 from robolift import storage
 from robolift.errors import UsageError
-from robolift.stages import NAMES
-from robolift.stages.stage import parse_config
+from robolift.stages.preflight import find_problems
 
 PYTHON_TYPES: Dict[str, Any] = {
     "STRING": str,
@@ -46,19 +45,26 @@ def overlay(parameters: Mapping[str, Any], overrides: Sequence[str]) -> Dict[str
     """Return ``parameters`` with ``key=value`` applied; ``stages.train_value.steps=200`` reaches inside.
 
     Raises:
-        UsageError: If an override is not ``key=value``.
+        UsageError: If an override is not ``key=value``, is not YAML or reaches into something that is not a mapping.
     """
     result = dict(parameters)
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
             raise UsageError(f"--set {override!r}: expected key=value")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {override!r}: {error}") from None
         *path, last = key.split(".")
         target = result
         for part in path:
-            target[part] = dict(target.get(part) or {})
+            inner = {} if target.get(part) is None else target[part]
+            if not isinstance(inner, dict):
+                raise UsageError(f"--set {override!r}: {part} is {inner!r}, not a mapping")
+            target[part] = dict(inner)
             target = target[part]
-        target[last] = yaml.safe_load(text)
+        target[last] = value
     return result
 
 
@@ -74,6 +80,7 @@ def check(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
     problems = [
         f"unknown parameter {k!r}; there are: {', '.join(sorted(declared))}" for k in parameters if k not in declared
     ]
+    typed = {}
     for name, facts in declared.items():
         kind = facts["parameterType"]
         if name not in parameters:
@@ -82,52 +89,15 @@ def check(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
             continue
         value = parameters[name]
         right = isinstance(value, PYTHON_TYPES[kind]) and (kind == "BOOLEAN" or not isinstance(value, bool))
-        if not right:
+        if right:
+            typed[name] = value
+        else:
             problems.append(f"parameter {name!r} is {value!r}, expected {WORDS[kind]}")
-    problems += _check_stages(parameters.get("stages") or {})
-    problems += _check_values(parameters)
+    problems += find_problems(typed)
+    if typed.get("iterations", 1) not in (1, 2, 3):
+        problems.append(f"iterations is {typed['iterations']!r}, expected 1, 2 or 3")
     if problems:
         raise UsageError("\n".join(["wrong parameters:", *problems]))
-
-
-def _check_stages(stages: Any) -> List[str]:
-    if not isinstance(stages, dict):
-        return []
-    problems = [f"stages.{name}: no such stage; there are: {', '.join(NAMES)}" for name in stages if name not in NAMES]
-    for name in stages:
-        if name in NAMES:
-            try:
-                parse_config(name, stages[name] or {})
-            except UsageError as error:
-                problems += [f"stages.{line}" for line in str(error).splitlines()[1:]]
-    return problems
-
-
-def _check_values(parameters: Mapping[str, Any]) -> List[str]:
-    """Check what a pipeline hands to a stage by the stage's own rules, so that each rule stands once."""
-    handed = {
-        "lookahead": "label_advantage",
-        "positive_fraction": "label_advantage",
-        "seed": "train_policy",
-        "num_shards": "predict_values",
-    }
-    problems = []
-    for name, stage in handed.items():
-        if name in parameters:
-            try:
-                parse_config(stage, {name: parameters[name]})
-            except UsageError as error:
-                problems += [line.removeprefix(f"{stage}.") for line in str(error).splitlines()[1:]]
-    for variant in parameters.get("baselines") or []:
-        try:
-            parse_config("train_policy", {"variant": variant})
-        except UsageError as error:
-            problems += [f"baselines: {line}" for line in str(error).splitlines()[1:]]
-    if "baselines" in parameters and not parameters["baselines"]:
-        problems.append("baselines is empty, expected at least [plain]")
-    if "iterations" in parameters and parameters["iterations"] not in (1, 2, 3):
-        problems.append(f"iterations is {parameters['iterations']!r}, expected 1, 2 or 3")
-    return problems
 
 
 def plan(name: str, spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:

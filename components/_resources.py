@@ -44,9 +44,13 @@ RETRY_WINDOW = "604800s"
 
 
 def place(task: PipelineTask) -> PipelineTask:
-    """Give ``task`` the resources and retries of its stage and return it."""
+    """Give ``task`` the resources and retries of its stage and return it.
+
+    KFP's cache is off: it can't see that the files behind an address changed. Stages find finished work themselves.
+    """
     size = SIZES[STAGE_SIZES[task.component_spec.name.replace("-", "_")]]
     task.set_cpu_request(size.cpu).set_memory_request(size.memory).set_memory_limit(size.memory)
     if size.gpus:
         task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(size.gpus)
+    task.set_caching_options(False)
     return task.set_retry(size.retries, "60s", 2.0, RETRY_WINDOW)

@@ -1,6 +1,7 @@
 """The few exceptions a user sees, each with the exit code it ends a process with.
 
-Exit codes follow sysexits.h: a scheduler never retries 64 and 65, because running the same thing again can't help.
+Exit codes follow sysexits.h: after 64 and 65 running the same thing again can't help. Kubeflow Pipelines retries
+all the same: it doesn't look at the code.
 """
 
 from __future__ import annotations

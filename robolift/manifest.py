@@ -99,7 +99,13 @@ class Manifest:
 
     def parents(self, name: str) -> list[Manifest]:
         """Load the manifests of input ``name``."""
-        return [load(parent.uri) for parent in self.inputs.get(name, [])]
+        return [self._load_parent(parent) for parent in self.inputs.get(name, [])]
+
+    def _load_parent(self, parent: Parent) -> Manifest:
+        # An output root may have been moved whole; then the parent lies beside its child, not where it was.
+        beside = storage.join(self.uri.rsplit("/", 2)[0], *parent.uri.rsplit("/", 2)[1:])
+        moved = beside != parent.uri and _folder_of(parent) and storage.exists(storage.join(beside, MANIFEST_FILE))
+        return load(beside if moved else parent.uri)
 
     def parent(self, name: str) -> Manifest:
         """Load the one manifest of input ``name``.
@@ -174,8 +180,7 @@ def load(uri: str) -> Manifest:
         DataError: If there is none: the output was never finished, or lies elsewhere.
     """
     for candidate in (storage.join(uri, MANIFEST_FILE), uri):
-        fs, path = storage.filesystem(candidate)
-        if fs.isfile(path):
+        if (storage.info(candidate) or {}).get("type") == "file":
             found = parse(storage.read_bytes(candidate), where=candidate)
             folder, _, name = storage.normalize(candidate).rpartition("/")
             return replace(found, uri=folder) if name == MANIFEST_FILE else found
@@ -286,7 +291,9 @@ class Output:
     metrics: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._staging = staging.claim(*self.plan.staging_place)
+        with storage.writable(self.plan.uri):
+            storage.probe(self.plan.work_uri)
+            self._staging = staging.claim(*self.plan.staging_place)
         self.path = self._staging.path
 
     def write_table(self, name: str, columns: Mapping[str, Any] | pa.Table) -> None:

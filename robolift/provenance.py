@@ -1,4 +1,4 @@
-"""Which code made an output: the digest of a module and of everything in this package that it imports.
+"""Which code made an output: the digest of a module and of everything in this package that it imports or names.
 
 A change to the report must not retrain a policy, and a change to the advantage must relabel. So the code part of an
 output's identity is the import closure of its stage, not the commit and not the image.
@@ -9,10 +9,12 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import re
 from pathlib import Path
 
 PACKAGE = "robolift"
 PACKAGE_DIR = Path(__file__).parent
+MODULE = re.compile(rf"{PACKAGE}(\.\w+)+")
 DATA_SUFFIXES = frozenset({".html", ".css", ".js", ".json", ".yaml", ".txt"})
 # These carry bytes and words, not results: editing a log line keeps every finished output.
 NEUTRAL = frozenset(
@@ -39,7 +41,10 @@ def _file(module: str) -> Path | None:
 
 
 def _imports(source: str, package: str) -> set[str]:
-    """Return what ``source``, a module of ``package``, imports of this product, with the packages on the way."""
+    """Return what ``source``, a module of ``package``, imports of this product, with the packages on the way.
+
+    A module whose name stands in a string counts too: it is run in a process of its own, by ``python -m``.
+    """
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -48,6 +53,8 @@ def _imports(source: str, package: str) -> set[str]:
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *filter(None, [node.module])])
             names.update([base, *(f"{base}.{alias.name}" for alias in node.names)])
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and MODULE.fullmatch(node.value):
+            names.add(node.value)
     parts = [name.split(".") for name in names if name.split(".")[0] == PACKAGE]
     return {".".join(part[:length]) for part in parts for length in range(1, len(part) + 1)}
 

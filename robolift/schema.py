@@ -7,7 +7,8 @@ known; zero never means missing.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -184,12 +185,22 @@ def read_parquet(uri: str, columns: list[str] | None = None) -> pa.Table:
     Raises:
         DataError: If it is missing or not readable as Parquet.
     """
-    with storage.open_file(uri) as file:
-        try:
-            return pq.read_table(file, columns=columns)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataError(
-                f"not a readable Parquet file: {error}",
-                where=uri,
-                mend="write or copy the file again",
-            ) from error
+    with storage.open_file(uri) as file, intact_parquet(uri):
+        return pq.read_table(file, columns=columns)
+
+
+@contextmanager
+def intact_parquet(uri: str, *, mend: str = "write or copy the file again") -> Iterator[None]:
+    """Turn Arrow's complaints about the bytes of a Parquet file into a :class:`DataError`.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        # Arrow's own OSError is bare. One with a number or of a subclass is the store's or the network's: it says
+        # nothing about the bytes, and trying again may help.
+        if isinstance(error, OSError) and (type(error) is not OSError or error.errno is not None):
+            raise
+        raise DataError(f"not a readable Parquet file: {error}", where=uri, mend=mend) from error

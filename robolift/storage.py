@@ -6,6 +6,7 @@ one object appears whole or not at all; on a disk we write beside the target and
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from typing import IO, Any, cast
 
 from fsspec.core import url_to_fs
 
-from robolift.errors import DataError
+from robolift.errors import DataError, UsageError
 
 BLOCK_BYTES = 1 << 20
 
@@ -45,13 +46,32 @@ def filesystem(uri: str) -> tuple[Any, str]:
     Listings aren't cached: another process publishes while this one waits, and a cached listing would hide that or
     describe bytes that have been replaced.
     """
-    return cast("tuple[Any, str]", url_to_fs(normalize(uri), use_listings_cache=False))
+    try:
+        return cast("tuple[Any, str]", url_to_fs(normalize(uri), use_listings_cache=False))
+    except (ValueError, ImportError) as error:
+        raise UsageError(
+            f"no store for {uri}: {error}; expected a path or an address of file://, s3://, gs://, memory:// "
+            "or another store whose fsspec package is installed"
+        ) from error
 
 
 def exists(uri: str) -> bool:
     """Tell whether a file or folder is there."""
-    fs, path = filesystem(uri)
-    return bool(fs.exists(path))
+    return info(uri) is not None
+
+
+def info(uri: str) -> dict[str, Any] | None:
+    """Return what the store says of a file or folder (``type``, ``size``, perhaps a hash), None if it is not there.
+
+    Raises:
+        DataError: If it may not be read.
+    """
+    with _readable(uri):
+        fs, path = filesystem(uri)
+        try:
+            return dict(fs.info(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
 
 def open_file(uri: str, mode: str = "rb") -> IO[Any]:
@@ -60,8 +80,8 @@ def open_file(uri: str, mode: str = "rb") -> IO[Any]:
     Raises:
         DataError: If the file is not there, is a folder or may not be read.
     """
-    fs, path = filesystem(uri)
     with _readable(uri):
+        fs, path = filesystem(uri)
         return cast("IO[Any]", fs.open(path, mode))
 
 
@@ -75,6 +95,35 @@ def _readable(uri: str) -> Iterator[None]:
         raise DataError("is a folder", where=uri, expected="the address of a file") from error
     except PermissionError as error:
         raise DataError("may not be read", where=uri, mend="give this account read access to it") from error
+    except Exception as error:
+        if not _lacks_credentials(error):
+            raise
+        raise DataError(
+            f"no credentials to read it with: {error}", where=uri, mend="log in, or set the store's credentials"
+        ) from error
+
+
+@contextmanager
+def writable(uri: str) -> Iterator[None]:
+    """Turn what a store or disk says where nothing may be written into an error of the caller's.
+
+    Raises:
+        UsageError: If ``uri`` is read-only, forbidden, below a file or in no bucket. A full disk is none of these.
+    """
+    try:
+        yield
+    except Exception as error:
+        refused = isinstance(error, (PermissionError, NotADirectoryError, FileExistsError, FileNotFoundError))
+        if not refused and getattr(error, "errno", None) != errno.EROFS and not _lacks_credentials(error):
+            raise
+        raise UsageError(
+            f"{uri} can't be written: {error}; give this account write access, or choose another output_root"
+        ) from error
+
+
+def _lacks_credentials(error: Exception) -> bool:
+    # Each store's library has its own classes for this, and none of them may be installed.
+    return type(error).__name__.endswith("CredentialsError")
 
 
 def read_bytes(uri: str) -> bytes:
@@ -99,11 +148,13 @@ def write_bytes(uri: str, content: bytes) -> None:
     """Write one file so that a reader sees the old bytes or all the new ones, never a part."""
     path = local_path(uri)
     if path is None:
-        fs, remote = filesystem(uri)
-        fs.pipe_file(remote, content)
+        with writable(uri):
+            fs, remote = filesystem(uri)
+            fs.pipe_file(remote, content)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with writable(uri):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -116,23 +167,60 @@ def write_bytes(uri: str, content: bytes) -> None:
         raise
 
 
+def probe(uri: str) -> None:
+    """Write and delete a small object below ``uri`` of a store, which says only then that it takes none.
+
+    Raises:
+        UsageError: If it can't be written. A disk is not asked: it refuses the first folder anyway.
+    """
+    if local_path(uri) is None:
+        write_bytes(join(uri, "probe"), b"")
+        remove(join(uri, "probe"))
+
+
 def to_json_bytes(document: Any) -> bytes:
     """Return canonical JSON: sorted keys, a newline at the end, NaN refused."""
     return (json.dumps(document, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
+def list_entries(uri: str) -> dict[str, dict[str, Any]]:
+    """Return what the store says of every file below ``uri`` (``size``, perhaps a hash) by relative path, sorted.
+
+    Linked folders of a disk are walked too: large datasets are often spread over disks that way.
+    """
+    path = local_path(uri)
+    with _readable(uri):
+        if path is not None:
+            return dict(sorted(_walk(path)))
+        fs, root = filesystem(uri)
+        root = root.rstrip("/")
+        found = fs.find(root, detail=True)
+    return {name.removeprefix(root).lstrip("/"): dict(found[name]) for name in sorted(found)}
+
+
+def _walk(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    def fail(error: OSError) -> None:
+        raise error
+
+    for base, folders, names in os.walk(root, followlinks=True, onerror=fail) if root.is_dir() else ():
+        here = os.path.realpath(base) + "/"
+        # A link to a folder above itself would be walked for ever.
+        folders[:] = [name for name in folders if not here.startswith(os.path.realpath(os.path.join(base, name)) + "/")]
+        for name in names:
+            file = os.path.join(base, name)
+            if os.path.exists(file):  # a link may lead nowhere
+                yield os.path.relpath(file, root), {"size": os.stat(file).st_size}
+
+
 def list_files(uri: str) -> list[tuple[str, int]]:
     """Return (relative path, bytes) of every file below ``uri``, sorted by path."""
-    fs, root = filesystem(uri)
-    root = root.rstrip("/")
-    found = fs.find(root, detail=True)
-    return sorted((name.removeprefix(root).lstrip("/"), int(facts["size"])) for name, facts in found.items())
+    return [(name, int(facts["size"])) for name, facts in list_entries(uri).items()]
 
 
 def remove(uri: str) -> None:
     """Delete a file or a folder; nothing happens when it is not there."""
-    fs, path = filesystem(uri)
-    if fs.exists(path):
+    if exists(uri):
+        fs, path = filesystem(uri)
         fs.rm(path, recursive=True)
 
 
@@ -163,10 +251,10 @@ def as_local(uri: str) -> Iterator[Path]:
     if path is not None:
         yield path
         return
-    fs, remote = filesystem(uri)
     with tempfile.TemporaryDirectory(prefix="robolift-") as folder:
-        copy = Path(folder) / Path(remote).name
         with _readable(uri):
+            fs, remote = filesystem(uri)
+            copy = Path(folder) / Path(remote).name
             fs.get_file(remote, str(copy))
         yield copy
 

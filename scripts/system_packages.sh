@@ -2,12 +2,16 @@
 # MuJoCo renders without a screen through EGL, with Mesa's software driver where there is no GPU.
 set -euo pipefail
 
+PATH="$PATH:/usr/sbin:/sbin"   # where ldconfig lies; not in the PATH of an ordinary user on Debian
+python="${PYTHON:-python3.11}"
+
 missing=()
-ldconfig -p | grep -q 'libEGL\.so\.1' || missing+=(libegl1)
-ldconfig -p | grep -q 'libGL\.so\.1' || missing+=(libgl1)
+libraries=$(ldconfig -p)   # not piped: grep -q stops at the first hit, and pipefail would count that as a failure
+grep -q 'libEGL\.so\.1' <<<"$libraries" || missing+=(libegl1)
+grep -q 'libGL\.so\.1' <<<"$libraries" || missing+=(libgl1)
 compgen -G '/usr/lib/*/dri/swrast_dri.so' >/dev/null || compgen -G '/usr/lib/*/libgallium*.so' >/dev/null || missing+=(libgl1-mesa-dri)
 compgen -G '/usr/lib/*/libEGL_mesa.so*' >/dev/null || missing+=(libegl-mesa0)
-python3.11 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3.11-venv)
+"$python" -c 'import venv, ensurepip' 2>/dev/null || missing+=("$(basename "$python")-venv")
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then

@@ -16,10 +16,10 @@ def import_dataset(
     dataset: dsl.Output[EpisodeDataset],
 ) -> str:
     """Validate a recording or any LeRobot dataset, and describe its episodes and frames."""
-    from robolift.stages.component import run_component
+    from robolift.stages.component import run_check, run_component
     from robolift.stages.preflight import split_source
 
-    recording, dataset_uri = split_source(source_uri)
+    recording, dataset_uri = run_check(split_source, source_uri)
     return run_component(
         "import_dataset",
         artifact=dataset,

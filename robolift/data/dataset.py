@@ -1,7 +1,8 @@
 """What every later stage opens: the episodes and frames of one or more LeRobot sources, read where they lie.
 
-An imported dataset is ``dataset.json`` (its sources and what they share), ``episodes.parquet`` and ``frames.parquet``.
-Episodes are counted over all sources: those of the first come first.
+An imported dataset is ``dataset.json`` (its sources and what they share), ``episodes.parquet``, ``frames.parquet`` and
+for each source the list of its files, by which a change since is noticed. Episodes are counted over all sources: those
+of the first come first.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import pyarrow as pa
 
 from robolift import schema, storage
 from robolift.data.columns import to_model, to_numpy
+from robolift.data.content import ContentCheck
 from robolift.data.lerobot import LeRobotReader
 from robolift.errors import DataError, UsageError
 from robolift.manifest import Manifest
 
 DATASET_FILE = "dataset.json"
+CONTENT_FILE = "sources/{number}.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,15 +155,20 @@ class Dataset:
         """Width of ``action``."""
         return int(np.prod(self.features["action"]["shape"]))
 
+    def content(self, source: int) -> dict[str, dict[str, Any]]:
+        """Return what the files of a source were when it was imported."""
+        return dict(storage.read_json(storage.join(self.uri, CONTENT_FILE.format(number=source))))
+
     def reader(self, source: int) -> LeRobotReader:
         """Return the reader of a source, checked to be what was imported.
 
         Raises:
-            DataError: If the source is gone or has other episodes now.
+            DataError: If the source is gone or was changed. Its data and videos are compared when they are first read.
         """
         if source not in self._readers:
             facts = self.sources[source]
-            reader = LeRobotReader.open(facts.uri)
+            check = ContentCheck(facts.uri, self.content(source))
+            reader = LeRobotReader.open(facts.uri, check=check.file)
             first, last = facts.first_episode, facts.first_episode + facts.num_episodes
             imported = self.episodes.column("length").to_numpy()[first:last].tolist()
             if [meta.length for meta in reader.episodes] != imported:
@@ -170,6 +178,7 @@ class Dataset:
                     expected=f"{facts.num_episodes} episodes with {sum(imported)} frames",
                     mend="import it again",
                 )
+            check.meta()
             self._readers[source] = reader
         return self._readers[source]
 

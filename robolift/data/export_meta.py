@@ -61,7 +61,7 @@ def read_episode_statistics(reader: LeRobotReader) -> dict[int, dict[str, Statis
         return {row["episode_index"]: {name: from_json(facts) for name, facts in row["stats"].items()} for row in rows}
     found: dict[int, dict[str, Statistics]] = {}
     folder = storage.join(reader.uri, fmt.EPISODES_FOLDER)
-    for name, _ in storage.list_files(folder):
+    for name in (name for name, _ in storage.list_files(folder) if name.endswith(".parquet")):
         for row in schema.read_parquet(storage.join(folder, name)).to_pylist():
             features: dict[str, dict[str, Any]] = {}
             for key, value in row.items():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from robolift.data.video import VideoClip, VideoFacts, probe
 from robolift.data.video_decoder import VideoDecoder, decode_frames
 from robolift.errors import DataError, UsageError
 from robolift.logging import get_logger
+from robolift.schema import intact_parquet
 
 __all__ = ["EpisodeMeta", "LeRobotReader", "VideoPlace"]
 
@@ -39,17 +40,13 @@ class _DataFile:
         self._checked = False
         self._file: IO[Any] = storage.open_file(uri)
         try:
-            self._parquet = pq.ParquetFile(self._file)
-            self.columns: list[str] = self._parquet.schema_arrow.names
-            if "episode_index" not in self.columns:
-                raise DataError("column episode_index is absent", where=uri, expected="the five standard columns")
-            owners = self._parquet.read(["episode_index"]).column("episode_index").to_numpy()
-        except (pa.ArrowException, OSError) as error:
-            self._file.close()
-            raise DataError(
-                f"not a readable Parquet file: {error}", where=uri, mend="write or copy the file again"
-            ) from error
-        except DataError:
+            with intact_parquet(uri):
+                self._parquet = pq.ParquetFile(self._file)
+                self.columns: list[str] = self._parquet.schema_arrow.names
+                if "episode_index" not in self.columns:
+                    raise DataError("column episode_index is absent", where=uri, expected="the five standard columns")
+                owners = self._parquet.read(["episode_index"]).column("episode_index").to_numpy()
+        except Exception:
             self._file.close()
             raise
         self.spans = self._spans(owners)
@@ -89,10 +86,8 @@ class _DataFile:
         last = int(np.searchsorted(self._edges, stop, side="left"))
         key = (first, last, tuple(columns))
         if self._cached is None or self._cached[0] != key:
-            try:
+            with intact_parquet(self.uri):
                 groups = self._parquet.read_row_groups(list(range(first, last)), columns=list(columns))
-            except (pa.ArrowException, OSError) as error:
-                raise DataError(f"damaged Parquet file: {error}", where=self.uri, mend="copy the file again") from error
             self._cached = (key, groups)
         return self._cached[1].slice(start - int(self._edges[first]), stop - start)
 
@@ -116,8 +111,9 @@ class LeRobotReader:
         episodes: By index.
     """
 
-    def __init__(self, uri: str, meta: Meta) -> None:
+    def __init__(self, uri: str, meta: Meta, check: Callable[[str], None] | None = None) -> None:
         self.uri = uri
+        self._check = check
         self.version = meta.version
         self.fps = meta.fps
         self.robot_type: str | None = meta.info.get("robot_type")
@@ -133,16 +129,17 @@ class LeRobotReader:
         self._decoders: OrderedDict[tuple[str, tuple[int, int] | None], VideoDecoder] = OrderedDict()
 
     @classmethod
-    def open(cls, uri: str) -> LeRobotReader:
+    def open(cls, uri: str, *, check: Callable[[str], None] | None = None) -> LeRobotReader:
         """Open a dataset; only its meta folder is read.
 
         Args:
             uri: The folder, at any address.
+            check: Called with the relative path of each data and video file before it is read.
 
         Raises:
             DataError: If the meta folder is missing, garbled or does not add up.
         """
-        return cls(uri, read_meta(uri))
+        return cls(uri, read_meta(uri), check)
 
     def close(self) -> None:
         """Close all open files; the reader opens them again when needed."""
@@ -252,6 +249,8 @@ class LeRobotReader:
         meta = self._episode(episode)
         self._check_camera(camera)
         place = meta.videos[camera]
+        if self._check:
+            self._check(place.path)
         return VideoClip(storage.join(self.uri, place.path), place.start_s, meta.length, self.fps)
 
     def image_size(self, camera: str) -> tuple[int, int]:
@@ -261,11 +260,7 @@ class LeRobotReader:
             DataError: If there is no such camera.
         """
         self._check_camera(camera)
-        shape = self.features[camera]["shape"]
-        names = self.features[camera].get("names") or fmt.IMAGE_NAMES
-        # Some recorders declare (channels, height, width); the names tell.
-        by_name = dict(zip(names, shape, strict=False))
-        return int(by_name.get("height", shape[0])), int(by_name.get("width", shape[1]))
+        return fmt.image_size(self.features[camera])
 
     def statistics(self) -> dict[str, Statistics]:
         """Return the statistics of each feature over the dataset, as it states them (v2.1: merged over episodes).
@@ -338,6 +333,8 @@ class LeRobotReader:
     def _open(self, path: str) -> _DataFile:
         file = self._data_files.pop(path, None)
         if file is None:
+            if self._check:
+                self._check(path)
             file = _DataFile(storage.join(self.uri, path))
         self._data_files[path] = file
         if len(self._data_files) > OPEN_DATA_FILES:

@@ -147,3 +147,17 @@ def tasks_table(tasks: list[str]) -> pa.Table:
         "pandas_version": "2.2.3",
     }
     return table.replace_schema_metadata({"pandas": json.dumps(pandas)})
+
+
+def image_size(feature: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the (height, width) that a camera's feature declares."""
+    shape = feature["shape"]
+    # Some recorders declare (channels, height, width); the names tell.
+    by_name = dict(zip(feature.get("names") or IMAGE_NAMES, shape, strict=False))
+    return int(by_name.get("height", shape[0])), int(by_name.get("width", shape[1]))
+
+
+def declared(feature: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return what must agree for two sources to share a feature: dtype and shape, of a camera height and width."""
+    shape = image_size(feature) if feature["dtype"] == "video" else feature["shape"]
+    return (feature["dtype"], *shape)

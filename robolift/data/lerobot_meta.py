@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robolift import schema, storage
@@ -201,11 +200,8 @@ def _read_episode_tables(folder: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for name in names:
         file_uri = storage.join(folder, name)
-        with storage.open_file(file_uri) as file:
-            try:
-                every = pq.read_schema(file).names
-            except (pa.ArrowInvalid, OSError) as error:
-                raise DataError(f"not a readable Parquet file: {error}", where=file_uri, mend=REWRITE) from error
+        with storage.open_file(file_uri) as file, schema.intact_parquet(file_uri, mend=REWRITE):
+            every = pq.read_schema(file).names
         wanted = [column for column in every if not column.startswith("stats/")]
         rows += schema.read_parquet(file_uri, wanted).to_pylist()
     return rows

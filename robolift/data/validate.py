@@ -17,7 +17,7 @@ import pyarrow as pa
 from robolift import schema, storage
 from robolift.data.columns import is_text, scalar_type, to_numpy
 from robolift.data.lerobot import EpisodeMeta, LeRobotReader
-from robolift.data.lerobot_format import ARROW_TYPES, STANDARD_DTYPES, squeezed
+from robolift.data.lerobot_format import ARROW_TYPES, STANDARD_DTYPES, declared, squeezed
 from robolift.data.problems import Problems
 from robolift.data.video import TOLERANCE_FRAMES
 from robolift.errors import DataError
@@ -303,7 +303,8 @@ def check_same(first: Mapping[str, Any], other: Mapping[str, Any], problems: Pro
         problems: Where faults are noted.
     """
     pairs: list[tuple[str, Any, Any]] = [(name, first[name], other[name]) for name in SHARED_FACTS]
-    for name in SHARED_FEATURES:
+    cameras = [name for name in first["cameras"] if name in other["cameras"]]
+    for name in (*SHARED_FEATURES, *cameras):
         mine, its = (_declared(facts["features"].get(name)) for facts in (first, other))
         pairs.append((f"feature {name}", mine, its))
     for name, mine, its in pairs:
@@ -316,7 +317,7 @@ def check_same(first: Mapping[str, Any], other: Mapping[str, Any], problems: Pro
 
 
 def _declared(feature: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
-    return None if feature is None else (feature["dtype"], *feature["shape"])
+    return None if feature is None else declared(feature)
 
 
 def _text(value: Any) -> str:

@@ -39,6 +39,8 @@ class PolicySpec:
         prompts: The whole prompt table; one embedding row each, whatever the variant.
         bare_prompts: For each prompt the row of its task without a label.
         trained_prompts: Rows of the table that occurred in training; only these may be asked for.
+        held_out_episodes: Episodes of the dataset that neither it nor its encoder was trained on, sorted; None where
+            an older policy does not say.
         state_keys: Dataset columns of the state, in order.
         state_dims: Their lengths.
         encoder: The image encoder, None without cameras.
@@ -56,6 +58,7 @@ class PolicySpec:
     prompts: PromptTable
     bare_prompts: tuple[int, ...]
     trained_prompts: tuple[int, ...]
+    held_out_episodes: tuple[int, ...] | None
     state_keys: tuple[str, ...]
     state_dims: tuple[int, ...]
     encoder: EncoderSpec | None
@@ -95,6 +98,7 @@ class PolicySpec:
             "prompts": self.prompts.to_dict(),
             "bare_prompts": list(self.bare_prompts),
             "trained_prompts": list(self.trained_prompts),
+            "held_out_episodes": self.held_out_episodes,
             "state_keys": list(self.state_keys),
             "state_dims": list(self.state_dims),
             "encoder": self.encoder.to_dict() if self.encoder else None,
@@ -105,6 +109,7 @@ class PolicySpec:
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> PolicySpec:
         """Return what :meth:`to_dict` wrote."""
+        held_out = document.get("held_out_episodes")
         architecture = dict(document["architecture"])
         architecture["hidden_widths"] = tuple(architecture["hidden_widths"])
         return cls(
@@ -114,6 +119,7 @@ class PolicySpec:
             prompts=PromptTable.from_dict(document["prompts"]),
             bare_prompts=tuple(document["bare_prompts"]),
             trained_prompts=tuple(document["trained_prompts"]),
+            held_out_episodes=None if held_out is None else tuple(held_out),
             state_keys=tuple(document["state_keys"]),
             state_dims=tuple(document["state_dims"]),
             encoder=EncoderSpec.from_dict(document["encoder"]) if document["encoder"] else None,

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from robolift.data.dataset import Dataset
+from robolift.data.split import split_episodes
 from robolift.errors import DataError, UsageError
 from robolift.labeling.prompts import BINARY_LABELS, PromptTable, prompt
 from robolift.policy.loss import Batch
@@ -92,30 +93,11 @@ def frames_left(starts: np.ndarray, paused: np.ndarray) -> np.ndarray:
     return np.asarray(np.minimum(ends, next_pause) - rows, np.int64)
 
 
-def split_episodes(num_episodes: int, eligible: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Return the held-out ones of the ``eligible`` episodes, sorted.
-
-    All variants rank the dataset's episodes in the same seeded order, so what one holds out another holds out too, as
-    far as their episodes allow.
-
-    Args:
-        num_episodes: Episodes of the dataset.
-        eligible: Episodes the variant trains on.
-        fraction: Share to hold out; at least one episode is held out and one kept if it isn't 0.
-        seed: Of the order.
-    """
-    if fraction == 0 or len(eligible) < 2:
-        return np.zeros(0, np.int64)
-    rank = np.random.default_rng([seed, num_episodes]).permutation(num_episodes)
-    count = min(max(1, round(fraction * len(eligible))), len(eligible) - 1)
-    order = eligible[np.argsort(rank[eligible])]
-    return np.sort(order[:count])
-
-
 def shuffle_labels(labels: Labels, task: np.ndarray, seed: int) -> np.ndarray:
-    """Return (F,) prompts with those of ranked frames permuted within each task: the control that should learn nothing.
+    """Return (F,) prompts with those of ranked frames (autonomous ones) permuted within each task: a control.
 
-    Demonstrations and interventions keep their forced label, and each task keeps its share of positives.
+    Demonstrations and corrections keep their forced positive, and each task keeps its share of positives: what remains
+    to be learned from the labels is what the forced ones teach.
 
     Args:
         labels: The true labels.
@@ -204,9 +186,18 @@ class ChunkData:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Training data and what a policy must remember of how it was made."""
+    """Training data and what a policy must remember of how it was made.
+
+    Attributes:
+        chunks: What is trained on and measured.
+        held_out: Held-out episodes, sorted, maybe none.
+        observation: How states and features were normalised.
+        action: How actions were normalised.
+        state_dims: Dimensions of each state key.
+    """
 
     chunks: ChunkData
+    held_out: np.ndarray
     observation: Normalizer
     action: Normalizer
     state_dims: tuple[int, ...]
@@ -219,11 +210,12 @@ def prepare(
     prompts: PromptTable,
     labels: Labels | None,
     features: np.ndarray | None,
+    held_out: np.ndarray | None = None,
 ) -> Prepared:
     """Make the training data of a variant.
 
-    Normalisation is measured on all frames that are not paused, whatever the variant, so that variants see the same
-    inputs and differ in what they are taught alone.
+    Normalisation is measured on all frames that are not paused, and the same episodes are held out, whatever the
+    variant: all see the same inputs, are measured on the same frames and differ in what they are taught alone.
 
     Args:
         dataset: The episodes.
@@ -231,6 +223,7 @@ def prepare(
         prompts: The prompt table.
         labels: Labels of all frames; not needed by ``plain`` and ``filtered``.
         features: (F, G) frozen image features, None without cameras.
+        held_out: Episodes not to train on, sorted; None: as the recipe splits them.
 
     Raises:
         DataError: If a column is not finite, no episode is left, or all weights are equal where they should matter.
@@ -250,10 +243,11 @@ def prepare(
     prompt_rows, weight = _teach(dataset, recipe, prompts, labels)
 
     length = np.diff(dataset.starts)
-    eligible = _eligible(dataset, recipe.variant)
-    held_out = split_episodes(len(length), eligible, recipe.val_fraction, recipe.seed)
+    outcome = np.asarray(dataset.episodes.column("outcome").to_pylist(), object)
+    if held_out is None:
+        _, held_out = split_episodes(outcome, recipe.val_fraction, recipe.seed)
     episode = np.repeat(np.arange(len(length)), length)
-    trains = live & np.isin(episode, np.setdiff1d(eligible, held_out))
+    trains = live & np.isin(episode, _taught(outcome, recipe.variant, held_out))
     if not weight[trains].sum():
         raise DataError("no frame to train on has a weight above 0", where="labels, column weight")
     chunks = ChunkData(
@@ -269,14 +263,20 @@ def prepare(
     )
     observation = Normalizer(np.concatenate([f.offset for f in fits]), np.concatenate([f.scale for f in fits]))
     dims = tuple(state.shape[1] for state in states)
-    return Prepared(chunks=chunks, observation=observation, action=action, state_dims=dims)
+    return Prepared(chunks=chunks, held_out=held_out, observation=observation, action=action, state_dims=dims)
 
 
-def _eligible(dataset: Dataset, variant: str) -> np.ndarray:
-    outcome = np.asarray(dataset.episodes.column("outcome").to_pylist(), object)
-    chosen = np.flatnonzero(outcome == "success") if variant == "filtered" else np.arange(len(outcome))
+def _taught(outcome: np.ndarray, variant: str, held_out: np.ndarray) -> np.ndarray:
+    """Return the episodes that a variant trains on."""
+    eligible = np.flatnonzero(outcome == "success") if variant == "filtered" else np.arange(len(outcome))
+    chosen = np.setdiff1d(eligible, held_out)
     if not len(chosen):
-        raise DataError("no successful episode", where="episodes, column outcome", expected="success in at least one")
+        raise DataError(
+            f"no {'successful ' if variant == 'filtered' else ''}episode is left to train on",
+            where=f"episodes, column outcome; {len(np.intersect1d(eligible, held_out))} are held out",
+            expected="at least one that is not held out",
+            mend="hold out less (val_fraction), or record more",
+        )
     return chosen
 
 

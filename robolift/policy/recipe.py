@@ -54,7 +54,8 @@ class Recipe(BaseModel):
     input_noise: float = Field(0.0, ge=0)
     """Standard deviation of noise on states and features while training, in normalised units."""
     val_fraction: float = Field(0.1, ge=0, lt=1)
-    """Share of the episodes held out to measure on."""
+    """Share of the episodes held out, at least one, each outcome in proportion; 0 for none. Without effect where the
+    encoder was trained on these episodes: then those are held out that the value model held out."""
     seed: int = Field(0, ge=0)
     """Of weights, order, noise, held-out episodes and shuffled labels."""
     log_every: int = Field(100, ge=1)

@@ -10,6 +10,7 @@ import numpy as np
 
 from robolift import storage
 from robolift.data.dataset import Dataset
+from robolift.data.split import carried_over
 from robolift.errors import DataError
 from robolift.labeling.prompts import PromptTable, advantage_prompts
 from robolift.manifest import Manifest
@@ -68,7 +69,8 @@ def train(recipe: Recipe, sources: Sources, *, work_uri: str, folder: Path) -> T
     labels = _labels(recipe, sources.labels, dataset, prompts)
     frozen = _encoder(recipe, sources.checkpoint)
     features = read_features(sources.values, dataset, frozen) if frozen and sources.values else None
-    prepared = prepare(dataset, recipe, prompts=prompts, labels=labels, features=features)
+    held_out = encoder_held_out(frozen, sources, dataset) if frozen else None
+    prepared = prepare(dataset, recipe, prompts=prompts, labels=labels, features=features, held_out=held_out)
     spec = _spec(recipe, dataset, prompts, prepared, frozen)
     fitted = loop.fit(spec.architecture, spec.shape, prepared.chunks, recipe, StateStore(work_uri))
     save_policy(folder, spec, fitted.params, frozen.weights if frozen else {})
@@ -102,6 +104,19 @@ def _encoder(recipe: Recipe, checkpoint: Manifest | None) -> FrozenEncoder | Non
     return frozen
 
 
+def encoder_held_out(frozen: FrozenEncoder, sources: Sources, dataset: Dataset) -> np.ndarray | None:
+    """Return the episodes of ``dataset`` that the encoder was not trained on; None if it knows none of them.
+
+    The encoder was trained to predict actions too. Errors on its training episodes would look better than they are, so
+    the policy holds out the same episodes.
+    """
+    assert sources.checkpoint is not None
+    (trained_on,) = sources.checkpoint.inputs["dataset"]
+    same = trained_on.digest == sources.dataset.digest
+    theirs = dataset if same else Dataset.open(sources.checkpoint.parent("dataset"))
+    return carried_over(frozen.held_out_episodes, theirs.sources, dataset.sources)
+
+
 def _spec(
     recipe: Recipe, dataset: Dataset, prompts: PromptTable, prepared: Prepared, frozen: FrozenEncoder | None
 ) -> PolicySpec:
@@ -116,6 +131,7 @@ def _spec(
         prompts=prompts,
         bare_prompts=tuple(chunks.bare.tolist()),
         trained_prompts=tuple(sorted(trained)),
+        held_out_episodes=tuple(prepared.held_out.tolist()),
         state_keys=tuple(recipe.state_keys),
         state_dims=prepared.state_dims,
         encoder=frozen.spec if frozen else None,

@@ -30,17 +30,19 @@ class FrozenEncoder:
     Attributes:
         spec: What it computes.
         weights: Tensors under their checkpoint names; they go into the policy's own file.
+        held_out_episodes: Episodes of the checkpoint's dataset that it was not trained on, sorted.
     """
 
     spec: EncoderSpec
     weights: dict[str, np.ndarray]
+    held_out_episodes: tuple[int, ...]
 
     @classmethod
     def load(cls, uri: str) -> FrozenEncoder:
         """Load the encoder of a value checkpoint.
 
         Raises:
-            DataError: If the checkpoint is damaged or sees no cameras.
+            DataError: If the checkpoint is damaged, sees no cameras or doesn't say what it was not trained on.
         """
         where = storage.join(uri, CHECKPOINT_FILE)
         document = storage.read_json(where)
@@ -57,8 +59,16 @@ class FrozenEncoder:
                 where=where,
                 mend="train_value with cameras, or train_policy with vision: none",
             )
+        if (held_out := document.get("held_out_episodes")) is None:
+            raise DataError(
+                "the value model does not say which episodes it held out, and a policy must hold out the same",
+                where=where,
+                expected="held_out_episodes",
+                mend="run train_value again",
+            )
         where = storage.join(uri, WEIGHTS_FILE)
-        return cls(spec=spec, weights=encoder.pick_weights(read_tensors(where), spec, where=where))
+        weights = encoder.pick_weights(read_tensors(where), spec, where=where)
+        return cls(spec=spec, weights=weights, held_out_episodes=tuple(held_out))
 
     def encode_frame(self, dataset: Dataset, episode: int) -> np.ndarray:
         """Return the (F,) features of an episode's first frame."""

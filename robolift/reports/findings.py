@@ -13,7 +13,7 @@ from robolift import storage
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError
 from robolift.manifest import Manifest
-from robolift.reports import headline, labels, offline, success, training
+from robolift.reports import fairness, headline, labels, offline, success, training
 from robolift.reports.frames import FrameFacts, load_frames
 from robolift.reports.intervals import Interval
 
@@ -79,6 +79,8 @@ def find(sources: Sources) -> Findings:
     Raises:
         DataError: If tables do not fit the dataset, or an output lacks what its kind must have.
     """
+    policies = success.evaluated_policies(sources.evaluations)
+    made = {"dataset": sources.dataset, "labels": sources.labels}
     rollouts = success.read_rollouts(sources.evaluations)
     dataset = Dataset.open(sources.dataset)
     frames = load_frames(
@@ -88,7 +90,7 @@ def find(sources: Sources) -> Findings:
         labels=sources.labels,
     )
     rows = success.success_rows(rollouts)
-    held_out = training.held_out_episodes(sources.checkpoint, frames.num_episodes)
+    held_out = training.held_out_episodes(sources.checkpoint, sources.dataset, frames.num_episodes)
     return Findings(
         dataset=dataset,
         frames=frames,
@@ -102,7 +104,7 @@ def find(sources: Sources) -> Findings:
         quality=training.value_quality(frames, held_out),
         seen=headline.observations(sources.evaluations),
         value_seen=headline.value_observations(sources.checkpoint),
-        differing=success.differing_settings(sources.evaluations),
+        differing=fairness.differing_settings(policies, sources.evaluations, made),
         history=read_history(sources.previous),
     )
 

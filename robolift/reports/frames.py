@@ -30,7 +30,8 @@ class FrameFacts:
         outcome: (N,) outcome of the frame's episode.
         advantage: (N,) float64, NaN where the frame has none.
         slice_index: (N,) int64 slice of the advantage, -1 where the scheme has no slices.
-        is_good: (N,) whether the acting controller was good, None when the recordings do not say.
+        is_good: (N,) 1 where the acting controller was good, 0 where not, -1 where the simulator does not know; None
+            when the recordings have no such column.
     """
 
     starts: NDArray[np.int64]
@@ -45,7 +46,7 @@ class FrameFacts:
     label: NDArray[np.int64]
     slice_index: NDArray[np.int64]
     reason: NDArray[np.int64]
-    is_good: NDArray[np.bool_] | None
+    is_good: NDArray[np.int64] | None
 
     @property
     def num_frames(self) -> int:
@@ -130,7 +131,7 @@ def _same_frames(frames: pa.Table, made: Manifest, name: str) -> pa.Table:
     return table
 
 
-def _ground_truth(dataset: Dataset) -> NDArray[np.bool_] | None:
+def _ground_truth(dataset: Dataset) -> NDArray[np.int64] | None:
     if GROUND_TRUTH not in dataset.features:
         return None
-    return np.asarray(dataset.column(GROUND_TRUTH)).reshape(-1).astype(bool)
+    return np.asarray(dataset.column(GROUND_TRUTH)).reshape(-1).astype(np.int64)

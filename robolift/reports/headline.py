@@ -118,7 +118,8 @@ def limits(
         )
     elif seeds > 1:
         notes.append(
-            "Intervals pool the training seeds; they cover chance among episodes, not all of that among trainings."
+            "Intervals pool the training seeds and resample starts; they cover chance among starts, not all of that "
+            "among trainings."
         )
     if differing:
         notes.append(

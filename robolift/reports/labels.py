@@ -145,10 +145,10 @@ def measure_truth(frames: FrameFacts) -> Truth | None:
     """Compare the labels with the ground truth of the recordings; None when they carry none."""
     if frames.is_good is None:
         return None
-    rows = autonomous(frames) & frames.valid & np.isfinite(frames.advantage)
+    rows = autonomous(frames) & frames.valid & np.isfinite(frames.advantage) & (frames.is_good >= 0)
     if not rows.any():
         return None
-    good, label = frames.is_good[rows], frames.label[rows]
+    good, label = frames.is_good[rows] == 1, frames.label[rows]
 
     def share(name: str) -> float | None:
         chosen = label == schema.ADVANTAGE_LABELS.index(name)

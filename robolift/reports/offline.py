@@ -9,7 +9,6 @@ from typing import Any
 from robolift import storage
 from robolift.errors import DataError
 from robolift.manifest import METRICS_FILE, Manifest
-from robolift.reports.intervals import Interval
 from robolift.reports.success import VARIANTS, evaluated_policies, variant_place
 
 OFFLINE_FILE = "offline.parquet"
@@ -20,14 +19,18 @@ class OfflineRow:
     """Action error of one policy under one condition.
 
     Attributes:
-        error: Mean squared error in units of each dimension's variance, with its 95 % interval over episodes.
+        error: Mean squared error in units of each dimension's variance.
+        low: Lower end of its 95 % interval over episodes, None for a single episode.
+        high: Its upper end.
         human_error: The same over frames that a person controlled, None without any.
     """
 
     variant: str
     name: str
     condition: str
-    error: Interval
+    error: float
+    low: float | None
+    high: float | None
     human_error: float | None
     episodes: int
     n: int
@@ -37,9 +40,9 @@ class OfflineRow:
         return {
             "variant": self.variant,
             "condition": self.condition,
-            "action_mse": self.error.estimate,
-            "ci_low": self.error.low,
-            "ci_high": self.error.high,
+            "action_mse": self.error,
+            "ci_low": self.low,
+            "ci_high": self.high,
             "human_action_mse": self.human_error,
             "episodes": self.episodes,
             "n": self.n,
@@ -74,7 +77,9 @@ def _row(variant: str, condition: str, found: dict[str, Any]) -> OfflineRow:
         variant=variant,
         name=VARIANTS.get(variant, (variant.replace("_", " "), ""))[0],
         condition=condition,
-        error=Interval(estimate=found["action_mse"], low=found["ci_low"], high=found["ci_high"]),
+        error=found["action_mse"],
+        low=found["ci_low"],
+        high=found["ci_high"],
         human_error=found["human_action_mse"],
         episodes=int(found["episodes"]),
         n=int(found["n"]),

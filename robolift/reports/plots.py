@@ -201,7 +201,7 @@ def calibration(target: Floats, value: Floats, *, held_out: bool) -> Markup:
         ax.yaxis.set_major_locator(MaxNLocator(4))
         style.legend(ax)
         style.margins(fig, left=58, top=28)
-        which = "held-out frames" if held_out else "frames, those of training among them"
+        which = "frames of held-out episodes" if held_out else "frames, those of training among them"
         return style.render(
             fig,
             name="calibration",

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from robolift import schema, storage
 from robolift.errors import DataError
 from robolift.manifest import FILES_FILE, Manifest
-from robolift.reports.intervals import Interval, newcombe_paired, newcombe_unpaired, wilson
+from robolift.reports.fairness import evaluation_settings
+from robolift.reports.intervals import Interval, clustered, newcombe_paired, newcombe_unpaired, wilson
 
 ROLLOUTS_FILE = "rollouts.parquet"
 VIDEOS_FOLDER = "videos"
@@ -27,13 +28,14 @@ CONDITIONED = frozenset({TREATMENT, "shuffled"})
 # variant: (name in a sentence, what it controls for)
 VARIANTS: dict[str, tuple[str, str]] = {
     "plain": ("plain cloning", "Imitates every frame and knows nothing of labels. The baseline."),
-    "filtered": ("successes only", "Imitates only the episodes that succeeded. What one gets without a value model."),
+    "filtered": ("successes only", "Imitates only the episodes that succeeded: what outcomes alone tell."),
     "human_only": ("human frames only", "Imitates only demonstrations and corrections."),
     "positive_only": ("positive frames only", "Imitates only the frames labelled positive, with no conditioning."),
-    "weighted": ("weighted cloning", "Imitates every frame, each weighted by its advantage."),
+    "weighted": ("weighted cloning", "Imitates every frame, each with the loss weight of its label."),
     "shuffled": (
         "shuffled labels",
-        "Conditioned like the method, on labels shuffled among the frames. Should do no better than plain cloning.",
+        "Conditioned like the method, on labels shuffled among the ranked frames; those of people stay positive. "
+        "Should do about as well as plain cloning.",
     ),
     "advantage": ("advantage conditioning", "Imitates every frame and is told whether its action was good."),
 }
@@ -51,6 +53,7 @@ class Rollouts:
     """The closed-loop episodes of one policy under one condition; n episodes.
 
     Attributes:
+        settings: How the episodes were run; episodes run in different ways are not pairs.
         videos: Address of the film of each seed that was filmed.
     """
 
@@ -61,6 +64,7 @@ class Rollouts:
     seed: NDArray[np.int64]
     success: NDArray[np.bool_]
     length: NDArray[np.int64]
+    settings: dict[str, Any]
     videos: dict[int, str]
 
 
@@ -75,6 +79,7 @@ class SuccessRow:
         by_training_seed: Success rate of each trained policy, in order of its seed.
         pairs: (n, 2) training seed and evaluation seed of each episode; what makes two rows paired.
         success: (n,) outcome of each, in the order of ``pairs``.
+        settings: How the episodes of each trained policy were run, in order of its seed.
     """
 
     variant: str
@@ -91,6 +96,7 @@ class SuccessRow:
     by_training_seed: tuple[float, ...]
     pairs: NDArray[np.int64]
     success: NDArray[np.bool_]
+    settings: tuple[dict[str, Any], ...]
 
     @property
     def key(self) -> str:
@@ -184,6 +190,7 @@ def read_rollouts(evaluations: Sequence[Manifest]) -> list[Rollouts]:
                     seed=np.asarray(table.column("seed").to_numpy(), dtype=np.int64)[rows],
                     success=np.asarray(table.column("success").to_numpy(), dtype=bool)[rows],
                     length=np.asarray(table.column("length").to_numpy(), dtype=np.int64)[rows],
+                    settings=evaluation_settings(evaluation),
                     videos=videos.get(name, {}),
                 )
             )
@@ -213,13 +220,6 @@ def evaluated_policies(evaluations: Sequence[Manifest]) -> list[Manifest]:
     return sorted(
         found.values(), key=lambda policy: (variant_place(policy.config["variant"]), policy.seed or 0, policy.digest)
     )
-
-
-def differing_settings(evaluations: Sequence[Manifest]) -> tuple[str, ...]:
-    """Return the training settings, besides variant and seed, in which the evaluated policies differ."""
-    configs = [policy.config for policy in evaluated_policies(evaluations)]
-    names = {name for config in configs for name in config} - {"variant", "seed"}
-    return tuple(sorted(name for name in names if any(c.get(name) != configs[0].get(name) for c in configs)))
 
 
 def success_rows(rollouts: Sequence[Rollouts]) -> list[SuccessRow]:
@@ -276,7 +276,7 @@ def _pool(group: list[Rollouts], *, is_method: bool) -> SuccessRow:
         prompts=tuple(sorted({g.prompt for g in group})),
         name=name,
         meaning=meaning,
-        rate=wilson(int(success.sum()), len(success)),
+        rate=_rate(success, pairs),
         successes=int(success.sum()),
         n=len(success),
         num_seeds=len(np.unique(seed)),
@@ -285,13 +285,27 @@ def _pool(group: list[Rollouts], *, is_method: bool) -> SuccessRow:
         by_training_seed=tuple(float(g.success.mean()) for g in group),
         pairs=pairs,
         success=success,
+        settings=tuple(g.settings for g in group),
     )
 
 
+def _repeats(pairs: NDArray[np.int64]) -> bool:
+    """Tell whether starts stand more than once, because several trained policies met them."""
+    return len(np.unique(pairs[:, 1])) < len(pairs)
+
+
+def _rate(success: NDArray[np.bool_], pairs: NDArray[np.int64]) -> Interval:
+    if _repeats(pairs):
+        return clustered(success.astype(float), pairs[:, 1])
+    return wilson(int(success.sum()), len(success))
+
+
 def compare(first: SuccessRow, second: SuccessRow) -> Comparison:
-    """Return the difference of two rows, paired when both saw the same seeds."""
-    paired = np.array_equal(first.pairs, second.pairs)
-    if paired:
+    """Return the difference of two rows, paired when both saw the same seeds under the same settings."""
+    paired = np.array_equal(first.pairs, second.pairs) and first.settings == second.settings
+    if paired and _repeats(first.pairs):
+        difference = clustered(first.success.astype(float) - second.success, first.pairs[:, 1])
+    elif paired:
         difference = newcombe_paired(first.success, second.success)
     else:
         difference = newcombe_unpaired((first.successes, first.n), (second.successes, second.n))

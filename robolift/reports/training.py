@@ -120,38 +120,45 @@ def policy_curves(evaluations: Sequence[Manifest]) -> list[Curves]:
     return found
 
 
-def held_out_episodes(checkpoint: Manifest | None, num_episodes: int) -> NDArray[np.int64] | None:
-    """Return the episodes the value model was not trained on, None when that is not known.
+def held_out_episodes(checkpoint: Manifest | None, dataset: Manifest, num_episodes: int) -> NDArray[np.int64] | None:
+    """Return the episodes the value model was not trained on, maybe none, and None when that is not known.
 
     Raises:
-        DataError: If the checkpoint names an episode that the dataset does not have.
+        DataError: If the checkpoint was trained on another dataset.
     """
     if checkpoint is None:
         return None
     uri = checkpoint.file("checkpoint.json")
     listed = storage.read_json(uri).get("held_out_episodes")
-    if not listed:
+    if listed is None:
         return None
     episodes = np.asarray(sorted(listed), dtype=np.int64)
-    if episodes[0] < 0 or episodes[-1] >= num_episodes:
+    mend = "give the checkpoint that was trained on this dataset"
+    if len(episodes) and (episodes[0] < 0 or episodes[-1] >= num_episodes):
         raise DataError(
-            f"held-out episode {episodes[-1]} is not in the dataset of {num_episodes}",
+            f"held-out episode {episodes[-1]} is not in the dataset of {num_episodes}", where=uri, mend=mend
+        )
+    # Another dataset may have as many episodes, and others would be held out of it.
+    if dataset.digest not in {parent.digest for parent in checkpoint.inputs.get("dataset", [])}:
+        raise DataError(
+            "the value model was trained on another dataset",
             where=uri,
-            mend="give the checkpoint that was trained on this dataset",
+            expected=f"one trained on {dataset.uri}",
+            mend=mend,
         )
     return episodes
 
 
 def value_quality(frames: FrameFacts, held_out: NDArray[np.int64] | None) -> ValueQuality:
-    """Measure the values against their targets on held-out episodes, or on all where those are not known."""
-    episodes = np.arange(frames.num_episodes) if held_out is None else held_out
+    """Measure the values against their targets on held-out episodes, or on all where there are none or none known."""
+    episodes = np.arange(frames.num_episodes) if held_out is None or not len(held_out) else held_out
     rows = frames.mask(episodes)
     value, target = frames.value[rows], frames.value_target[rows]
     means = np.asarray([frames.value[frames.rows(int(e))].mean() for e in episodes])
     outcome = frames.outcome[frames.starts[episodes]]
     known = outcome != schema.OUTCOMES.index("unknown")
     return ValueQuality(
-        held_out=held_out is not None,
+        held_out=episodes is held_out,
         episodes=episodes,
         spearman=spearman(value, target),
         outcome_auc=auc(means[known], outcome[known] == schema.OUTCOMES.index("success")),

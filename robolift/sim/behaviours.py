@@ -24,12 +24,13 @@ class Control:
     Attributes:
         action: (4,) float32 in [-1, 1], as executed and recorded.
         control_mode: Value of the column of that name.
-        by_expert: Ground truth: the expert chose it, knowing where the object is.
+        by_expert: Ground truth: the expert chose it, knowing where the object is; None where nobody knows whether it is
+            good, as of a policy.
     """
 
     action: np.ndarray
     control_mode: str
-    by_expert: bool
+    by_expert: bool | None
 
 
 class Operator:
@@ -151,7 +152,7 @@ class ChunkFollower(Operator):
 
     def act(self, world: World) -> Control:
         """Return the next action of the chunk."""
-        return Control(_noisy(self._queue.popleft(), self._noise, self._rng), "autonomous", by_expert=False)
+        return Control(_noisy(self._queue.popleft(), self._noise, self._rng), "autonomous", by_expert=None)
 
 
 class Takeover(Operator):

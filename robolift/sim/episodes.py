@@ -13,6 +13,8 @@ from robolift.sim.progress import progress, stage_progress
 from robolift.sim.records import EpisodeRecord, Observation
 from robolift.sim.world import World
 
+NOT_KNOWN = -1  # in is_good_gt: zero never means missing
+
 
 def operator_for(plan: EpisodePlan, expert: Expert) -> Operator:
     """Return who moves the robot in this episode, with a random stream of its own."""
@@ -70,5 +72,5 @@ def _row(world: World, control: Control) -> dict[str, np.ndarray]:
         "intervention": np.array(control.control_mode == "correcting", np.int64),
         "progress_gt": np.array(progress(world), np.float32),
         "stage_progress_gt": np.array(stage_progress(world), np.float32),
-        "is_good_gt": np.array(control.by_expert, np.int64),
+        "is_good_gt": np.array(NOT_KNOWN if control.by_expert is None else control.by_expert, np.int64),
     }

@@ -21,7 +21,7 @@ class EpisodeRecord:
         success: Whether the task was solved.
         length: Actions until it was solved, or until the end.
         columns: For each feature its T rows: states, action, control_mode, intervention, progress_gt,
-            stage_progress_gt, is_good_gt. Row t is what was seen before action t.
+            stage_progress_gt, is_good_gt (1, 0, or -1 for not known). Row t is what was seen before action t.
         images: For each camera feature (T, H, W, 3) uint8, empty unless the plan keeps images.
     """
 

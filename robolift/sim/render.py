@@ -18,6 +18,8 @@ from robolift.sim import graphics
 
 MAX_GEOMS = 2000
 HIDDEN_GROUP = 5  # MuJoCo draws groups 0 to 2 unless told otherwise
+UPSIDE_DOWN = frozenset({"corner", "corner2", "corner3", "corner4"})
+"""Cameras that Meta-World mounts with their top towards the floor; their pictures are turned by 180 degrees."""
 
 
 class Renderer:
@@ -65,7 +67,7 @@ class Renderer:
         sharper colours, small objects would not look as in training (mean difference 4 of 255 without this and at
         usual compression, 1.3 as recorded).
         """
-        return {name: self._as_video(self._draw(model, data, camera)) for name, camera in self._cameras.items()}
+        return {name: self._as_video(self._draw(model, data, name)) for name in self._cameras}
 
     def close(self) -> None:
         """Free the OpenGL context; must happen before the process ends."""
@@ -77,7 +79,8 @@ class Renderer:
         rgb: np.ndarray = self._to_rgb.reformat(frame, format="rgb24", threads=1).to_ndarray()
         return rgb
 
-    def _draw(self, model: Any, data: Any, camera: Any) -> np.ndarray:
+    def _draw(self, model: Any, data: Any, name: str) -> np.ndarray:
+        camera = self._cameras[name]
         groups = model.geom_group.copy()
         if self._cull:
             model.geom_group[_outside(model, data, camera.fixedcamid)] = HIDDEN_GROUP
@@ -86,7 +89,8 @@ class Renderer:
         model.geom_group[:] = groups
         mujoco.mjr_render(self._view, self._scene, self._context)
         mujoco.mjr_readPixels(self._pixels, None, self._view, self._context)
-        return np.ascontiguousarray(self._pixels[::-1])  # OpenGL's first row is the lowest
+        # OpenGL's first row is the lowest; turned by 180 degrees it is the highest, and columns change sides.
+        return np.ascontiguousarray(self._pixels[:, ::-1] if name in UPSIDE_DOWN else self._pixels[::-1])
 
 
 def _fixed_camera(model: Any, name: str) -> Any:

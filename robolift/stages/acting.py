@@ -40,7 +40,10 @@ class PolicyFacts:
         action_horizon: Actions it predicts at once.
         execute: How many of them to carry out before asking again.
         fps: Rate of its actions, Hz.
+        tasks: Task texts it knows, without a label.
         trained_prompts: Prompts that occurred in its training.
+        held_out_episodes: Episodes of its dataset that neither it nor its encoder was trained on; None where an older
+            policy does not say.
     """
 
     uri: str
@@ -51,7 +54,9 @@ class PolicyFacts:
     action_horizon: int
     execute: int
     fps: float
+    tasks: tuple[str, ...]
     trained_prompts: tuple[str, ...]
+    held_out_episodes: tuple[int, ...] | None
 
     def prompt(self, task: str, label: str | int | None) -> str:
         """Return the prompt for a task text under a label; ``"none"`` or None is the bare task.
@@ -70,8 +75,10 @@ class PolicyFacts:
         trained = set(self.trained_prompts)
         if prompt(task, BINARY_LABELS[1]) in trained:
             return BINARY_LABELS[1]
-        slices = [number for number in range(len(trained)) if prompt(task, number) in trained]
-        return slices[-1] if slices else UNLABELLED
+        before = prompt(task, 0).removesuffix("0")
+        tails = [text.removeprefix(before) for text in trained if text.startswith(before)]
+        # By number, not by place: a policy may have been trained on some slices only.
+        return max((int(tail) for tail in tails if tail.isdecimal()), default=UNLABELLED)
 
 
 def read_policy(manifest: Manifest) -> PolicyFacts:
@@ -84,7 +91,7 @@ def read_policy(manifest: Manifest) -> PolicyFacts:
     document: dict[str, Any] = storage.read_json(where)
     try:
         table = PromptTable.from_dict(document["prompts"])
-        size = document["image_size"]
+        size, held_out = document["image_size"], document.get("held_out_episodes")
         return PolicyFacts(
             uri=manifest.uri,
             cameras=tuple(document["cameras"]),
@@ -94,7 +101,9 @@ def read_policy(manifest: Manifest) -> PolicyFacts:
             action_horizon=int(document["action_horizon"]),
             execute=int(document["execute"]),
             fps=float(document["fps"]),
+            tasks=tuple(table[index] for index in sorted(set(document["bare_prompts"]))),
             trained_prompts=tuple(table[index] for index in document["trained_prompts"]),
+            held_out_episodes=None if held_out is None else tuple(held_out),
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise DataError(f"not a policy: {error!r}", where=where, mend="run train_policy again") from error

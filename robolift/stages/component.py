@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from robolift import logging
+from robolift.errors import RoboliftError, UsageError
 from robolift.manifest import Manifest
+from robolift.stages.preflight import find_overridden
 from robolift.stages.stage import execute
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
+
+@contextlib.contextmanager
+def _exit_code() -> Iterator[None]:
+    # KFP's executor would end with 1 whatever the exception, and print its own frames before it.
+    try:
+        yield
+    except RoboliftError as error:
+        sys.stderr.writelines(traceback.format_exception_only(error))
+        sys.exit(error.exit_code)
+
+
+@_exit_code()
+def run_check(check: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a function of :mod:`robolift.stages.preflight` inside a pipeline step; errors end it as they end a stage."""
+    return check(*args, **kwargs)
+
+
+@_exit_code()
 def run_component(
     name: str,
     *,
@@ -30,13 +55,19 @@ def run_component(
         output_root: Where the stage publishes.
         stages: The run's stage configurations, of which ``stages[name]`` is this one's.
         inputs: Input artifacts by name, a list where the stage takes many, None where an optional one is absent.
-        parameters: Configuration that the pipeline sets itself; it wins over ``stages``.
+        parameters: Configuration that the pipeline sets itself; ``stages`` must not set it too.
 
     Returns:
         The address of the finished output.
+
+    Raises:
+        SystemExit: With the exit code of a user's error, which is on the standard error.
     """
     logging.configure()
-    config = {**stages.get(name, {}), **parameters}
+    own = stages.get(name) or {}
+    if overridden := find_overridden(name, own, parameters):
+        raise UsageError("\n  ".join(["wrong parameters:", *overridden]))
+    config = {**own, **parameters}
     manifest = execute(name, config, {key: _addresses(value) for key, value in (inputs or {}).items()}, output_root)
     record(manifest, artifact)
     return manifest.uri

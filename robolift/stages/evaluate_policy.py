@@ -116,7 +116,13 @@ def conditions_of(config: Config, facts: acting.PolicyFacts, task: str) -> list[
 
 def _closed_loop(config: Config, facts: acting.PolicyFacts, dataset: Dataset, output: Output) -> dict[str, int]:
     simulator = _simulator(dataset)
-    task = simulator["instruction"]
+    if len(dataset.tasks) != 1:
+        raise UsageError(
+            f"closed_loop needs a dataset of one task; this one has: {', '.join(map(repr, dataset.tasks))}\n"
+            "  mend: import recordings of one task with one task text (import_dataset.task), or use mode: offline"
+        )
+    # The dataset's text, which the policy was trained on; the recording may have had another.
+    (task,) = dataset.tasks
     conditions = {c.key: (c, facts.prompt(task, c.label)) for c in conditions_of(config, facts, task)}
     seeds = evaluation_seeds(config.seed, config.num_episodes)
     check_fresh(seeds, [dataset.reader(number).info[SIMULATOR] for number in range(len(dataset.sources))])
@@ -153,7 +159,7 @@ def _closed_loop(config: Config, facts: acting.PolicyFacts, dataset: Dataset, ou
 
 def _simulator(dataset: Dataset) -> dict[str, Any]:
     found = dataset.simulator or {}
-    if missing := [key for key in ("simulator", "task", "instruction", "image_size") if key not in found]:
+    if missing := [key for key in ("simulator", "task", "image_size") if key not in found]:
         raise UsageError(
             f"closed_loop needs recordings of simulate_episodes that agree; these do not in: {', '.join(missing)}\n"
             "  mend: use mode: offline for other data"
@@ -242,7 +248,9 @@ def _offline(
         )
     conditions = conditions_of(config, facts, dataset.tasks[0])
     texts = {c.key: {task: facts.prompt(task, c.label) for task in dataset.tasks} for c in conditions}
-    episodes = offline.held_out_episodes(inputs.one("policy"), inputs.one("dataset"), dataset)
+    held_out = facts.held_out_episodes
+    episodes = offline.held_out_episodes(inputs.one("policy"), inputs.one("dataset"), dataset, held_out)
+    rows = offline.rows_to_measure(dataset, episodes, stride=config.stride)
     policy = acting.load_policy(facts)
     asked = []
     for condition in conditions:
@@ -251,15 +259,14 @@ def _offline(
         asked.append(offline.Asked(condition.key, prompts, actors))
     tables = offline.measure(
         dataset,
-        episodes,
+        rows,
         asked,
         keys=wanted,
         image_size=facts.image_size,
-        stride=config.stride,
         seed=config.seed,
     )
-    shown = progress(tables, total=len(episodes) * len(asked), what="measure action error", unit="episode")
+    shown = progress(tables, total=len(rows) * len(asked), what="measure action error", unit="episode")
     errors = pa.concat_tables(shown).sort_by([(k, "ascending") for k in ("condition", "episode_index", "frame_index")])
     schema.write_table(output.path / "offline.parquet", errors)
     output.metrics.update({"mode": "offline", "conditions": offline.error_metrics(errors, seed=config.seed)})
-    return {"conditions": len(asked), "episodes": len(episodes), "frames": errors.num_rows}
+    return {"conditions": len(asked), "episodes": len(rows), "frames": errors.num_rows}

@@ -15,10 +15,11 @@ from pydantic import Field, model_validator
 from robolift import schema, storage
 from robolift.data import validate
 from robolift.data.columns import to_numpy
-from robolift.data.content import content_digest, sha256
-from robolift.data.dataset import DATASET_FILE, Dataset, DatasetFacts, Source
+from robolift.data.content import content_digest, digest_of_content, list_content, sha256
+from robolift.data.dataset import CONTENT_FILE, DATASET_FILE, Dataset, DatasetFacts, Source
 from robolift.data.episodes import AUTO, EpisodeDescriber, EpisodeFacts, EpisodeRules
 from robolift.data.lerobot import EpisodeMeta, LeRobotReader
+from robolift.data.lerobot_format import declared
 from robolift.data.problems import Problems
 from robolift.errors import DataError, UsageError
 from robolift.logging import progress
@@ -111,7 +112,7 @@ def identity(config: Config) -> dict[str, Any]:
 
 def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     """Validate the source, append it to the previous dataset and write both as one."""
-    uri, digest = _source(config, inputs)
+    uri, digest, content = _source(config, inputs)
     before = Dataset.open(inputs.one("previous")) if inputs.get("previous") else None
     iteration = _iteration(config, before)
     reader = LeRobotReader.open(uri)
@@ -132,6 +133,9 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     for name, table in tables.items():
         output.write_table(name, table)
     output.write_json(DATASET_FILE, added.to_dict(root=output.plan.root))
+    contents = [before.content(number) for number in range(len(before.sources))] if before else []
+    for number, files in enumerate([*contents, content]):
+        output.write_json(CONTENT_FILE.format(number=number), files)
     output.metrics.update(measure(**tables))
     return {
         "episodes": tables["episodes"].num_rows,
@@ -142,14 +146,17 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     }
 
 
-def _source(config: Config, inputs: Inputs) -> tuple[str, str]:
-    """Return the address and the content digest of what is to be imported."""
+def _source(config: Config, inputs: Inputs) -> tuple[str, str, dict[str, dict[str, Any]]]:
+    """Return address, content digest and files of what is to be imported."""
     recording = inputs.get_one("recording")
     if bool(recording) == bool(config.dataset_uri):
         given = "both a recording and dataset_uri were given" if recording else "no recording and no dataset_uri"
         raise UsageError(f"import_dataset: {given}; give one of them")
     uri = storage.normalize(config.dataset_uri) if recording is None else recording.uri
-    digest = content_digest(uri) if recording is None else recording.digest
+    content = list_content(uri)
+    if recording is not None:  # a store's hashes would make this output depend on where the run lies
+        content = {name: {key: fact for key, fact in facts.items() if key != "tags"} for name, facts in content.items()}
+    digest = digest_of_content(content) if recording is None else recording.digest
     if config.expect_digest not in ("", digest):
         raise DataError(
             f"the dataset's content digest is {digest}",
@@ -157,7 +164,7 @@ def _source(config: Config, inputs: Inputs) -> tuple[str, str]:
             expected=config.expect_digest,
             mend="restore the dataset, or set expect_digest to the new digest if the change was meant",
         )
-    return uri, digest
+    return uri, digest, content
 
 
 def _iteration(config: Config, before: Dataset | None) -> int:
@@ -180,11 +187,19 @@ def read_outcomes(uri: str) -> dict[int, str]:
         uri: Parquet or CSV with the columns episode_index and outcome.
 
     Raises:
-        DataError: If a column is missing or an episode stands twice.
+        DataError: If it is no such table, a column is missing, or an episode has no number or stands twice.
     """
     if uri.endswith(".csv"):
         with storage.open_file(uri) as file:
-            table = pa.csv.read_csv(file)
+            try:
+                table = pa.csv.read_csv(file)
+            except pa.ArrowInvalid as error:
+                raise DataError(
+                    f"the table of outcomes is not a readable CSV file: {error}",
+                    where=uri,
+                    expected="a line episode_index,outcome and one line an episode",
+                    mend="write the file again",
+                ) from error
     else:
         table = schema.read_parquet(uri)
     missing = {"episode_index", "outcome"} - set(table.column_names)
@@ -195,6 +210,14 @@ def read_outcomes(uri: str) -> dict[int, str]:
             expected="columns episode_index and outcome",
         )
     indices = table.column("episode_index").to_pylist()
+    blank = next((row for row, index in enumerate(indices) if not isinstance(index, int)), None)
+    if blank is not None:
+        raise DataError(
+            f"row {blank} of the table of outcomes has the episode_index {indices[blank]!r}",
+            where=uri,
+            expected="the number of an episode in each row, from 0",
+            mend="number the row or drop it",
+        )
     if len(set(indices)) < len(indices):
         twice = next(index for index in indices if indices.count(index) > 1)
         raise DataError(f"episode {twice} stands twice in the table of outcomes", where=uri, expected="one row each")
@@ -259,8 +282,7 @@ def _join(before: DatasetFacts, added: DatasetFacts) -> DatasetFacts:
         features={
             name: feature
             for name, feature in before.features.items()
-            if name in added.features
-            and (feature["dtype"], feature["shape"]) == (added.features[name]["dtype"], added.features[name]["shape"])
+            if name in added.features and declared(feature) == declared(added.features[name])
         },
         simulator=shared,
     )

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from robolift.data.dataset import Dataset
-from robolift.errors import UsageError
+from robolift.errors import DataError, UsageError
 from robolift.manifest import Manifest
+from robolift.policy.normalize import SMALLEST_SCALE
 from robolift.sim.recording import Actor
 
 HUMAN_MODES = ("demo", "correcting")
@@ -40,73 +41,102 @@ class Asked:
     actors: Mapping[str, Actor]
 
 
-def held_out_episodes(policy: Manifest, dataset: Manifest, opened: Dataset) -> list[int]:
+def held_out_episodes(
+    policy: Manifest, dataset: Manifest, opened: Dataset, held_out: Sequence[int] | None
+) -> Sequence[int]:
     """Return the episodes of ``dataset`` that the policy has not seen, sorted.
 
     Of the dataset it was trained on, those that its training held out; all episodes of a dataset that shares no
-    source with that one.
+    source with that one, nor with the dataset of its image encoder.
+
+    Args:
+        policy: The policy.
+        dataset: What to measure on.
+        opened: The same, open.
+        held_out: What the policy says that it held out.
 
     Raises:
         UsageError: If there are none, or the two datasets overlap without being the same.
     """
-    # JAX is loaded by whoever calls this anyway; not by --dry-run.
-    from robolift.policy.data import split_episodes  # noqa: PLC0415
-
     trained_on = policy.parent("dataset")
     if trained_on.digest != dataset.digest:
-        shared = {s.digest for s in opened.sources} & {s.digest for s in Dataset.open(trained_on).sources}
-        if shared:
-            raise UsageError(
-                "the policy was trained on a part of this dataset and would be measured on what it knows: "
-                f"evaluate on {trained_on.uri}, or on other recordings"
-            )
-        return list(range(opened.num_episodes))
-    config = policy.config
-    outcome = np.array(opened.episodes.column("outcome").to_pylist(), dtype=object)
-    eligible = np.flatnonzero(outcome == "success") if config["variant"] == "filtered" else np.arange(len(outcome))
-    found = split_episodes(len(outcome), eligible, config["val_fraction"], config["seed"])
-    if not len(found):
-        raise UsageError("the policy held out no episode: train it with val_fraction above 0")
-    return [int(episode) for episode in found]
+        encoders = policy.parents("checkpoint") if policy.config.get("vision") == "frozen" else []
+        for seen in (trained_on, *(encoder.parent("dataset") for encoder in encoders)):
+            if {s.digest for s in opened.sources} & {s.digest for s in Dataset.open(seen).sources}:
+                raise UsageError(
+                    "the policy was trained on a part of this dataset and would be measured on what it knows: "
+                    f"evaluate on {trained_on.uri}, or on other recordings"
+                )
+        return range(opened.num_episodes)
+    if held_out is None:
+        raise UsageError("the policy does not say which episodes it held out: run train_policy again")
+    if not held_out:
+        raise UsageError(
+            "the policy held out no episode: train it with val_fraction above 0, and its value model if it has one"
+        )
+    return held_out
+
+
+def rows_to_measure(dataset: Dataset, episodes: Sequence[int], *, stride: int) -> dict[int, np.ndarray]:
+    """Return for each episode its dataset rows to measure: every ``stride``-th frame that is not paused.
+
+    Episodes without such a frame are left out.
+
+    Raises:
+        DataError: If none is left.
+    """
+    # JAX is loaded by whoever calls this anyway; not by --dry-run.
+    from robolift.policy.data import frames_left  # noqa: PLC0415
+
+    left = frames_left(dataset.starts, dataset.column("control_mode") == "paused")
+    found = {}
+    for episode in episodes:
+        rows = np.arange(dataset.starts[episode], dataset.starts[episode + 1], stride)
+        if (left[rows] > 0).any():
+            found[episode] = rows[left[rows] > 0]
+    if not found:
+        raise DataError(
+            "there is no frame to measure in the held-out episodes",
+            where=f"episodes {', '.join(map(str, episodes))}, every {stride}th frame: all paused",
+            expected="a frame in which something acted",
+            mend="hold out more episodes, or evaluate with a smaller stride",
+        )
+    return found
 
 
 def measure(
     dataset: Dataset,
-    episodes: Sequence[int],
+    rows_of: Mapping[int, np.ndarray],
     asked: Sequence[Asked],
     *,
     keys: Sequence[str],
     image_size: tuple[int, int] | None,
-    stride: int,
     seed: int,
 ) -> Iterator[pa.Table]:
-    """Yield one table of :data:`ERRORS` per episode.
+    """Yield one table of :data:`ERRORS` per episode and condition.
 
     The error of a frame is the mean over the chunk's actions and dimensions of ((predicted - recorded) / s)^2, where s
-    is the dimension's standard deviation over the dataset: 1 is what predicting the mean action would give. Actions
-    past the episode's end or past a pause don't count.
+    is the dimension's standard deviation over the dataset, 1 where it is constant: 1 is what predicting the mean
+    action would give. Actions past the episode's end or past a pause don't count.
 
     Args:
         dataset: The episodes.
-        episodes: Which of them.
+        rows_of: From :func:`rows_to_measure`.
         asked: Conditions.
         keys: States the policy reads.
         image_size: (height, width) of its images.
-        stride: Every so manieth frame is measured.
         seed: Of the policy's noise.
     """
     from robolift.policy.data import frames_left  # noqa: PLC0415
 
-    spread = dataset.column("action").std(axis=0)
-    scale = np.where(spread > 0, spread, 1.0)
+    # As policies normalise: in float32 the spread of a constant dimension is a rounding error above 0.
+    spread = dataset.column("action").std(axis=0, dtype=np.float64)
+    scale = np.where(spread < SMALLEST_SCALE, 1.0, spread)
     modes = np.asarray(dataset.frames.column("control_mode").to_pylist(), dtype=object)
     left = frames_left(dataset.starts, modes == "paused")
     tasks = dataset.episodes.column("task").to_pylist()
-    for episode in episodes:
-        first, last = dataset.starts[episode], dataset.starts[episode + 1]
-        rows = np.arange(first, last, stride)
-        rows = rows[left[rows] > 0]
-        frames = rows - first
+    for episode, rows in rows_of.items():
+        frames = rows - dataset.starts[episode]
         recorded = dataset.column("action", [episode])
         observed = _observations(dataset, episode, frames, keys, image_size)
         for condition in asked:
@@ -163,7 +193,7 @@ def _squared_errors(predicted: np.ndarray, recorded: np.ndarray, frames: np.ndar
 
 
 def error_metrics(table: pa.Table, *, seed: int) -> dict[str, Any]:
-    """Return per condition ``action_mse`` with a 95 % bootstrap interval over episodes, and two parts of it.
+    """Return per condition ``action_mse`` with a 95 % bootstrap interval over episodes (null for one), and parts of it.
 
     ``first_action_mse`` is of the next action alone; ``human_action_mse`` of frames that a person controlled, null
     where there are none. Whether conditions differ is told by their errors on the same frames.
@@ -188,10 +218,11 @@ def error_metrics(table: pa.Table, *, seed: int) -> dict[str, Any]:
     return found
 
 
-def bootstrap_interval(values: np.ndarray, groups: np.ndarray, *, seed: int) -> tuple[float, float]:
+def bootstrap_interval(values: np.ndarray, groups: np.ndarray, *, seed: int) -> tuple[float, float] | tuple[None, None]:
     """Return the 95 % percentile interval of the mean when whole groups are drawn with replacement.
 
-    Frames of one episode are not independent; drawing frames would make the interval far too narrow.
+    Frames of one episode are not independent; drawing frames would make the interval far too narrow. One group says
+    nothing of how groups differ: then there is no interval.
 
     Args:
         values: (n,) numbers.
@@ -200,6 +231,8 @@ def bootstrap_interval(values: np.ndarray, groups: np.ndarray, *, seed: int) -> 
     """
     _, number = np.unique(groups, return_inverse=True)
     sums, counts = np.bincount(number, weights=values), np.bincount(number)
+    if len(counts) < 2:
+        return None, None
     drawn = np.random.default_rng([seed, 3]).integers(0, len(sums), (BOOTSTRAP_SAMPLES, len(sums)))
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])

@@ -2,62 +2,115 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from robolift import manifest, storage
 from robolift.errors import DataError, UsageError
 from robolift.schema import Kind
+from robolift.stages import NAMES
 from robolift.stages.stage import parse_config
 
 MAX_SHARDS = 64
 """Each shard is three pods on a cluster; more of them only wait for one another."""
 
+HANDED: Mapping[str, Mapping[str, str]] = {
+    "simulate_episodes": {"seed": "seed"},
+    "import_dataset": {"dataset_uri": "dataset_uri", "iteration": "iterations"},
+    "train_value": {"seed": "seed"},
+    "predict_values": {"shard": "num_shards", "num_shards": "num_shards"},
+    "label_advantage": {"lookahead": "lookahead", "positive_fraction": "positive_fraction"},
+    "train_policy": {"variant": "baselines", "seed": "seed"},
+    "evaluate_policy": {"seed": "seed"},
+}
+"""The fields of each stage that the pipeline sets, and the run's parameter that decides each."""
 
-def check_run(
-    *,
-    output_root: str,
-    stages: Mapping[str, Any],
-    iteration: int,
-    source_uris: Sequence[str],
-    baselines: Sequence[str],
-) -> str:
-    """Check every stage's configuration, the baselines and that the output root can be written.
+
+def find_problems(parameters: Mapping[str, Any]) -> list[str]:
+    """Check a run's parameters by the rules of the stages they are handed to, so that each rule stands once.
+
+    Args:
+        parameters: The run's parameters by name, each of the declared type; those left out are not checked.
+
+    Returns:
+        A line for each wrong one, naming it; none if all is well.
+    """
+    stages = parameters.get("stages") or {}
+    problems = [f"stages.{name}: no such stage; there are: {', '.join(NAMES)}" for name in stages if name not in NAMES]
+    for name in NAMES:
+        own = {} if stages.get(name) is None else stages[name]
+        if not isinstance(own, Mapping):
+            problems.append(f"stages.{name} is {own!r}, expected a mapping")
+            continue
+        handed = HANDED.get(name, {})
+        problems += find_overridden(name, own, handed)
+        given = {field: parameters[field] for field, source in handed.items() if field == source in parameters}
+        found = _config_problems(name, {**own, **given})
+        problems += [line if line.partition(":")[0] in given else f"stages.{name}.{line}" for line in found]
+        if name == "train_policy":
+            for variant in parameters.get("baselines") or []:
+                lines = _config_problems(name, {**own, **given, "variant": variant})
+                problems += [f"baselines: {name}.{line}" for line in lines if line not in found]
+    if "baselines" in parameters and not parameters["baselines"]:
+        problems.append("baselines is empty, expected at least [plain]: a result says little without one")
+    if parameters.get("num_shards", 1) > MAX_SHARDS:
+        problems.append(f"num_shards is {parameters['num_shards']}, expected at most {MAX_SHARDS}")
+    return list(dict.fromkeys(problems))  # a seed is checked by each stage that takes it
+
+
+def find_overridden(name: str, own: Mapping[str, Any], fields: Iterable[str]) -> list[str]:
+    """Return a line for each of ``fields``, which the pipeline sets, that the run's ``stages`` set as well."""
+    sources = HANDED.get(name, {})
+    return [
+        f"stages.{name}.{field}: the pipeline sets it; use its parameter {sources.get(field, field)} instead"
+        for field in fields
+        if field in own
+    ]
+
+
+def _config_problems(name: str, config: Mapping[str, Any]) -> list[str]:
+    try:
+        parse_config(name, config)
+    except UsageError as error:
+        return [line.removeprefix(f"{name}.") for line in str(error).splitlines()[1:]]
+    return []
+
+
+def check_run(*, output_root: str, iteration: int, source_uris: Sequence[str], **parameters: Any) -> str:
+    """Check a run's parameters, that its output root can be written and, at first, that its datasets are there.
 
     Args:
         output_root: Where the run's outputs go.
-        stages: Stage configurations by stage name.
         iteration: Number of this iteration, from 1.
         source_uris: Datasets by iteration; a missing or empty entry means the simulator.
-        baselines: Policy variants trained beside the advantage-conditioned one.
+        parameters: The run's other parameters, as in :func:`find_problems`.
 
     Returns:
         The dataset of this iteration, empty when the simulator records it.
 
     Raises:
-        UsageError: Naming the parameter that is wrong.
+        UsageError: Naming each parameter that is wrong.
+        DataError: If an address holds no dataset, in whichever iteration it is to be used.
     """
-    for name, config in stages.items():
-        parse_config(name, config)
-    if not baselines:
-        raise UsageError("baselines is empty; a result says little without one, give at least [plain]")
-    for variant in baselines:
-        parse_config("train_policy", {**stages.get("train_policy", {}), "variant": variant})
+    if problems := find_problems(parameters):
+        raise UsageError("\n  ".join(["wrong parameters:", *problems]))
     probe_writable(output_root)
+    if iteration == 1:
+        for uri in filter(None, source_uris):
+            check_source(uri)
     return source_uris[int(iteration) - 1] if len(source_uris) >= iteration else ""
 
 
-def plan_shards(dataset_uri: str, *, num_shards: int) -> list[int]:
-    """Return the shard numbers for a dataset: no more than its episodes, never none.
+def plan_shards(num_shards: int) -> list[int]:
+    """Return the shard numbers; a shard without episodes is as good as any other.
 
     Raises:
         UsageError: If ``num_shards`` is out of range.
     """
     if not 1 <= num_shards <= MAX_SHARDS:
         raise UsageError(f"num_shards is {int(num_shards)}, expected 1 to {MAX_SHARDS}")
-    episodes = manifest.load(dataset_uri).counts["episodes"]
-    return list(range(max(1, min(int(num_shards), episodes))))
+    return list(range(int(num_shards)))
 
 
 def probe_writable(output_root: str) -> None:
@@ -66,7 +119,7 @@ def probe_writable(output_root: str) -> None:
     Raises:
         UsageError: If that fails; the message names the root and the cause.
     """
-    probe = storage.join(storage.normalize(output_root), f".probe-{os.getpid()}")
+    probe = storage.join(storage.normalize(output_root), f".probe-{secrets.token_hex(8)}")  # pods share process ids
     try:
         storage.write_bytes(probe, b"robolift")
         readable = storage.read_bytes(probe) == b"robolift"

@@ -60,7 +60,7 @@ class Config(StageConfig):
     task: str = tasks.DEFAULT_TASK
     """Meta-World task."""
     instruction: str = ""
-    """Task text of the episodes; empty: the task's own."""
+    """Task text of the episodes; empty: the task's own, or that of the policy where its dataset had another."""
     seed: int = Field(0, ge=0, le=9999)
     """Chooses scenes and all randomness; two seeds share no scene, and none is shared with an evaluation."""
     num_demos: int = Field(4, ge=0)
@@ -133,13 +133,14 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     seeds = recording_seeds(config.seed, config.num_episodes, policy_digest=policy.digest if policy else "")
     spec = WorldSpec(task=config.task, cameras=config.cameras, image_size=config.image_size, gl=config.gl)
     driver = _driver(config, policy) if policy else None
+    text = driver.text if driver else config.text
     plans = _plans(config, seeds, driver)
-    writer = _writer(config, output, seeds)
+    writer = _writer(config, output, seeds, text)
     counts = {"episodes": 0, "frames": 0, "successes": 0}
     with Workers(spec, config.num_workers) as workers:
         records = record_with_actor(workers, plans, driver.act) if driver else record_scripted(workers, plans)
         for record in progress(records, total=len(plans), what="simulate episodes", unit="episode"):
-            _write(writer, record, config.text)
+            _write(writer, record, text)
             counts["episodes"] += 1
             counts["frames"] += len(record.columns["action"])
             counts["successes"] += record.success
@@ -149,22 +150,33 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Driver:
-    """The policy that acts, and how much of each of its chunks is used."""
+    """The policy that acts, how much of each of its chunks is used, and the text of the task it does."""
 
     act: Actor
     execute: int
+    text: str
 
 
 def _driver(config: Config, policy: Manifest) -> _Driver:
     facts = acting.read_policy(policy)
     execute = acting.check_simulated(facts, execute=config.execute)
-    label = facts.best_label(config.text) if config.label is None else config.label
-    text = facts.prompt(config.text, label)
+    text = _text(config, facts)
+    label = facts.best_label(text) if config.label is None else config.label
+    asked = facts.prompt(text, label)
     recorded = {tasks.camera_key(name) for name in config.cameras}
     if missing := sorted(set(facts.cameras) - recorded):
         raise UsageError(f"the policy looks through {', '.join(missing)}, which `cameras` does not record")
-    act = acting.actor(acting.load_policy(facts), prompt=text, guidance=config.guidance)
-    return _Driver(act=act, execute=execute)
+    act = acting.actor(acting.load_policy(facts), prompt=asked, guidance=config.guidance)
+    return _Driver(act=act, execute=execute, text=text)
+
+
+def _text(config: Config, facts: acting.PolicyFacts) -> str:
+    """Return the task text: as configured, or the policy's own where its dataset was imported under another text."""
+    # The own text of a Meta-World task would be a policy for that task, not this task under another text.
+    own = [text for text in facts.tasks if text not in tasks.TASKS.values()]
+    if config.instruction or config.text in facts.tasks or len(own) != 1:
+        return config.text
+    return own[0]
 
 
 def _plans(config: Config, seeds: Sequence[int], driver: _Driver | None) -> list[EpisodePlan]:
@@ -186,7 +198,7 @@ def _plans(config: Config, seeds: Sequence[int], driver: _Driver | None) -> list
     ]
 
 
-def _writer(config: Config, output: Output, seeds: range) -> LeRobotWriter:
+def _writer(config: Config, output: Output, seeds: range, text: str) -> LeRobotWriter:
     return LeRobotWriter(
         output.path,
         fps=tasks.CONTROL_HZ,
@@ -199,7 +211,7 @@ def _writer(config: Config, output: Output, seeds: range) -> LeRobotWriter:
             "robolift": {
                 "simulator": "metaworld",
                 "task": config.task,
-                "instruction": config.text,
+                "instruction": text,
                 "control_hz": tasks.CONTROL_HZ,
                 "max_frames": config.max_frames,
                 "image_size": config.image_size,

@@ -9,6 +9,10 @@ A stage module holds
 
 It may hold ``identity(config) -> dict`` when something besides configuration, inputs and code decides the result, such
 as the content of an external dataset.
+
+It may hold ``input_identity(name, manifests)`` when something simpler than their digests says what the manifests of
+input ``name`` are: the JSON it returns stands for them, so that a difference that can't show leads to one output. What
+gives another result or an error must be told apart.
 """
 
 from __future__ import annotations
@@ -125,6 +129,11 @@ def load_inputs(name: str, uris: Mapping[str, str | Sequence[str]]) -> Inputs:
     return inputs
 
 
+def digests(_name: str, manifests: Sequence[Manifest]) -> list[str]:
+    """Return what identifies an input unless its stage says otherwise: its manifests, in order."""
+    return [manifest.digest for manifest in manifests]
+
+
 def plan(name: str, config: StageConfig, inputs: Inputs, output_root: str) -> Plan:
     """Work out the identity and the place of an output without doing the work.
 
@@ -137,13 +146,14 @@ def plan(name: str, config: StageConfig, inputs: Inputs, output_root: str) -> Pl
     code = provenance.code_digest(f"robolift.stages.{name}")
     identity = getattr(stage, "identity", None)
     extra: dict[str, Any] = identity(config) if identity else {}
+    input_identity = getattr(stage, "input_identity", digests)
     digest = storage.digest_of(
         {
             "stage": name,
             "schema": SCHEMA_VERSION,
             "code": code,
             "config": lasting,
-            "inputs": {key: [m.digest for m in found] for key, found in inputs.items()},
+            "inputs": {key: input_identity(key, found) for key, found in inputs.items()},
             "identity": extra,
         }
     )

@@ -35,6 +35,8 @@ class Checkpoint:
         tasks: Task texts it knows, by task index.
         action_horizon: Actions of the auxiliary head, 0 without one.
         action_norm: How actions were normalised; no dimensions without an action head.
+        held_out_episodes: Episodes of the dataset that it was not trained on, sorted; None where an older checkpoint
+            does not say.
         step: Optimizer steps after which the weights were taken.
     """
 
@@ -47,6 +49,7 @@ class Checkpoint:
     tasks: tuple[str, ...]
     action_horizon: int
     action_norm: Normalizer
+    held_out_episodes: tuple[int, ...] | None
     step: int
 
     @property
@@ -82,6 +85,7 @@ class Checkpoint:
             "action_mean": self.action_norm.mean.tolist(),
             "action_std": self.action_norm.std.tolist(),
             "model": asdict(config),
+            "held_out_episodes": self.held_out_episodes,
             "step": self.step,
         }
 
@@ -92,6 +96,7 @@ class Checkpoint:
         encoder = EncoderConfig(**{key: tuple(value) for key, value in model.pop("encoder").items()})
         config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
         height, width = document["image_size"]
+        held_out = document.get("held_out_episodes")
         return cls(
             config=ValueModelConfig(encoder=encoder, **config),
             cameras=tuple(document["cameras"]),
@@ -102,6 +107,7 @@ class Checkpoint:
             tasks=tuple(document["tasks"]),
             action_horizon=document["action_horizon"],
             action_norm=_normalizer(document, "action"),
+            held_out_episodes=None if held_out is None else tuple(held_out),
             step=document["step"],
         )
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from robolift import schema
 from robolift.data.dataset import Dataset
+from robolift.data.split import split_episodes
 from robolift.errors import DataError, UsageError
 from robolift.value_model.recipe import Recipe
 
@@ -57,6 +58,7 @@ class TrainingData:
         action_norm: How actions were normalised.
         starts: (E + 1,) first row of each episode.
         success: (E,) 1 success, 0 failure, -1 unknown.
+        held_out: Held-out episodes, sorted, maybe none.
         train_rows: Rows of the training episodes.
         val_rows: Rows of the held-out episodes, maybe none.
     """
@@ -71,6 +73,7 @@ class TrainingData:
     action_norm: Normalizer
     starts: np.ndarray
     success: np.ndarray
+    held_out: np.ndarray
     train_rows: np.ndarray
     val_rows: np.ndarray
 
@@ -114,6 +117,7 @@ def prepare(recipe: Recipe, dataset: Dataset, targets: pa.Table) -> TrainingData
         action_norm=action_norm,
         starts=dataset.starts,
         success=success,
+        held_out=held_out,
         train_rows=train_rows,
         val_rows=_rows(dataset.starts, held_out),
     )
@@ -142,30 +146,6 @@ def task_rows(dataset: Dataset, tasks: Sequence[str], episodes: Sequence[int] | 
     chosen = range(dataset.num_episodes) if episodes is None else episodes
     lengths = [int(dataset.starts[e + 1] - dataset.starts[e]) for e in chosen]
     return np.repeat(np.array([index[names[e]] for e in chosen], dtype=np.int64), lengths)
-
-
-def split_episodes(success: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return training and held-out episode indices, both sorted; every outcome gives its share, as near as can be.
-
-    Args:
-        success: (E,) outcome codes.
-        fraction: Share of the episodes to hold out; above 0 at least one is.
-        seed: Which ones.
-
-    Raises:
-        UsageError: If no episode is left to train on.
-    """
-    count = max(1, round(fraction * len(success))) if fraction > 0 else 0
-    if count >= len(success):
-        raise UsageError(f"val_fraction {fraction} of {len(success)} episodes leaves none to train on")
-    order = np.random.default_rng([seed, len(success)]).permutation(len(success))
-    place = np.empty(len(success))
-    for outcome in np.unique(success):
-        group = order[success[order] == outcome]
-        # Evenly spaced in (0, 1) within each outcome: the lowest places of all hold each outcome's share.
-        place[group] = (np.arange(len(group)) + 0.5) / len(group)
-    held_out = np.sort(order[np.argsort(place[order], kind="stable")][:count])
-    return np.setdiff1d(np.arange(len(success)), held_out), held_out
 
 
 def _rows(starts: np.ndarray, episodes: np.ndarray) -> np.ndarray:

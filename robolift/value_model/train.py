@@ -139,6 +139,7 @@ def describe(recipe: Recipe, dataset: Dataset, data: TrainingData) -> Checkpoint
         tasks=dataset.tasks,
         action_horizon=recipe.action_horizon if data.actions.shape[1] else 0,
         action_norm=data.action_norm,
+        held_out_episodes=tuple(data.held_out.tolist()),
         step=0,
     )
 

@@ -9,6 +9,7 @@ import pytest
 
 from robolift.schema import Kind
 from robolift.stages import NAMES
+from robolift.stages.preflight import HANDED
 from robolift.stages.stage import find
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +62,13 @@ def test_parameters_are_fields_of_the_stage_and_have_no_default_of_their_own(nam
         assert parameter.default is inspect.Parameter.empty, key
         if key not in plumbing | inputs | outputs:
             assert key in stage.Config.model_fields, f"{name}.{key}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_pipeline_hands_to_a_stage_is_known_to_the_first_check(name):
+    call = _function(name).body[-1].value
+    passed = {keyword.arg for keyword in call.keywords} - {"artifact", "output_root", "stages", "inputs"}
+    assert passed == set(HANDED.get(name, {}))
 
 
 @pytest.mark.parametrize("name", [n for n in FOLDERS if n not in PLANNERS])

@@ -55,6 +55,14 @@ def test_recap_has_at_most_twelve_parameters_and_long_retries(compiled):
     assert "backoffMaxDuration: 604800s" in text
 
 
+def test_no_step_uses_kfp_s_cache(compiled):
+    components = _spec(compiled)["components"]
+    steps = [t for c in components.values() for t in c.get("dag", {}).get("tasks", {}).values()]
+    executed = [t for t in steps if "executorLabel" in components[t["componentRef"]["name"]]]
+    assert len(executed) > 14
+    assert not any(t["cachingOptions"].get("enableCache") for t in executed)
+
+
 def test_no_library_code_travels_in_the_compiled_file(compiled):
     text = (compiled / "one.yaml").read_text()
     assert "from robolift.stages" in text
@@ -76,19 +84,48 @@ def test_list_names_the_pipelines():
         ("positive_fraction=30", "positive_fraction"),
         ("lookahead=ten", "parameter 'lookahead' is 'ten', expected a whole number"),
         ("lookahead=true", "parameter 'lookahead' is True"),
+        ("lookahead=0", "lookahead: "),
         ("num_shards=0", "num_shards"),
+        ("num_shards=65", "num_shards is 65, expected at most 64"),
+        ("seed=10000", "seed: "),
         ("iterations=4", "iterations is 4, expected 1, 2 or 3"),
         ("baselines=[]", "baselines is empty"),
         ("baselines=[best]", "baselines: train_policy.variant"),
         ("stages.train_valu.steps=3", "stages.train_valu: no such stage"),
         ("stages.train_value.stepps=3", "stages.train_value.stepps"),
         ("stages.train_value.steps=0", "stages.train_value.steps"),
+        ("stages.train_value=3", "stages.train_value is 3, expected a mapping"),
+        ("stages.label_advantage.lookahead=3", "use its parameter lookahead instead"),
     ],
 )
 def test_a_wrong_parameter_is_named(compiled, override, message):
     with pytest.raises(UsageError) as caught:
         _parameters.check(_spec(compiled), _parameters.overlay({"output_root": "/nowhere"}, [override]))
     assert message in str(caught.value)
+
+
+def test_a_stage_without_settings_is_fine(compiled):
+    _parameters.check(_spec(compiled), {"output_root": "/nowhere", "stages": {"label_returns": None}})
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "expected key=value"),
+        ("baselines=[plain", "--set 'baselines=[plain': "),
+        ("seed.x=1", "seed is 0, not a mapping"),
+    ],
+)
+def test_a_broken_override_is_a_usage_error(override, message):
+    with pytest.raises(UsageError) as caught:
+        _parameters.overlay({"seed": 0}, [override])
+    assert message in str(caught.value)
+
+
+def test_overrides_reach_inside_and_leave_the_given_parameters_alone():
+    given = {"stages": {"train_value": None}}
+    assert _parameters.overlay(given, ["stages.train_value.steps=2"]) == {"stages": {"train_value": {"steps": 2}}}
+    assert given == {"stages": {"train_value": None}}
 
 
 def test_submit_dry_run_with_a_wrong_parameter_ends_with_64_and_writes_nothing():

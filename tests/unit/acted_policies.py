@@ -45,9 +45,11 @@ class RulePolicy:
         return chunk
 
 
-def publish(root, *, trained=(0, 1, 2), dataset: Manifest | None = None, config=None, **changes) -> Manifest:
+def publish(
+    root, *, trained=(0, 1, 2), dataset: Manifest | None = None, config=None, task: str = TASK, **changes
+) -> Manifest:
     """Publish a policy folder; ``trained`` are the rows of (bare task, negative, positive) it was trained on."""
-    table: PromptTable = advantage_prompts([TASK])
+    table: PromptTable = advantage_prompts([task])
     document = {
         "cameras": [],
         "image_size": None,
@@ -57,10 +59,12 @@ def publish(root, *, trained=(0, 1, 2), dataset: Manifest | None = None, config=
         "execute": 2,
         "fps": 40.0,
         "prompts": table.to_dict(),
+        "bare_prompts": [0, 0, 0],
         "trained_prompts": list(trained),
+        "held_out_episodes": [1, 2],
         **changes,
     }
-    config = {"variant": "advantage", "val_fraction": 0.5, "seed": 0, **(config or {})}
+    config = {"variant": "advantage", **(config or {})}
     plan = Plan(
         stage="train_policy",
         kind=Kind.POLICY,

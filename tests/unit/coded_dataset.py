@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from coded_video import SIZE, coded_frames
 
 from robolift.data.lerobot_writer import FeatureSpec, LeRobotWriter
 
+VERSIONS = ("v2.1", "v3.0")
+EPISODES = "meta/episodes/chunk-000/file-000.parquet"  # of v3.0
 FPS = 20
 TOP = "observation.images.top"
 WRIST = "observation.images.wrist"
@@ -54,6 +58,27 @@ def write_dataset(path: Path, version: str, *, lengths: Sequence[int] = LENGTHS,
         assert number == episode
     writer.finish()
     return path
+
+
+def write_packed(folder: Path) -> dict[str, Path]:
+    """Write one dataset of each version into ``folder``; v3.0's is packed into several files."""
+    limits = {"data_file_mb": 0.003, "video_file_mb": 0.006}
+    return {version: write_dataset(folder / version, version, **limits) for version in VERSIONS}
+
+
+def data_file(root: Path, episode: int = 0) -> Path:
+    """Return where v2.1 has the rows of an episode."""
+    return root / f"data/chunk-000/episode_{episode:06d}.parquet"
+
+
+def rewrite(path: Path, change: Callable[[pa.Table], pa.Table]) -> None:
+    """Change a Parquet file in place."""
+    pq.write_table(change(pq.read_table(path)), path)
+
+
+def with_column(name: str, values: pa.Array) -> Callable[[pa.Table], pa.Table]:
+    """Return a change that puts ``values`` in the place of a column."""
+    return lambda table: table.set_column(table.column_names.index(name), name, values)
 
 
 def edit_json(path: Path, change: Callable[[Any], Any]) -> None:

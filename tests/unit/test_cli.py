@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fsspec
 import pytest
 import toy_stage
 import yaml
@@ -153,6 +154,25 @@ def test_wrong_data_ends_with_65_and_says_where(cli, tmp_path):
 
     assert (code, out) == (65, "")
     assert err.endswith("error: episode 3 has no video\n  where: videos/3.mp4\n")
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "message"),
+    [("s4://bucket/square", 64, "no store for s4://bucket"), ("s3://bucket/square", 65, "no credentials to read it")],
+)
+def test_an_address_that_leads_nowhere_ends_with_the_right_code(cli, tmp_path, monkeypatch, address, code, message):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    s3 = fsspec.get_filesystem_class("s3")
+    s3.clear_instance_cache()
+    arguments = ["import_dataset", "--set", f"output_root={tmp_path}/runs", "--set", f"dataset_uri={address}"]
+    found, _, err = cli(*arguments)
+    s3.clear_instance_cache()
+    assert found == code
+    assert message in err
 
 
 def test_a_bug_ends_with_70_and_shows_the_trace(cli, tmp_path):

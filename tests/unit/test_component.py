@@ -1,4 +1,5 @@
 # No postponed annotations in this file: KFP reads the components' as they are.
+import io
 import json
 import os
 import warnings
@@ -8,10 +9,12 @@ from types import SimpleNamespace
 import pytest
 import toy_stage
 
+from components._local import Console
 from robolift import storage
 from robolift.__main__ import main
-from robolift.errors import UsageError
-from robolift.stages.component import record, run_component
+from robolift.errors import DataError, UsageError
+from robolift.stages.component import record, run_check, run_component
+from robolift.stages.preflight import check_source
 from robolift.stages.stage import execute
 
 
@@ -59,15 +62,30 @@ def test_an_optional_input_may_be_absent(tmp_path, absent):
     assert storage.read_json(f"{uri}/manifest.json")["inputs"] == {}
 
 
-def test_what_the_pipeline_sets_wins_over_the_run_s_configuration(tmp_path):
+def test_what_the_pipeline_sets_is_added_to_the_run_s_configuration(tmp_path):
     uri = run_component(
         "toy",
         artifact=artifact(tmp_path),
         output_root=str(tmp_path),
-        stages={"toy": {"seed": 1, "rows": 2}, "other": {"unknown": 1}},
+        stages={"toy": {"rows": 2}, "other": {"unknown": 1}},
         seed=9,
     )
     assert storage.read_json(f"{uri}/manifest.json")["seed"] == 9
+
+
+def test_what_the_pipeline_sets_cannot_be_set_by_stage_as_well(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_component(
+            "toy", artifact=artifact(tmp_path), output_root=str(tmp_path), stages={"toy": {"seed": 1}}, seed=1
+        )
+    assert stopped.value.code == 64
+    assert "stages.toy.seed: the pipeline sets it; use its parameter seed instead" in capsys.readouterr().err
+    assert toy_stage.runs == 0
+
+
+def test_a_stage_without_settings_takes_its_defaults(tmp_path):
+    uri = run_component("toy", artifact=artifact(tmp_path), output_root=str(tmp_path), stages={"toy": None})
+    assert uri == execute("toy", {}, {}, str(tmp_path)).uri
 
 
 def test_numbers_that_arrive_as_floats_are_the_same_work_as_from_the_command_line(tmp_path, capsys):
@@ -82,11 +100,47 @@ def test_numbers_that_arrive_as_floats_are_the_same_work_as_from_the_command_lin
     assert toy_stage.runs == 1
 
 
-def test_a_wrong_configuration_stops_the_step_before_the_work(tmp_path):
-    with pytest.raises(UsageError, match=r"toy\.rows"):
+def test_a_wrong_configuration_stops_the_step_before_the_work(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
         run_component("toy", artifact=artifact(tmp_path), output_root=str(tmp_path), stages={"toy": {"rows": "x"}})
+    assert stopped.value.code == 64
+    shown = capsys.readouterr().err
+    assert "robolift.errors.UsageError: wrong configuration:" in shown
+    assert "toy.rows" in shown
     assert toy_stage.runs == 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "code", "message"),
+    [
+        (
+            lambda root: run_component(
+                "toy", artifact=artifact(root), output_root=str(root), stages={"toy": {"fault": "data"}}
+            ),
+            DataError,
+            65,
+            "episode 3 has no video\n  where: videos/3.mp4",
+        ),
+        (lambda _: run_check(check_source, "/nowhere"), DataError, 65, "no LeRobot dataset\n  where: /nowhere\n"),
+        (lambda _: run_component("toyy", artifact=None, output_root="", stages={}), UsageError, 64, "no stage 'toyy'"),
+    ],
+)
+def test_a_user_s_error_ends_a_step_with_its_code_and_the_local_run_reads_it(
+    tmp_path, capsys, call, kind, code, message
+):
+    with pytest.raises(SystemExit) as stopped:
+        call(tmp_path)
+    assert stopped.value.code == code
+    console = Console(io.StringIO(), io.StringIO())
+    console.write(capsys.readouterr().err)
+    assert type(console.error) is kind
+    assert str(console.error).startswith(message)
+
+
+def test_a_bug_keeps_its_traceback(tmp_path):
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_component("toy", artifact=artifact(tmp_path), output_root=str(tmp_path), stages={"toy": {"fault": "bug"}})
 
 
 def test_metadata_holds_nothing_that_a_cluster_refuses(tmp_path):

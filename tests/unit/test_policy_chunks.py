@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import synthetic
 from toy_policies import PROMPTS, recipe, two_modes
 
 from robolift.data.dataset import Dataset
+from robolift.data.split import split_episodes
 from robolift.errors import DataError, UsageError
 from robolift.labeling.prompts import PromptTable, advantage_prompts
 from robolift.policy import data
-from robolift.policy.data import Labels, bare_rows, frames_left, prepare, shuffle_labels, split_episodes
+from robolift.policy.data import Labels, bare_rows, frames_left, prepare, shuffle_labels
 from robolift.schema import as_table
 from robolift.stages.stage import execute
 
@@ -94,28 +94,6 @@ def test_held_out_rows_are_thinned_evenly(monkeypatch):
     assert none.held_out() is None
 
 
-def test_held_out_episodes_are_shared_between_variants():
-    every, some = np.arange(20), np.array([0, 1, 3, 5, 6, 8, 11, 12, 14, 15, 18, 19])
-    different = set()
-    for seed in range(20):
-        full, part = (split_episodes(20, eligible, 0.25, seed) for eligible in (every, some))
-        assert len(full) == 5
-        assert len(part) == 3
-        assert (np.diff(full) > 0).all()
-        shared = set(full) & set(some)
-        # One order of episodes for all: of the two sets the smaller lies in the larger.
-        assert shared <= set(part) or set(part) <= shared
-        different.add(tuple(full))
-    assert len(different) > 15
-
-
-def test_split_keeps_one_and_holds_out_one():
-    assert split_episodes(5, np.arange(5), 0.0, 0).tolist() == []
-    assert split_episodes(5, np.array([3]), 0.5, 0).tolist() == []
-    assert len(split_episodes(3, np.arange(3), 0.01, 0)) == 1
-    assert len(split_episodes(3, np.arange(3), 0.99, 0)) == 2
-
-
 def test_shuffled_labels_keep_shares_and_forced_labels():
     rng = np.random.default_rng(0)
     task = np.repeat(["fold", "hang"], 200).astype(object)
@@ -174,6 +152,33 @@ def test_no_pause_is_inside_a_chunk(square):
     assert num_real.min() == 1
 
 
+def test_every_variant_holds_out_and_measures_the_same_episodes(square):
+    labels = labels_of(square, weight=np.linspace(0, 3, square.num_frames))
+    variants = ("plain", "filtered", "advantage", "shuffled", "weighted")
+    outcome = np.array(square.episodes.column("outcome").to_pylist())
+    episode = square.column("episode_index")
+    for seed in range(4):
+        own = split_episodes(outcome, 0.5, seed)[1]
+        for held_out, expected in ((None, own), (np.array([1, 2]), np.array([1, 2]))):
+            made = {
+                variant: prepare(
+                    square,
+                    recipe(variant=variant, val_fraction=0.5, seed=seed),
+                    prompts=TABLE,
+                    labels=labels,
+                    features=None,
+                    held_out=held_out,
+                )
+                for variant in variants
+            }
+            measured = {variant: found.chunks.held_out_rows.tolist() for variant, found in made.items()}
+            assert all(rows == measured["plain"] for rows in measured.values())
+            assert all(found.held_out.tolist() == expected.tolist() for found in made.values())
+            assert np.unique(episode[measured["plain"]]).tolist() == expected.tolist()
+            filtered = np.unique(episode[made["filtered"].chunks.rows])
+            assert filtered.tolist() == np.setdiff1d(np.arange(8), [*expected, *FAILURES]).tolist()
+
+
 def test_held_out_rows_are_no_training_rows(square):
     chunks = prepare(
         square, recipe(variant="plain", val_fraction=0.25), prompts=TABLE, labels=None, features=None
@@ -223,7 +228,8 @@ def test_variants_refuse_what_they_can_not_use(square):
         prepare(square, recipe(), prompts=TABLE, labels=None, features=None)
     with pytest.raises(DataError, match=r"every weight is 1\.0, so variant weighted would be variant plain"):
         prepare(square, recipe(variant="weighted"), prompts=TABLE, labels=labels_of(square), features=None)
-    held_out = np.isin(square.column("episode_index"), split_episodes(8, np.arange(8), 0.5, 0))
+    outcome = np.array(square.episodes.column("outcome").to_pylist())
+    held_out = np.isin(square.column("episode_index"), split_episodes(outcome, 0.5, 0)[1])
     with pytest.raises(DataError, match="no frame to train on has a weight above 0"):
         prepare(
             square,
@@ -257,33 +263,33 @@ def test_prompts_of_another_dataset_are_refused(square):
         prepare(square, recipe(variant="plain"), prompts=foreign, labels=None, features=None)
 
 
-def import_changed(tmp_path, change=None, **recording):
-    """Import a small v2.1 recording, and change one episode's file afterwards."""
-    path = tmp_path / "recording"
-    synthetic.write_recording(path, version="v2.1", cameras=(), episodes=3, frames=12, **recording)
-    imported = execute("import_dataset", {"dataset_uri": str(path)}, {}, str(tmp_path / "runs"))
-    if change:
-        synthetic.change_rows(path, 1, change)
-    return Dataset.open(imported)
+def test_a_state_that_is_not_finite_is_named_with_its_frame(square):
+    class Spoilt(Dataset):
+        def column(self, name, episodes=None):
+            found = super().column(name, episodes)
+            if name == "observation.state":
+                found[self.starts[1] + 4, 2] = np.nan
+            return found
 
-
-def test_a_state_that_is_not_finite_is_named_with_its_frame(tmp_path):
-    def spoil(table):
-        name = "observation.state"
-        rows = table.column(name).to_pylist()
-        rows[4][2] = float("nan")
-        return table.set_column(table.column_names.index(name), name, pa.array(rows, table.schema.field(name).type))
-
-    opened = import_changed(tmp_path, spoil)
+    spoilt = Spoilt(square.uri, square.facts, square.episodes, square.frames)
     with pytest.raises(DataError, match=r"column observation\.state is not finite") as refused:
-        prepare(opened, recipe(variant="plain"), prompts=TABLE, labels=None, features=None)
+        prepare(spoilt, recipe(variant="plain"), prompts=TABLE, labels=None, features=None)
     assert "episode 1, frame 4" in str(refused.value)
 
 
 def test_no_success_leaves_nothing_to_filter(tmp_path):
-    opened = import_changed(tmp_path, scripts=("failure",))
+    path = tmp_path / "recording"
+    synthetic.write_recording(path, version="v2.1", cameras=(), episodes=3, frames=12, scripts=("failure",))
+    opened = Dataset.open(execute("import_dataset", {"dataset_uri": str(path)}, {}, str(tmp_path / "runs")))
     with pytest.raises(DataError, match="no successful episode"):
         prepare(opened, recipe(variant="filtered"), prompts=TABLE, labels=None, features=None)
+
+
+def test_no_success_may_be_left_by_what_is_held_out(square):
+    successes = np.setdiff1d(np.arange(8), FAILURES)
+    with pytest.raises(DataError, match="no successful episode is left to train on") as refused:
+        prepare(square, recipe(variant="filtered"), prompts=TABLE, labels=None, features=None, held_out=successes)
+    assert "6 are held out" in str(refused.value)
 
 
 def test_a_dataset_of_pauses_is_refused(square):

@@ -168,3 +168,19 @@ def test_shards_in_object_storage_merge_alike(dataset, checkpoint, root, one, tm
     local = merge(dataset, one, root)
     assert storage.read_bytes(merged.file("features.parquet")) == storage.read_bytes(local.file("features.parquet"))
     storage.remove(remote)
+
+
+def test_the_cut_is_no_part_of_the_merged_values_identity(dataset, checkpoint, tmp_path, root):
+    cuts = {num: shards(dataset, checkpoint, root, num) for num in (2, 4)}
+    merged = [merge(dataset, found, str(tmp_path / str(num))) for num, found in cuts.items()]
+    assert merged[0].digest == merged[1].digest
+    assert merged[0].files == merged[1].files
+
+    def identity(found):
+        return merge_values.input_identity("shards", found)
+
+    # Anything but one whole prediction is told apart, so that its error is not hidden by what was merged before.
+    others = [cuts[2][:1], cuts[4][1:], [*cuts[2], cuts[4][0]], shards(dataset, checkpoint, root, 2, batch_size=32)]
+    assert identity(cuts[2]) == identity(cuts[4][::-1])
+    assert identity(cuts[2]) not in [identity(found) for found in others]
+    assert merge_values.input_identity("dataset", [dataset]) == [dataset.digest]

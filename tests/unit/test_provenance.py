@@ -97,6 +97,20 @@ def test_the_digest_does_not_depend_on_where_the_package_lies(package, tmp_path_
     elsewhere.rename(package)
 
 
+def test_a_module_that_is_only_named_to_be_run_counts(package):
+    (package / "labeling" / "worker.py").write_text("x = 1\n")
+    assert changed(package / "labeling" / "worker.py") == set()
+    run = "COMMAND = ['python', '-m', 'robolift.labeling.worker', 'robolift.nothing', 'about robolift.reports.card']\n"
+    assert changed(package / "labeling" / "advantage.py", run) == {"label"}
+    assert changed(package / "labeling" / "worker.py") == {"label"}
+    assert "robolift.reports.card" not in provenance.import_closure("robolift.stages.label")
+
+
+def test_training_counts_the_modules_of_its_processes():
+    closure = provenance.import_closure("robolift.stages.train_value")
+    assert {"robolift.value_model.worker", "robolift.training.agent"} <= set(closure)
+
+
 def test_every_real_stage_reaches_the_schema_and_none_the_neutral_modules():
     from robolift.stages import NAMES
 

@@ -98,7 +98,7 @@ def test_truth_counts_autonomous_frames_alone():
         frames,
         advantage=np.array([0.1, 0.4, 0.3, 0.2, 9.0, 9.0]),
         label=np.array([1, 0, 0, 1, 0, 0]),
-        is_good=np.array([False, True, False, True, False, False]),
+        is_good=np.array([0, 1, 0, 1, 0, 0]),
     )
     found = labels.measure_truth(frames)
     assert found is not None
@@ -110,7 +110,9 @@ def test_truth_counts_autonomous_frames_alone():
 def test_no_truth_without_autonomous_frames_or_ground_truth():
     frames = facts([3], outcome=[0], kind=["demo"])
     assert labels.measure_truth(frames) is None
-    assert labels.measure_truth(replace(frames, is_good=np.ones(3, dtype=bool))) is None
+    assert labels.measure_truth(replace(frames, is_good=np.ones(3, np.int64))) is None
+    policys = facts([3], outcome=[0], kind=["rollout"])
+    assert labels.measure_truth(replace(policys, is_good=np.full(3, -1))) is None
 
 
 def test_value_quality_looks_at_held_out_episodes_alone():

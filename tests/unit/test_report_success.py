@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,8 +12,8 @@ from synthetic_run import TASK, SyntheticRun
 
 from robolift import manifest
 from robolift.errors import DataError
-from robolift.manifest import Output
-from robolift.reports import headline, success
+from robolift.manifest import Output, Parent
+from robolift.reports import fairness, headline, success
 from robolift.reports.success import Rollouts
 from robolift.schema import Kind
 
@@ -27,6 +29,7 @@ def rollouts(variant: str, condition: str, outcomes: str, *, training_seed: int 
         seed=np.arange(len(good)) + first,
         success=good,
         length=np.where(good, 10, 50) + np.arange(len(good)),
+        settings={"max_frames": 75},
         videos={},
     )
 
@@ -237,6 +240,39 @@ def test_settings_that_differ_are_found(tmp_path):
         evaluation(run, policy_config={"variant": variant, "steps": steps, "seed": seed}, table=FULL)
         for variant, steps, seed in (("plain", 10, 0), ("advantage", 20, 1))
     ]
-    assert success.differing_settings(found) == ("steps",)
-    assert success.differing_settings(found[:1]) == ()
+    policies = success.evaluated_policies(found)
+    assert fairness.differing_settings(policies, found, {}) == ("steps",)
+    assert fairness.differing_settings(policies[:1], found[:1], {}) == ()
+    other = replace(found[1], config={**found[1].config, "max_frames": 250, "num_episodes": 7})
+    assert fairness.differing_settings(policies, [found[0], other], {}) == ("steps", "evaluation's max_frames")
+    assert fairness.differing_settings(policies, found, {"labels": found[0]}) == ("steps",)
+    learned = [replace(one, inputs={"labels": [Parent(uri="memory://x", digest="0" * 16)]}) for one in policies]
+    assert fairness.differing_settings(learned, found, {"labels": found[0]}) == ("steps", "input labels")
     assert [policy.config["variant"] for policy in success.evaluated_policies(found[::-1])] == ["plain", "advantage"]
+
+
+def test_episodes_run_in_different_ways_are_no_pairs():
+    first, second = rollouts("plain", "none", "sfsf"), rollouts("advantage", "positive", "ssss")
+    rows = rows_of(first, second)
+    assert success.compare(rows["advantage/positive"], rows["plain"]).paired
+    rows = rows_of(first, replace(second, settings={"max_frames": 250}))
+    assert not success.compare(rows["advantage/positive"], rows["plain"]).paired
+
+
+def test_starts_met_by_several_trainings_are_resampled_together():
+    # The start decides everything here: three trainings tell no more than one.
+    outcomes = "sf" * 20
+    once = rows_of(rollouts("plain", "none", outcomes))["plain"]
+    thrice = rows_of(*(rollouts("plain", "none", outcomes, training_seed=seed) for seed in range(3)))["plain"]
+    assert (once.rate.low, once.rate.high) == pytest.approx((0.352, 0.648), abs=1e-3)  # Wilson, 20 of 40
+    assert (thrice.rate.low, thrice.rate.high) == pytest.approx((0.35, 0.65), abs=1e-9)  # of 60 of 120: 0.41 to 0.59
+    better = rollouts("advantage", "positive", "s" * 40)
+    rows = rows_of(
+        *(
+            replace(one, training_seed=seed)
+            for seed in range(3)
+            for one in (better, rollouts("plain", "none", outcomes))
+        )
+    )
+    found = success.compare(rows["advantage/positive"], rows["plain"]).difference
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.5, 0.35, 0.65), abs=1e-9)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 import itertools
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robolift import schema
+from robolift import schema, storage
 from robolift.errors import DataError
 
 TARGETS = {
@@ -169,3 +171,41 @@ def test_every_sidecar_is_keyed_by_frame_and_no_key_may_be_null():
 def test_kinds_are_distinct_names_that_kfp_accepts():
     assert len({str(kind) for kind in schema.Kind}) == len(schema.Kind)
     assert all(str(kind).isalnum() for kind in schema.Kind)
+
+
+class Failing(io.BytesIO):
+    """A file of a store that stops answering."""
+
+    def __init__(self, content: bytes, error: OSError) -> None:
+        super().__init__(content)
+        self.error = error
+
+    def read(self, *_: int | None) -> bytes:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EBUSY, "Please reduce your request rate."), TimeoutError(), ConnectionResetError(104, "x")]
+)
+def test_a_store_that_fails_is_not_taken_for_damaged_data(tmp_path, monkeypatch, error):
+    path = tmp_path / "targets.parquet"
+    schema.write_table(path, schema.as_table("targets", TARGETS))
+    monkeypatch.setattr(storage, "open_file", lambda uri: Failing(path.read_bytes(), error))
+    with pytest.raises(type(error)) as caught:
+        schema.read_parquet(str(path))
+    assert caught.value is error
+
+
+@pytest.mark.parametrize("place", ["head", "pages", "footer"])
+def test_arrow_s_own_errors_carry_no_number(tmp_path, place):
+    path = tmp_path / "targets.parquet"
+    pq.write_table(pa.table({"a": [f"frame {i}" for i in range(10_000)]}), path, compression="zstd")
+    raw = bytearray(path.read_bytes())
+    start, length = {"head": (4, 40), "pages": (len(raw) // 4, len(raw) // 2), "footer": (len(raw) - 60, 40)}[place]
+    raw[start : start + length] = b"\xff" * length
+    path.write_bytes(raw)
+    with pytest.raises((pa.ArrowException, OSError)) as caught:
+        pq.read_table(io.BytesIO(raw))
+    assert getattr(caught.value, "errno", None) is None
+    with pytest.raises(DataError, match="not a readable Parquet file"):
+        schema.read_parquet(str(path))

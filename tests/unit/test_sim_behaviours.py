@@ -81,7 +81,7 @@ def test_a_chunk_is_executed_in_part_and_in_order(world):
     while not operator.hungry:
         acted.append(operator.act(world))
     np.testing.assert_allclose([c.action for c in acted], np.clip(chunk[:2], -1, 1))
-    assert [(c.control_mode, c.by_expert) for c in acted] == [("autonomous", False)] * 2
+    assert [(c.control_mode, c.by_expert) for c in acted] == [("autonomous", None)] * 2
 
 
 def test_the_expert_takes_over_once_and_for_good(world, expert):

@@ -10,6 +10,7 @@ from robolift.sim import graphics
 
 graphics.select("egl")
 
+import mujoco  # noqa: E402
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS  # noqa: E402
 
 from robolift.sim import tasks  # noqa: E402
@@ -17,7 +18,7 @@ from robolift.sim.episodes import run_episode  # noqa: E402
 from robolift.sim.experts import Expert  # noqa: E402
 from robolift.sim.plans import Behaviour, EpisodePlan, WorldSpec  # noqa: E402
 from robolift.sim.progress import StallWatch, progress, stage_progress  # noqa: E402
-from robolift.sim.render import Renderer  # noqa: E402
+from robolift.sim.render import UPSIDE_DOWN, Renderer  # noqa: E402
 from robolift.sim.world import World  # noqa: E402
 
 CAMERAS = ("behindGripper", "gripperPOV", "topview")
@@ -123,6 +124,45 @@ def test_culling_changes_no_pixel(world):
         for name in CAMERAS:
             np.testing.assert_array_equal(culled[name], plain[name])
     whole.close()
+
+
+@pytest.fixture(scope="module")
+def watched():
+    """A world of its own, since its goal is moved about."""
+    made = World(WorldSpec(task="pick-place-v3", cameras=tasks.CAMERAS, image_size=96))
+    made.reset(3)
+    yield made
+    made.close()
+
+
+def test_the_cameras_that_are_turned_are_those_whose_top_points_down(watched):
+    model, data = watched._env.model, watched._env.data
+    # The second column of a camera's frame is its upward axis; it is level where a camera looks straight down.
+    upward = {name: data.cam_xmat[model.camera(name).id].reshape(3, 3)[2, 1] for name in tasks.CAMERAS}
+    assert {name for name, up in upward.items() if up < -0.5} == UPSIDE_DOWN
+    assert {name for name, up in upward.items() if up >= -0.01} == set(tasks.CAMERAS) - UPSIDE_DOWN
+    assert not UPSIDE_DOWN & set(CAMERAS)
+
+
+@pytest.mark.parametrize("camera", [*sorted(UPSIDE_DOWN), "behindGripper"])
+def test_pictures_stand_upright_and_are_not_mirrored(watched, camera):
+    """What goes up goes up in the picture, and what goes to the camera's right goes to the picture's right."""
+    env, goal = watched._env, watched._env.model.site("goal")
+    looks = -env.data.cam_xmat[env.model.camera(camera).id].reshape(3, 3)[:, 2]
+    right = np.cross(looks, [0.0, 0.0, 1.0])
+    goal.size = [0.05, 0, 0]  # large, and beside the arm: every camera sees it
+
+    def goal_at(offset):
+        goal.pos = np.array([0.15, 0.8, 0.1]) + offset
+        mujoco.mj_forward(env.model, env.data)
+        image = watched.renderer.render(env.model, env.data)[camera].astype(int)
+        rows, columns = np.nonzero(image[..., 2] - image[..., :2].max(axis=2) > 60)  # nothing else is blue
+        assert len(rows) > 10
+        return rows.mean(), columns.mean()
+
+    row, column = goal_at(np.zeros(3))
+    assert goal_at(np.array([0.0, 0.0, 0.1]))[0] < row - 3
+    assert goal_at(0.1 * right / np.linalg.norm(right))[1] > column + 3
 
 
 def test_images_have_the_colours_that_video_keeps(world):

@@ -179,7 +179,7 @@ def test_a_policy_acts_in_its_rollouts_and_the_expert_rescues_it(policies, tmp_p
     assert set(modes[0]) == {"demo"}
     for episode in (1, 2):
         assert set(modes[episode]) == {"autonomous"}
-        assert not good[episode].any()
+        assert (good[episode] == -1).all()  # nobody knows whether a policy acts well
         assert reader.episodes[episode].extra["outcome"] == "failure"
     for episode in (3, 4):
         alone = int((modes[episode] == "autonomous").sum())
@@ -188,6 +188,15 @@ def test_a_policy_acts_in_its_rollouts_and_the_expert_rescues_it(policies, tmp_p
     seeds = [meta.extra["seed"] for meta in reader.episodes]
     assert seeds[0] >= 2_000_000_000
     assert {text for call in policies[0].calls for text in call["prompts"]} == {acted_policies.TASK}
+
+
+def test_a_policy_is_asked_with_the_text_of_the_dataset_it_was_trained_on(policies, tmp_path):
+    """That dataset may have been imported under another text than the simulator's; the recording then has it too."""
+    policy = acted_policies.publish(tmp_path, task="place the puck")
+    made = simulate(tmp_path, {**BLIND, "num_demos": 0, "num_autonomous": 1, "num_takeovers": 0}, policy)
+    reader = LeRobotReader.open(made.uri)
+    assert {text for call in policies[0].calls for text in call["prompts"]} == {"place the puck, Advantage: positive"}
+    assert reader.tasks == (reader.info["robolift"]["instruction"],) == ("place the puck",)
 
 
 def test_a_policy_is_asked_for_good_actions_and_explores_around_them(policies, tmp_path):
@@ -232,6 +241,7 @@ def test_a_wrong_configuration_is_refused(tmp_path, config, said):
         ({}, {"execute": 5}, "execute is 5, but the policy predicts 4 actions"),
         ({"trained": (0,)}, {"label": "positive"}, "wasn't trained on the prompt .*Advantage: positive"),
         ({}, {"instruction": "fold the towel", "label": "positive"}, "wasn't trained on the prompt 'fold the towel"),
+        ({}, {"task": "door-open-v3", "label": "positive"}, "wasn't trained on the prompt"),
     ],
 )
 def test_a_policy_that_does_not_fit_is_refused(policies, tmp_path, facts, config, said):

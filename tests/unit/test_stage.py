@@ -252,3 +252,34 @@ def test_every_stage_name_is_a_module_that_keeps_the_contract(monkeypatch):
         assert set(module.Config.RUNTIME) <= set(module.Config.model_fields)
         assert module.Config.__doc__ != stage.StageConfig.__doc__, f"{name}.Config needs a docstring"
     assert "robolift.stages.toy" in sys.modules
+
+
+@pytest.mark.parametrize("root", ["memory://closed/runs", "file"])
+def test_a_place_that_takes_no_output_is_refused_before_the_work(root, tmp_path, monkeypatch):
+    if root == "file":
+        (tmp_path / "file").write_text("")
+        root = f"{tmp_path}/file/runs"
+    else:
+        fs, _ = storage.filesystem(root)
+
+        def refuse(*_args, **_kwargs):
+            raise PermissionError("Access Denied")
+
+        monkeypatch.setattr(type(fs), "pipe_file", refuse)
+    with pytest.raises(UsageError, match=r"runs/.* can't be written: .*give this account write access"):
+        stage.execute("toy", {}, {}, root)
+    assert toy_stage.runs == 0
+
+
+def test_a_stage_may_say_what_identifies_an_input(tmp_path, monkeypatch):
+    one, two = (stage.execute("toy", {"seed": seed}, {}, str(tmp_path)) for seed in (1, 2))
+    both = [{"others": uris} for uris in ([one.uri, two.uri], [two.uri, one.uri])]
+    assert plan_digest(inputs=both[0]) != plan_digest(inputs=both[1])
+
+    def as_a_set(name, manifests):
+        return sorted(stage.digests(name, manifests)) if name == "others" else stage.digests(name, manifests)
+
+    plain = plan_digest(inputs={"before": one.uri})
+    monkeypatch.setattr(toy_stage, "input_identity", as_a_set, raising=False)
+    assert plan_digest(inputs=both[0]) == plan_digest(inputs=both[1])
+    assert plan_digest(inputs={"before": one.uri}) == plain

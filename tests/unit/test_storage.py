@@ -12,7 +12,7 @@ import fsspec
 import pytest
 
 from robolift import storage
-from robolift.errors import DataError
+from robolift.errors import DataError, UsageError
 
 
 @pytest.fixture(params=["file", "memory", "s3"])
@@ -216,3 +216,64 @@ def test_a_writer_killed_in_the_middle_leaves_the_old_bytes(tmp_path):
 
     assert died.returncode == -signal.SIGKILL
     assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("call", [storage.exists, storage.read_bytes, storage.list_files])
+def test_a_store_that_nobody_knows_is_a_wrong_call(call):
+    with pytest.raises(UsageError, match=r"no store for s4://bucket/a: .*expected a path or an address of file://"):
+        call("s4://bucket/a")
+    with pytest.raises(UsageError, match="no store for s4://"):
+        storage.write_bytes("s4://bucket/a", b"x")
+
+
+class NoCredentialsError(Exception):
+    """As botocore names it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError("Forbidden"), r"may not be read\n(.|\n)*mend: give this account read access"),
+        (NoCredentialsError("Unable to locate"), r"no credentials to read it with: Unable(.|\n)*mend: log in"),
+    ],
+)
+def test_what_a_store_keeps_from_us_is_said(monkeypatch, error, message):
+    fs, _ = storage.filesystem("memory://vault")
+
+    def refuse(*_args, **_kwargs):
+        raise error
+
+    for name in ("info", "find", "_open", "pipe_file", "get_file"):
+        monkeypatch.setattr(type(fs), name, refuse)
+    for call in (storage.exists, storage.list_files, storage.read_bytes):
+        with pytest.raises(DataError, match=message):
+            call("memory://vault/a")
+    with pytest.raises(UsageError, match=r"memory://vault/a can't be written: .*choose another output_root"):
+        storage.write_bytes("memory://vault/a", b"x")
+
+
+def test_a_store_that_is_slow_is_not_taken_for_one_that_refuses(monkeypatch):
+    fs, _ = storage.filesystem("memory://busy")
+
+    def throttle(*_args, **_kwargs):
+        raise OSError(16, "Please reduce your request rate.")
+
+    monkeypatch.setattr(type(fs), "info", throttle)
+    monkeypatch.setattr(type(fs), "pipe_file", throttle)
+    with pytest.raises(OSError, match="reduce your request rate"):
+        storage.exists("memory://busy/a")
+    with pytest.raises(OSError, match="reduce your request rate"):
+        storage.write_bytes("memory://busy/a", b"x")
+
+
+def test_listing_follows_links_to_folders_and_stops_at_circles(tmp_path):
+    (tmp_path / "disk/deep").mkdir(parents=True)
+    (tmp_path / "disk/deep/file").write_bytes(b"12345")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "linked").symlink_to(tmp_path / "disk")
+    (root / "file").symlink_to(tmp_path / "disk/deep/file")
+    (root / "lost").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "disk/up").symlink_to(tmp_path / "disk")
+
+    assert storage.list_files(str(root)) == [("file", 5), ("linked/deep/file", 5)]

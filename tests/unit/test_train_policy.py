@@ -18,19 +18,23 @@ from labelled import publish_dataset
 
 from robolift import schema, storage
 from robolift.data.dataset import Dataset
+from robolift.data.split import split_episodes
 from robolift.errors import DataError, UsageError
 from robolift.labeling.prompts import prompt
-from robolift.manifest import Manifest, load
+from robolift.manifest import Manifest, Parent, load
 from robolift.policy.checkpoint import STATE_FILE, load_policy, read_tensors
 from robolift.policy.serving import Policy
+from robolift.policy.train import Sources, encoder_held_out
 from robolift.policy.vision import FrozenEncoder, read_features
+from robolift.stages.acting import read_policy
+from robolift.stages.offline import held_out_episodes
 from robolift.stages.stage import execute, load_inputs, parse_config, plan
 
 ROOT = Path(__file__).parents[2]
 STATES = ["observation.state", "observation.environment_state"]
 BLIND = {"vision": "none", "state_keys": STATES, "steps": 4, "batch_size": 16, "log_every": 2, "val_fraction": 0.25}
 QUICK = {**BLIND, "objective": "regression", "steps": 1}
-SEEING = {"steps": 4, "batch_size": 16, "objective": "regression", "val_fraction": 0}
+SEEING = {"steps": 4, "batch_size": 16, "objective": "regression"}
 FILES = ("model.safetensors", "policy.json", "curves.json", "metrics.json")
 NEGATIVE, POSITIVE = (prompt(synthetic.TASK, label) for label in ("negative", "positive"))
 
@@ -98,6 +102,29 @@ def test_the_output_says_what_was_trained(chain, root):
     assert (spec.variant, spec.steps, spec.fps, spec.execute) == ("advantage", 4, 20.0, 4)
     assert spec.trained_prompts == (0, 1, 2)  # the bare task through label dropout
     assert spec.state_dims == (8, 17)
+    outcome = np.array(chain["dataset"].table("episodes").column("outcome").to_pylist())
+    assert spec.held_out_episodes == tuple(split_episodes(outcome, 0.25, 0)[1])
+
+
+def test_nothing_is_measured_where_nothing_is_held_out(chain, root):
+    found = train({**QUICK, "val_fraction": 0}, chain, root, "labels")
+    assert load_policy(found.uri)[0].held_out_episodes == ()
+    assert "val_loss" not in found.metrics()
+
+
+def test_a_policy_that_sees_holds_out_what_its_encoder_did(chain, root):
+    """Whatever its own fraction and seed: the encoder was trained to predict the actions of all other episodes."""
+    theirs = storage.read_json(chain["checkpoint"].file("checkpoint.json"))["held_out_episodes"]
+    assert len(theirs) == 1
+    for variant in ("advantage", "filtered"):
+        for seed in (0, 1):
+            config = {**SEEING, "steps": 1, "variant": variant, "seed": seed, "val_fraction": 0.5}
+            found = train(config, chain, root, "labels", "values", "checkpoint")
+            assert list(load_policy(found.uri)[0].held_out_episodes) == theirs
+            assert found.metrics()["held_out_episodes"] == 1
+            opened = Dataset.open(chain["dataset"])
+            own = read_policy(found).held_out_episodes
+            assert list(held_out_episodes(found, chain["dataset"], opened, own)) == theirs
 
 
 def test_the_bare_task_is_trained_only_where_labels_are_dropped(chain, root):
@@ -123,7 +150,6 @@ def test_a_policy_that_sees_acts_on_images(chain, root):
     actions = policy.act(observation, prompts=[POSITIVE] * 3, seed=0)
     assert actions.shape == (3, 8, 4)
     assert np.isfinite(actions).all()
-    assert "val_loss" not in found.metrics()  # nothing was held out
     blind = {camera: np.zeros_like(frames) for camera, frames in images.items()}
     other = policy.act({**observation, **blind}, prompts=[POSITIVE] * 3, seed=0)
     assert np.abs(other - actions).max() > 1e-4
@@ -140,6 +166,30 @@ def test_the_policy_carries_the_value_model_s_encoder(chain, root):
 
 def load_file(found):
     return read_tensors(found.file("model.safetensors"))
+
+
+def test_an_encoder_of_another_dataset_decides_where_the_two_share_recordings(chain, root, tmp_path):
+    synthetic.write_recording(tmp_path / "more", episodes=3, frames=8, seed=5)
+    config = {"dataset_uri": str(tmp_path / "more")}
+    alone = execute("import_dataset", config, {}, root)
+    grown = execute("import_dataset", config, {"previous": chain["dataset"].uri}, root)
+    frozen = FrozenEncoder.load(chain["checkpoint"].uri)
+
+    def held_out(dataset):
+        sources = Sources(dataset=dataset, checkpoint=chain["checkpoint"])
+        return encoder_held_out(frozen, sources, Dataset.open(dataset))
+
+    assert held_out(grown).tolist() == held_out(chain["dataset"]).tolist() == list(frozen.held_out_episodes)
+    assert held_out(alone) is None
+
+    # The other way round: a policy of other recordings whose encoder knows these.
+    policy = train({**QUICK, "variant": "plain"}, {"dataset": alone}, root)
+    parents = {**policy.inputs, "checkpoint": [Parent(chain["checkpoint"].uri, chain["checkpoint"].digest)]}
+    opened = Dataset.open(chain["dataset"])
+    assert len(held_out_episodes(policy, chain["dataset"], opened, ())) == opened.num_episodes
+    sees = dataclasses.replace(policy, config={**policy.config, "vision": "frozen"}, inputs=parents)
+    with pytest.raises(UsageError, match="would be measured on what it knows"):
+        held_out_episodes(sees, chain["dataset"], opened, ())
 
 
 def test_missing_inputs_are_named(chain, root):
@@ -199,6 +249,14 @@ def test_a_damaged_checkpoint_is_refused(chain, tmp_path):
     del document["encoder"]
     (tmp_path / "checkpoint.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match="not a value model's checkpoint: KeyError"):
+        FrozenEncoder.load(str(tmp_path))
+
+
+def test_a_checkpoint_that_does_not_say_what_it_held_out_is_refused(chain, tmp_path):
+    document = storage.read_json(chain["checkpoint"].file("checkpoint.json"))
+    del document["held_out_episodes"]
+    (tmp_path / "checkpoint.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match="does not say which episodes it held out"):
         FrozenEncoder.load(str(tmp_path))
 
 

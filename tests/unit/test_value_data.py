@@ -5,8 +5,9 @@ import pyarrow as pa
 import pytest
 from dot_world import DotDataset
 
+from robolift.data.split import split_episodes
 from robolift.errors import DataError, UsageError
-from robolift.value_model.data import prepare, read_states, split_episodes, task_rows
+from robolift.value_model.data import prepare, read_states, task_rows
 from robolift.value_model.recipe import Recipe
 
 
@@ -28,6 +29,9 @@ def test_states_are_joined_and_normalised_over_the_training_episodes():
         data.states,
     )
     assert sorted([*data.train_rows, *data.val_rows]) == list(range(dataset.num_frames))
+    episode = dataset.frames.column("episode_index").to_numpy()
+    assert np.unique(episode[data.val_rows]).tolist() == data.held_out.tolist()
+    assert len(data.held_out) == 2
 
 
 def test_action_chunks_stop_at_the_end_of_the_episode():

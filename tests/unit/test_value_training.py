@@ -12,6 +12,7 @@ import safetensors.numpy
 import torch
 from dot_world import DotDataset
 
+from robolift.data.split import split_episodes
 from robolift.errors import DataError, UsageError
 from robolift.training.distributed import World
 from robolift.value_model import augment, checkpoint, train
@@ -63,6 +64,7 @@ def test_training_writes_a_checkpoint_that_loads(tmp_path):
     assert document["tasks"] == ["go to the green dot", "go to the dot that is green"]
     assert document["value_head"] == {"atoms": 201, "low": -1.0, "high": 0.0}
     assert document["encoder"]["strides"] == [2, 2, 1, 1]
+    assert document["held_out_episodes"] == split_episodes(DotDataset().success.astype(int), 0.25, 0)[1].tolist()
     assert document["step"] == 12
     weights = safetensors.numpy.load_file(folder / "model.safetensors")
     assert weights["encoder.1.conv3.weight"].shape == (32, 32, 3, 3)
@@ -231,6 +233,16 @@ def test_a_broken_checkpoint_is_named(trained, tmp_path):
     (tmp_path / "checkpoint.json").write_text(json.dumps(document))
     with pytest.raises(DataError, match="'tasks'"):
         checkpoint.load(str(tmp_path))
+
+
+def test_a_checkpoint_that_does_not_say_what_was_held_out_still_loads(trained, tmp_path):
+    document = json.loads((trained / "checkpoint.json").read_text())
+    assert len(document.pop("held_out_episodes")) == 2
+    (tmp_path / "checkpoint.json").write_text(json.dumps(document))
+    (tmp_path / "model.safetensors").write_bytes((trained / "model.safetensors").read_bytes())
+    _, found = checkpoint.load(str(tmp_path))
+    assert found.held_out_episodes is None
+    assert found.to_dict()["held_out_episodes"] is None
 
 
 def test_augmentation_is_left_out_of_evaluation(monkeypatch):

@@ -239,7 +239,7 @@ def test_offline_evaluations(tmp_path: Path):
             output.metrics["conditions"] = conditions
 
         return run.publish(
-            "evaluate_policy", Kind.EVALUATION, inputs={"policy": [policy]}, config={"n": len(conditions)}, write=record
+            "evaluate_policy", Kind.EVALUATION, inputs={"policy": [policy]}, config={"said": conditions}, write=record
         )
 
     made = execute("write_report", {}, {**inputs, "evaluations": [offline({"none": numbers}).uri]}, str(run.root))
@@ -248,6 +248,9 @@ def test_offline_evaluations(tmp_path: Path):
     assert found.text("td")[:5] == ["0.412", "0.350 to 0.480", "–", "3", "90"]
     assert "No evaluation was given" not in found.words
     assert summary_of(made)["offline"][0]["action_mse"] == 0.412
+    alone = offline({"none": {**numbers, "ci_low": None, "ci_high": None, "episodes": 1}})
+    made = execute("write_report", {}, {**inputs, "evaluations": [alone.uri]}, str(run.root))
+    assert page_of(made).text("td")[:4] == ["0.412", "–", "–", "1"]
     broken = offline({"none": {}, "other": {}})
     with pytest.raises(DataError, match="not an offline evaluation"):
         execute("write_report", {}, {**inputs, "evaluations": [broken.uri]}, str(run.root))

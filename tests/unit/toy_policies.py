@@ -73,6 +73,7 @@ def save_small(folder: Any, *, cameras: int = 1, seed: int = 0, **changes: Any) 
         prompts=PromptTable(PROMPTS.prompts),
         bare_prompts=(BARE, BARE, BARE),
         trained_prompts=(BARE, NEGATIVE, POSITIVE),
+        held_out_episodes=(1, 4),
         state_keys=("observation.state", "observation.force"),
         state_dims=(3, 1),
         encoder=encoder if cameras else None,

@@ -184,7 +184,7 @@ def test_an_encoder_of_another_dataset_decides_where_the_two_share_recordings(ch
 
     # The other way round: a policy of other recordings whose encoder knows these.
     policy = train({**QUICK, "variant": "plain"}, {"dataset": alone}, root)
-    parents = {**policy.inputs, "checkpoint": [Parent(chain["checkpoint"].uri, chain["checkpoint"].digest)]}
+    parents = {**policy.inputs, "checkpoint": [Parent(uri=chain["checkpoint"].uri, digest=chain["checkpoint"].digest)]}
     opened = Dataset.open(chain["dataset"])
     assert len(held_out_episodes(policy, chain["dataset"], opened, ())) == opened.num_episodes
     sees = dataclasses.replace(policy, config={**policy.config, "vision": "frozen"}, inputs=parents)

@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/recap_demo.py --obs state pixels --seeds 0 1 2
 
 Every number comes from the runs' own ``summary.json``. Runs are reused when finished, so a killed benchmark goes on.
-State took about five minutes a seed on two shared cores; pixels take longer. No table is committed yet.
+A seed takes about five minutes from state and eleven from pixels on two idle cores. What was seen: recap_demo.md.
 """
 
 from __future__ import annotations

@@ -18,18 +18,25 @@ from components._cli import main
 from components._resources import place
 from components.check_dataset.component import check_dataset
 from components.check_run.component import check_run
+from components.compute_norm_stats.component import compute_norm_stats
 from components.evaluate_policy.component import evaluate_policy
 from components.export_dataset.component import export_dataset
 from components.import_dataset.component import import_dataset
+from components.label_advantage.annotated import label_advantage as label_annotated
 from components.label_advantage.component import label_advantage
+from components.label_advantage.predicted import label_advantage as label_predicted
 from components.label_returns.component import label_returns
 from components.merge_values.component import merge_values
 from components.plan_shards.component import plan_shards
+from components.plan_stage_advantage.component import plan_stage_advantage
 from components.predict_values.component import predict_values
 from components.simulate_episodes.component import simulate_episodes
 from components.train_policy.component import train_policy
+from components.train_policy.normalized import train_policy as train_normalized
 from components.train_value.component import train_value
+from components.train_value.estimator import train_value as train_estimator
 from components.write_report.component import write_report
+from components.write_report.estimator import write_report as report_estimator
 
 LOOP_PARALLELISM = 8
 
@@ -230,7 +237,137 @@ def recap(
         )
 
 
-PIPELINES = {"recap": recap}
+def _episodes(source_uri, *, seed, **run):
+    """Record episodes, or take those at an address; return the checked dataset."""
+    with dsl.If(source_uri == "", name="simulate"):
+        simulated = place(simulate_episodes(policy_uri="", seed=seed, **run))
+    with dsl.Else(name="given"):
+        given = place(check_dataset(dataset_uri=source_uri))
+    source = dsl.OneOf(simulated.outputs["Output"], given.output)
+    return place(import_dataset(source_uri=source, previous_uri="", iteration=1, **run)).outputs["dataset"]
+
+
+def _values(dataset, checkpoint, *, num_shards, **run):
+    """Predict a dataset's values in shards; return them as one."""
+    planned = place(plan_shards(num_shards=num_shards))
+    with dsl.ParallelFor(planned.output, parallelism=LOOP_PARALLELISM, name="shards") as shard:
+        predicted = place(
+            predict_values(dataset=dataset, checkpoint=checkpoint, shard=shard, num_shards=num_shards, **run)
+        )
+    shards = dsl.Collected(predicted.outputs["values"])
+    return place(merge_values(dataset=dataset, shards=shards, **run)).outputs["values"]
+
+
+# A pipeline of its own, because the local runner hands the loop item to every input of a loop that a step made.
+@dsl.pipeline(name="stage-advantage-run", description="Labelled episodes teach an estimator, which labels new ones.")
+def stage_advantage_run(
+    labelled_uri: str,
+    new_uri: str,
+    output_root: str,
+    head: str,
+    lookahead: int,
+    positive_fraction: float,
+    num_shards: int,
+    baselines: List[str],
+    seed: int,
+    new_seed: int,
+    labelled_stages: dict,
+    new_stages: dict,
+):
+    """Label, train the estimator, predict on new episodes, label those, train, evaluate, report."""
+    cut = {"lookahead": lookahead, "positive_fraction": positive_fraction}
+    first = {"stages": labelled_stages, "output_root": output_root}
+    run = {"stages": new_stages, "output_root": output_root}
+
+    labelled = _episodes(labelled_uri, seed=seed, **first)
+    labelled_labels = place(label_annotated(dataset=labelled, **cut, **first)).outputs["labels"]
+    estimated = place(train_estimator(dataset=labelled, head=head, seed=seed, **first))
+    checkpoint = estimated.outputs["checkpoint"]
+    labelled_values = _values(labelled, checkpoint, num_shards=num_shards, **first)
+
+    dataset = _episodes(new_uri, seed=new_seed, **run)
+    values = _values(dataset, checkpoint, num_shards=num_shards, **run)
+    labels = place(label_predicted(dataset=dataset, values=values, **cut, **run)).outputs["labels"]
+    norm_stats = place(compute_norm_stats(dataset=dataset, **run)).outputs["norm_stats"]
+
+    made = {"dataset": dataset, "labels": labels, "values": values, "checkpoint": checkpoint}
+    learned = {**made, "norm_stats": norm_stats, "seed": seed, **run}
+    trained = place(train_normalized(variant="advantage", **learned))
+    evaluated = place(evaluate_policy(dataset=dataset, policy=trained.outputs["policy"], seed=seed, **run))
+    with dsl.ParallelFor(baselines, parallelism=LOOP_PARALLELISM, name="baselines") as variant:
+        baseline = place(train_normalized(variant=variant, **learned))
+        compared = place(evaluate_policy(dataset=dataset, policy=baseline.outputs["policy"], seed=seed, **run))
+    place(
+        report_estimator(
+            labelled=labelled,
+            labelled_values=labelled_values,
+            labelled_labels=labelled_labels,
+            evaluation=evaluated.outputs["evaluation"],
+            baselines=dsl.Collected(compared.outputs["evaluation"]),
+            **made,
+            **run,
+        )
+    )
+
+
+@dsl.pipeline(
+    name="stage-advantage",
+    description="kai0's stage advantage: progress estimator, labels for new episodes, conditioned policy (AWBC).",
+)
+def stage_advantage(
+    output_root: str,
+    labelled_uri: str = "",
+    new_uri: str = "",
+    head: str = "relative",
+    lookahead: int = 50,
+    positive_fraction: float = 0.3,
+    num_task_stages: int = 1,
+    num_shards: int = 2,
+    baselines: List[str] = ["plain"],
+    seed: int = 0,
+    stages: dict = {},
+    new_stages: dict = {},
+):
+    """Stage advantage on two LeRobot datasets, or on episodes of the simulator.
+
+    Args:
+        output_root: Where every stage publishes its output, any fsspec address.
+        labelled_uri: Dataset with annotated progress, which the estimator learns; empty records one in the simulator.
+        new_uri: Dataset that the estimator labels and the policy learns; empty likewise.
+        head: What the estimator sees: two frames (relative), or one (single).
+        lookahead: Frames over which the advantage is measured.
+        positive_fraction: Share of frames labelled positive, in (0, 1).
+        num_task_stages: Equal parts of progress that are cut apart; 1 cuts each task as a whole.
+        num_shards: Parts that prediction is cut into, at most 64.
+        baselines: Policy variants to compare with: plain, filtered, shuffled.
+        seed: Seed of every stage, 0 to 9999.
+        stages: Further configuration by stage name.
+        new_stages: What of it differs for the new dataset and everything made from it.
+    """
+    same = {
+        "output_root": output_root,
+        "head": head,
+        "lookahead": lookahead,
+        "positive_fraction": positive_fraction,
+        "baselines": baselines,
+        "seed": seed,
+    }
+    planned = place(
+        plan_stage_advantage(
+            labelled_uri=labelled_uri,
+            new_uri=new_uri,
+            num_task_stages=num_task_stages,
+            num_shards=num_shards,
+            stages=stages,
+            new_stages=new_stages,
+            **same,
+        )
+    )
+    told = {name: planned.outputs[name] for name in ("labelled_uri", "new_uri", "labelled_stages", "new_stages")}
+    stage_advantage_run(num_shards=num_shards, new_seed=planned.outputs["new_seed"], **told, **same)
+
+
+PIPELINES = {"recap": recap, "stage_advantage": stage_advantage}
 
 if __name__ == "__main__":
     sys.exit(main(PIPELINES))

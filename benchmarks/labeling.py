@@ -36,6 +36,7 @@ FEATURES = {
     "observation.state": FeatureSpec("float32", (14,)),
     "action": FeatureSpec("float32", (14,)),
     ADVANTAGE: FeatureSpec("float32"),
+    "stage_progress_gt": FeatureSpec("float32"),
     "control_mode": FeatureSpec("string"),
     "intervention": FeatureSpec("int64"),
 }
@@ -96,6 +97,7 @@ def write_dataset(folder: Path, episodes: int, frames: int) -> None:
             "observation.state": rng.normal(size=(frames, 14)).astype(np.float32),
             "action": rng.normal(size=(frames, 14)).astype(np.float32),
             ADVANTAGE: rng.normal(size=frames).astype(np.float32),
+            "stage_progress_gt": np.linspace(0, 1, frames, dtype=np.float32),
             "control_mode": ["autonomous"] * frames,
             "intervention": np.zeros(frames, np.int64),
         }

@@ -63,6 +63,13 @@ class ExportedDataset(dsl.Artifact):
     schema_version = "1.0.0"
 
 
+class NormStats(dsl.Artifact):
+    """Mean, deviation and quantiles of a dataset's states and actions."""
+
+    schema_title = "system.NormStats"
+    schema_version = "1.0.0"
+
+
 class PolicyCheckpoint(dsl.Artifact):
     """Weights of a policy and everything needed to serve them."""
 

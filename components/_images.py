@@ -16,6 +16,7 @@ STAGE_IMAGES = {
     "check_run": "cpu",
     "check_dataset": "cpu",
     "plan_shards": "cpu",
+    "plan_stage_advantage": "cpu",
     "simulate_episodes": "jax",  # acts with the previous policy from the second iteration on
     "import_dataset": "cpu",
     "label_returns": "cpu",
@@ -24,6 +25,7 @@ STAGE_IMAGES = {
     "merge_values": "cpu",
     "label_advantage": "cpu",
     "export_dataset": "cpu",
+    "compute_norm_stats": "cpu",
     "train_policy": "jax",
     "evaluate_policy": "jax",
     "write_report": "cpu",

@@ -6,7 +6,7 @@ import yaml
 
 from robolift import storage
 from robolift.errors import UsageError
-from robolift.stages.preflight import find_problems
+from robolift.stages import preflight, stage_advantage_plan
 
 PYTHON_TYPES: Dict[str, Any] = {
     "STRING": str,
@@ -16,6 +16,7 @@ PYTHON_TYPES: Dict[str, Any] = {
     "LIST": list,
     "STRUCT": dict,
 }
+FINDERS = {"recap": preflight.find_problems, "stage-advantage": stage_advantage_plan.find_problems}
 WORDS = {
     "STRING": "text",
     "NUMBER_INTEGER": "a whole number",
@@ -93,7 +94,7 @@ def check(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
             typed[name] = value
         else:
             problems.append(f"parameter {name!r} is {value!r}, expected {WORDS[kind]}")
-    problems += find_problems(typed)
+    problems += FINDERS[spec["pipelineInfo"]["name"]](typed)
     if typed.get("iterations", 1) not in (1, 2, 3):
         problems.append(f"iterations is {typed['iterations']!r}, expected 1, 2 or 3")
     if problems:

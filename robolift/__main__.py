@@ -6,7 +6,7 @@ import argparse
 import enum
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import yaml
@@ -14,6 +14,8 @@ import yaml
 from robolift import __version__, logging, storage
 from robolift.errors import EXIT_INTERNAL, EXIT_TERMINATED, EXIT_USAGE, RoboliftError, UsageError
 from robolift.stages import NAMES
+
+KEYS = ("output_root", "inputs", "config", "variants")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -31,7 +33,8 @@ def _parser() -> argparse.ArgumentParser:
             name,
             help=f"run {name}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            epilog="The FILE is YAML: `output_root`, `inputs` (name: address of a finished output) and `config`.",
+            epilog="The FILE is YAML: `output_root`, `inputs` (name: address of a finished output) and `config`; with\n"
+            "`variants` (name: {inputs, config}) the stage runs once for each, on what differs from the rest.",
         )
         stage.add_argument("--config", metavar="FILE", help="YAML file, any address")
         stage.add_argument(
@@ -41,7 +44,11 @@ def _parser() -> argparse.ArgumentParser:
             metavar="K=V",
             help="override: lookahead=10, inputs.dataset=URI, output_root=URI",
         )
-        stage.add_argument("--dry-run", action="store_true", help="check everything, print the plan, write nothing")
+        stage.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="check everything, print the plan and what the stage can tell beforehand, write nothing",
+        )
         stage.add_argument("--describe", action="store_true", help="print every configuration field and stop")
     return parser
 
@@ -54,14 +61,37 @@ def _read_file(uri: str | None) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UsageError(f"{uri} is not YAML: {error}") from None
     if not isinstance(document, dict):
-        raise UsageError(f"{uri} holds {document!r}; expected the keys output_root, inputs, config")
-    unknown = sorted(str(key) for key in set(document) - {"output_root", "inputs", "config"})
-    if unknown:
-        raise UsageError(f"{uri}: unknown keys {', '.join(unknown)}; expected output_root, inputs, config")
-    for key in ("inputs", "config"):
-        if not isinstance(document.get(key) or {}, dict):
-            raise UsageError(f"{uri}: {key} is {document[key]!r}; expected a mapping")
+        raise UsageError(f"{uri} holds {document!r}; expected the keys {', '.join(KEYS)}")
+    _check_keys(document, KEYS, where=uri)
+    for name, variant in (document.get("variants") or {}).items():
+        if not isinstance(variant, dict):
+            raise UsageError(f"{uri}: variant {name} is {variant!r}; expected a mapping with inputs or config")
+        _check_keys(variant, ("inputs", "config"), where=f"{uri}: variant {name}")
     return dict(document)
+
+
+def _check_keys(document: dict[Any, Any], expected: Sequence[str], *, where: str) -> None:
+    unknown = sorted(str(key) for key in set(document) - set(expected))
+    if unknown:
+        raise UsageError(f"{where}: unknown keys {', '.join(unknown)}; expected {', '.join(expected)}")
+    for key in ("inputs", "config", "variants"):
+        if not isinstance(document.get(key) or {}, dict):
+            raise UsageError(f"{where}: {key} is {document[key]!r}; expected a mapping")
+
+
+def expand_variants(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what to run, by variant: inputs and config of each laid over those that all share.
+
+    Without variants it is ``document`` alone, under an empty name.
+    """
+    shared = {key: value for key, value in document.items() if key != "variants"}
+    return {
+        str(name): {
+            **shared,
+            **{key: {**(shared.get(key) or {}), **(variant.get(key) or {})} for key in ("inputs", "config")},
+        }
+        for name, variant in (document.get("variants") or {"": {}}).items()
+    }
 
 
 def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -115,28 +145,42 @@ def _describe(name: str) -> str:
     return "\n".join(lines)
 
 
-def _run(args: argparse.Namespace) -> str:
+def _run(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what to print, as it becomes known; everything is checked before any work."""
     if args.describe:
-        return _describe(args.stage)
-    document = apply_overrides(_read_file(args.config), args.set)
-    root = document.get("output_root")
-    if not root or not isinstance(root, str):
-        raise UsageError(
-            f"output_root is {root!r}, expected an address: put it in the config file or pass --set output_root=URI"
-        )
+        yield _describe(args.stage)
+        return
     from robolift.stages import stage as stages  # noqa: PLC0415
 
-    config = stages.parse_config(args.stage, document["config"])
-    if args.dry_run:
-        planned = stages.plan(args.stage, config, stages.load_inputs(args.stage, document["inputs"]), root)
+    documents = {
+        name: apply_overrides(variant, args.set) for name, variant in expand_variants(_read_file(args.config)).items()
+    }
+    prepared = {}
+    for name, document in documents.items():
+        root = document.get("output_root")
+        if not root or not isinstance(root, str):
+            raise UsageError(
+                f"output_root is {root!r}, expected an address: put it in the config file or pass --set output_root=URI"
+            )
+        config = stages.parse_config(args.stage, document["config"])
+        inputs = stages.load_inputs(args.stage, document["inputs"])
+        prepared[name] = (config, inputs, stages.plan(args.stage, config, inputs, root))
+    preview = getattr(stages.find(args.stage), "preview", None)
+    for name, (config, inputs, planned) in prepared.items():
+        if not args.dry_run:
+            uri = stages.execute(args.stage, config, documents[name]["inputs"], planned.root).uri
+            yield f"{name}: {uri}" if name else uri
+            continue
         plan = {
+            **({"variant": name} if name else {}),
             "stage": planned.stage,
             "uri": planned.uri,
             "config": planned.config,
             "reuse": planned.finished() is not None,
         }
-        return storage.to_json_bytes(plan).decode().rstrip()
-    return stages.execute(args.stage, config, document["inputs"], root).uri
+        yield storage.to_json_bytes(plan).decode().rstrip()
+        if preview is not None:
+            yield f"\n{preview(config, inputs)}\n"
 
 
 def _terminate(*_: Any) -> None:
@@ -149,7 +193,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.configure()
         signal.signal(signal.SIGTERM, _terminate)
         args = _parser().parse_args(argv)
-        sys.stdout.write(_run(args) + "\n")
+        for text in _run(args):
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
     except RoboliftError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

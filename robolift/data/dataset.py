@@ -211,19 +211,38 @@ class Dataset:
         chosen = range(self.num_episodes) if episodes is None else episodes
         if name in ("index", "task_index") or name in self.frames.column_names:
             return self._own_column(name, chosen)
-        if name not in self.features or self.features[name]["dtype"] == "video":
-            raise DataError(
-                f"no column {name} in the dataset",
-                where=", ".join(source.uri for source in self.sources),
-                expected=", ".join(key for key, facts in self.features.items() if facts["dtype"] != "video"),
-            )
-        parts = [self._read(name, episode) for episode in chosen]
-        return np.concatenate(parts) if parts else np.empty(0, np.float32)
+        return to_model(self.stored_columns([name], chosen)[name])
 
-    def _read(self, name: str, episode: int) -> np.ndarray[Any, Any]:
-        number, index = self.locate(episode)
-        table = self.reader(number).table(index, [name])
-        return to_model(to_numpy(table.column(name), where=f"episode {episode}, column {name}"))
+    def stored_columns(
+        self, names: Sequence[str], episodes: Sequence[int] | None = None
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Return several columns in the dtypes they are stored in, reading each file once.
+
+        Args:
+            names: Features that all sources have.
+            episodes: Which episodes, in the order wanted; all by default.
+
+        Returns:
+            For each name (rows,) or (rows, d).
+
+        Raises:
+            DataError: If a source has no such column.
+            UsageError: If there is no such episode.
+        """
+        for name in names:
+            if name not in self.features or self.features[name]["dtype"] == "video":
+                raise DataError(
+                    f"no column {name} in the dataset",
+                    where=", ".join(source.uri for source in self.sources),
+                    expected=", ".join(key for key, facts in self.features.items() if facts["dtype"] != "video"),
+                )
+        parts: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in names}
+        for episode in range(self.num_episodes) if episodes is None else episodes:
+            number, index = self.locate(episode)
+            table = self.reader(number).table(index, list(parts))
+            for name, found in parts.items():
+                found.append(to_numpy(table.column(name), where=f"episode {episode}, column {name}"))
+        return {name: np.concatenate(found) if found else np.empty(0, np.float32) for name, found in parts.items()}
 
     def _own_column(self, name: str, episodes: Sequence[int]) -> np.ndarray[Any, Any]:
         spans = [np.arange(self.starts[episode], self.starts[episode + 1]) for episode in episodes]

@@ -7,7 +7,6 @@ where an episode does not begin at a keyframe.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -24,6 +23,7 @@ from robolift.data import video
 from robolift.data.columns import is_text, to_numpy
 from robolift.data.dataset import Dataset
 from robolift.data.export_meta import EpisodeRow, read_episode_statistics, read_statistics, write_meta
+from robolift.data.export_rows import Rows, dtype_of, write_beside
 from robolift.data.lerobot import LeRobotReader, VideoPlace
 from robolift.data.lerobot_files import Files, PackedFiles, SeparateFiles
 from robolift.data.statistics import ImageStatistics, Statistics, column_statistics, sample_indices
@@ -35,8 +35,6 @@ from robolift.logging import get_logger, progress
 CHUNK_SIZE = 1000
 DATA_FILE_MB = 100.0
 VIDEO_FILE_MB = 200.0
-# `datasets` 4, which LeRobot v3.0 uses, calls List what 3.x called Sequence, and 3.x does not know the other name.
-LIST_NAMES = {fmt.V21: ("List", "Sequence"), fmt.V30: ("Sequence", "List")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +52,22 @@ class Additions:
     task_index: np.ndarray[Any, Any] | None = None
 
 
-def export(dataset: Dataset, additions: Additions, path: Path, *, version: str) -> dict[str, int]:
+@dataclass(frozen=True, kw_only=True)
+class Beside:
+    """A second copy of the rows in a folder beside ``data``, with more columns: how kai0 keeps what it predicts (v2.1).
+
+    Attributes:
+        folder: Its name, such as ``data_KAI0_100000``.
+        columns: Arrays (F,) that only this copy has; ``info.json``, which describes ``data``, does not name them.
+    """
+
+    folder: str
+    columns: Mapping[str, pa.Array]
+
+
+def export(
+    dataset: Dataset, additions: Additions, path: Path, *, version: str, beside: Beside | None = None
+) -> dict[str, int]:
     """Write ``dataset`` with ``additions`` to an empty local folder.
 
     Args:
@@ -62,6 +75,7 @@ def export(dataset: Dataset, additions: Additions, path: Path, *, version: str) 
         additions: Columns and tasks to join.
         path: Folder to write; made if missing.
         version: ``v2.1`` or ``v3.0``.
+        beside: A second copy of the rows to write, None for none.
 
     Returns:
         How many videos were ``copied``, ``cut`` and ``encoded``.
@@ -69,7 +83,7 @@ def export(dataset: Dataset, additions: Additions, path: Path, *, version: str) 
     Raises:
         DataError: If a source can't be read, or sources store a column in types that don't agree.
     """
-    return _Export(dataset, additions, path, version).run()
+    return _Export(dataset, additions, path, version, beside).run()
 
 
 @dataclass
@@ -130,7 +144,7 @@ class _Videos:
 
 
 class _Export:
-    def __init__(self, dataset: Dataset, additions: Additions, path: Path, version: str) -> None:
+    def __init__(self, dataset: Dataset, additions: Additions, path: Path, version: str, beside: Beside | None) -> None:
         self._dataset = dataset
         self._additions = additions
         self._path = path
@@ -147,14 +161,17 @@ class _Export:
             )
         )
         self._videos = _Videos(path, version)
-        self._schema: pa.Schema | None = None
         self._tasks, self._task_index = _tasks(dataset, additions)
-        self._fresh: dict[str, pa.Array] = {
+        numbering: dict[str, pa.Array] = {
             "episode_index": dataset.frames.column("episode_index").combine_chunks(),
             "index": pa.array(np.arange(dataset.num_frames)),
             "task_index": pa.array(self._task_index),
-            **additions.columns,
         }
+        self._rows = Rows(numbering, additions.columns, dataset.features, version)
+        self._fresh = self._rows.fresh
+        self._beside = beside
+        more = {**additions.columns, **beside.columns} if beside else {}
+        self._more_rows = Rows(numbering, more, dataset.features, version)
         self._sharing = [_sharing(dataset.reader(number)) for number in range(len(dataset.sources))]
         self._statistics: list[dict[int, dict[str, Statistics]]] = [
             read_episode_statistics(dataset.reader(number)) for number in range(len(dataset.sources))
@@ -175,7 +192,7 @@ class _Export:
             rows,
             version=self._version,
             tasks=self._tasks,
-            added={name: _dtype(array) for name, array in self._additions.columns.items()},
+            added={name: dtype_of(array) for name, array in self._additions.columns.items()},
             statistics=self._dataset_statistics(),
             video_info=info_of_cameras,
             limits={"data_files_size_in_mb": DATA_FILE_MB, "video_files_size_in_mb": VIDEO_FILE_MB},
@@ -219,7 +236,10 @@ class _Export:
         """Write one episode's rows and videos."""
         dataset, reader = self._dataset, self._dataset.reader(source)
         span = slice(int(dataset.starts[episode]), int(dataset.starts[episode + 1]))
-        table = self._table(stored, episode, span)
+        table = self._rows.table(stored, span, where=f"episode {episode}")
+        if self._beside:
+            more = self._more_rows.table(stored, span, where=f"episode {episode}")
+            write_beside(self._path, self._beside.folder, episode, more, chunk_size=CHUNK_SIZE)
         meta = reader.episodes[episode - dataset.sources[source].first_episode]
         places = self._files.add(episode, table, {})
         for camera in dataset.cameras:
@@ -241,38 +261,6 @@ class _Export:
     def _is_alone(self, source: int, place: VideoPlace) -> bool:
         """Tell whether a clip is all there is in its video file."""
         return self._sharing[source][place.path] == 1 and place.start_s == 0
-
-    def _table(self, stored: pa.Table, episode: int, span: slice) -> pa.Table:
-        """Return an episode's rows with the numbering and the columns of the export."""
-        fresh = {name: array.slice(span.start, span.stop - span.start) for name, array in self._fresh.items()}
-        if self._schema is None:
-            self._schema = self._joined_schema(stored.schema)
-        columns = []
-        for place in self._schema:
-            column = fresh[place.name] if place.name in fresh else stored.column(place.name)
-            if column.type != place.type:
-                column = _cast(column, place, where=f"episode {episode}")
-            columns.append(column)
-        return pa.Table.from_arrays(columns, schema=self._schema)
-
-    def _joined_schema(self, stored: pa.Schema) -> pa.Schema:
-        """Return the first source's schema with the new columns, there and in the metadata of Hugging Face."""
-        fresh = self._fresh
-        keep = [place for place in stored if place.name in self._dataset.features]
-        # An added column takes the place of a stored one of its name, but the type that it is declared with.
-        fields = [place.with_type(fresh[place.name].type) if place.name in fresh else place for place in keep]
-        known = {place.name for place in keep}
-        fields += [pa.field(name, array.type) for name, array in fresh.items() if name not in known]
-        metadata = dict(stored.metadata or {})
-        if b"huggingface" in metadata:
-            document = json.loads(metadata[b"huggingface"])
-            features = document.get("info", {}).get("features")
-            if isinstance(features, dict):
-                declared = {name: {"dtype": _dtype(fresh[name]), "_type": "Value"} for name in self._additions.columns}
-                kept = {name: facts for name, facts in features.items() if name in known}
-                document["info"]["features"] = _renamed({**kept, **declared}, *LIST_NAMES[self._version])
-                metadata[b"huggingface"] = json.dumps(document).encode()
-        return pa.schema(fields, metadata=metadata)
 
     def _measure(self, source: int, index: int, table: pa.Table) -> dict[str, Statistics]:
         """Return an episode's statistics: the source's where they still hold, measured where not."""
@@ -319,32 +307,8 @@ def _image_statistics(reader: LeRobotReader, episode: int, camera: str) -> Stati
     return statistics.result()
 
 
-def _cast(column: pa.ChunkedArray, place: pa.Field, *, where: str) -> pa.ChunkedArray:
-    try:
-        return column.cast(place.type)
-    except pa.ArrowException as error:
-        raise DataError(
-            f"column {place.name} is {column.type}, {place.type} in the first source",
-            where=where,
-            expected="one type in all sources",
-            mend="export the sources on their own, or write the column anew",
-        ) from error
-
-
-def _dtype(array: pa.Array) -> str:
-    return next(name for name, kind in fmt.ARROW_TYPES.items() if kind == array.type)
-
-
 def _is_finite(statistics: Statistics) -> bool:
     return all(np.isfinite(value).all() for value in statistics.values())
-
-
-def _renamed(document: Any, old: str, new: str) -> Any:
-    """Return ``document`` with the list type of Hugging Face's features under its other name."""
-    if isinstance(document, dict):
-        renamed = {key: _renamed(value, old, new) for key, value in document.items()}
-        return {**renamed, "_type": new} if renamed.get("_type") == old else renamed
-    return document
 
 
 def packed_video_path(camera: str, number: int) -> str:

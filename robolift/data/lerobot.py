@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,21 +38,31 @@ class _DataFile:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self._checked = False
-        self._file: IO[Any] = storage.open_file(uri)
+        self._file = storage.open_for_arrow(uri)
         try:
             with intact_parquet(uri):
                 self._parquet = pq.ParquetFile(self._file)
-                self.columns: list[str] = self._parquet.schema_arrow.names
+                self._schema = self._parquet.schema_arrow
+                self.columns: list[str] = self._schema.names
                 if "episode_index" not in self.columns:
                     raise DataError("column episode_index is absent", where=uri, expected="the five standard columns")
-                owners = self._parquet.read(["episode_index"]).column("episode_index").to_numpy()
+                owners = self._owners()
         except Exception:
-            self._file.close()
+            self._close_file()
             raise
         self.spans = self._spans(owners)
         counts = [self._parquet.metadata.row_group(i).num_rows for i in range(self._parquet.num_row_groups)]
         self._edges = np.concatenate([[0], np.cumsum(counts)])
         self._cached: tuple[Any, pa.Table] | None = None
+
+    def _owners(self) -> np.ndarray:
+        """Return the episode of each row, (rows,): from the statistics of a file of one episode, else from the rows."""
+        facts, place = self._parquet.metadata, self._schema.get_field_index("episode_index")
+        if facts.num_row_groups == 1 and facts.num_columns == len(self.columns):
+            stated = facts.row_group(0).column(place).statistics
+            if stated is not None and stated.has_min_max and stated.min == stated.max and stated.null_count == 0:
+                return np.full(facts.num_rows, stated.min)
+        return np.asarray(self._parquet.read(["episode_index"], use_threads=False).column("episode_index").to_numpy())
 
     def _spans(self, owners: np.ndarray) -> dict[int, tuple[int, int]]:
         starts = (
@@ -63,7 +73,7 @@ class _DataFile:
         for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
             episode = int(owners[start])
             if episode in spans:
-                self._file.close()
+                self._close_file()
                 raise DataError(
                     f"rows of episode {episode} are not together",
                     where=self.uri,
@@ -76,7 +86,7 @@ class _DataFile:
     def check(self, features: dict[str, dict[str, Any]]) -> None:
         """Check the columns against the declared features, once."""
         if not self._checked:
-            check_columns(self._parquet.schema_arrow, features, where=self.uri)
+            check_columns(self._schema, features, where=self.uri)
             self._checked = True
 
     def rows(self, episode: int, columns: Sequence[str]) -> pa.Table:
@@ -87,13 +97,18 @@ class _DataFile:
         key = (first, last, tuple(columns))
         if self._cached is None or self._cached[0] != key:
             with intact_parquet(self.uri):
-                groups = self._parquet.read_row_groups(list(range(first, last)), columns=list(columns))
+                places = list(range(first, last))
+                groups = self._parquet.read_row_groups(places, columns=list(columns), use_threads=False)
             self._cached = (key, groups)
         return self._cached[1].slice(start - int(self._edges[first]), stop - start)
 
     def close(self) -> None:
         self._parquet.close()
-        self._file.close()
+        self._close_file()
+
+    def _close_file(self) -> None:
+        if not isinstance(self._file, str):
+            self._file.close()
 
 
 class LeRobotReader:

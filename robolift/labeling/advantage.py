@@ -13,6 +13,7 @@ import math
 import numpy as np
 
 from robolift.errors import UsageError
+from robolift.labeling.kai0 import kai0_progress_advantage
 from robolift.labeling.returns import (
     BoolArray,
     Float64Array,
@@ -31,7 +32,7 @@ class ShortTail(enum.StrEnum):
 
     DROP = "drop"  # not valid
     SCALE = "scale"  # scaled up to a full lookahead; noise grows alike, up to N-fold
-    KAI0_LEGACY = "kai0_legacy"  # as kai0's labelling script: divisor T - t, last frame 0 and ranked
+    KAI0_LEGACY = "kai0_legacy"  # as kai0: divisor T - t from progress, last frame 0 and ranked
 
 
 def check_lookahead(lookahead: int) -> None:
@@ -142,14 +143,64 @@ def progress_advantage(
     """
     check_lookahead(lookahead)
     check_frames(starts, progress=progress)
-    remaining = frames_to_end(starts)
-    span = np.minimum(lookahead, remaining)
-    rise = progress[np.arange(len(progress)) + span].astype(np.float64) - progress
+    valid = may_be_ranked(starts, lookahead=lookahead, short_tail=short_tail)
     if short_tail == ShortTail.KAI0_LEGACY:
-        divisor = np.where(remaining >= lookahead, lookahead, remaining + 1)
-        return rise * lookahead / divisor, np.ones(len(progress), dtype=bool)
-    valid = span == lookahead if short_tail == ShortTail.DROP else span > 0
-    return rise * lookahead / np.maximum(span, 1), valid
+        return kai0_progress_advantage(progress, starts, lookahead=lookahead).astype(np.float64), valid
+    return _scaled_rise(progress, starts, lookahead), valid
+
+
+def absolute_advantage(
+    values: FloatArray,
+    starts: IntArray,
+    *,
+    lookahead: int,
+    short_tail: ShortTail = ShortTail.SCALE,
+) -> tuple[Float64Array, BoolArray]:
+    """Return how much a predicted value rises in the next ``lookahead`` frames: kai0's ``absolute_advantage``.
+
+        m = min(t + N, T - 1),   A_t = clip((v_m - v_t) * N / (m - t), -1, 1)
+
+    kai0's prediction script scales short spans by what they are; ``kai0_legacy`` differs only in that the last frame of
+    an episode, which has no span and gets 0, is ranked like the rest.
+
+    Args:
+        values: v, (F,): of a two-frame estimator f(0, t), of a single-frame one g(t).
+        starts: Offsets of the episodes, (E + 1,).
+        lookahead: N, in frames.
+        short_tail: Which frames with m - t < N may be ranked.
+
+    Returns:
+        A in [-1, 1], (F,) float64, and whether A may be ranked, (F,) bool.
+
+    Raises:
+        UsageError: If shapes disagree or ``lookahead`` is below 1.
+    """
+    check_lookahead(lookahead)
+    check_frames(starts, values=values)
+    valid = may_be_ranked(starts, lookahead=lookahead, short_tail=short_tail)
+    return np.clip(_scaled_rise(values, starts, lookahead), -1.0, 1.0), valid
+
+
+def may_be_ranked(starts: IntArray, *, lookahead: int, short_tail: ShortTail) -> BoolArray:
+    """Return which frames have enough frames after them for their advantage to mean something, (F,).
+
+    Args:
+        starts: Offsets of the episodes, (E + 1,).
+        lookahead: N, in frames.
+        short_tail: ``drop``: a whole lookahead; ``scale``: one frame at least; ``kai0_legacy``: all, as kai0 has it.
+    """
+    remaining = frames_to_end(starts)
+    least = {ShortTail.DROP: lookahead, ShortTail.SCALE: 1, ShortTail.KAI0_LEGACY: 0}[short_tail]
+    enough: BoolArray = remaining >= least
+    return enough
+
+
+def _scaled_rise(signal: FloatArray, starts: IntArray, lookahead: int) -> Float64Array:
+    """Return (s_m - s_t) * N / (m - t) with m = min(t + N, T - 1), 0 in the last frame, (F,)."""
+    span = np.minimum(lookahead, frames_to_end(starts))
+    rise = signal[np.arange(len(signal)) + span].astype(np.float64) - signal
+    scaled: Float64Array = rise * lookahead / np.maximum(span, 1)
+    return scaled
 
 
 def rabc_weights(progress: FloatArray, starts: IntArray, *, lookahead: int, kappa: float = 0.01) -> Float64Array:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robolift.errors import DataError, UsageError
+from robolift.labeling.kai0 import kai0_label
 from robolift.labeling.returns import BoolArray, Float64Array, FloatArray, IntArray
 
 
@@ -18,6 +19,7 @@ class Tie(enum.StrEnum):
 
     AT_LEAST = "at_least"  # all positive, so more than the share may be
     EXACT = "exact"  # round(f * n) positives; among equals the later frames by key
+    KAI0_LEGACY = "kai0_legacy"  # all positive, and the cut, slices and constant groups as in kai0's script
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,10 +107,11 @@ def discretize(
     Positive iff A >= cut, with the cut the linear quantile at 1 - f of the population; under ``tie: exact`` exactly
     round(f n) (half to even) of its n frames. A scored frame outside the population is compared with the cut.
     Slices: frame i of n in ascending order lies in slice floor(i S / n) under ``exact``; under ``at_least`` the slices
-    are bounded by the quantiles i / S, as kai0 does, where ties collapse upward.
+    are bounded by the quantiles i / S, as kai0 does, where ties collapse upward. ``kai0_legacy`` is the
+    script itself, to the last bit (:mod:`robolift.labeling.kai0`): there a constant population is no error.
 
     Args:
-        advantage: A, (F,).
+        advantage: A, (F,); under ``kai0_legacy`` its dtype is the precision of the cuts.
         population: Frames that set the cuts, (F,).
         scored: Frames to label, (F,).
         group: Number of each frame's group, (F,), read only where ``population`` or ``scored``.
@@ -123,7 +126,7 @@ def discretize(
     Raises:
         UsageError: If ``positive_fraction`` or ``num_slices`` is out of range.
         DataError: If an advantage is not a finite number, a group with scored frames has no population, or a
-            population has one single value.
+            population has one single value (``kai0_legacy`` labels that one).
     """
     check_positive_fraction(positive_fraction)
     if num_slices is not None and num_slices < 2:
@@ -137,25 +140,21 @@ def discretize(
     slices = np.full(len(exact), -1, dtype=np.int16)
     cuts = []
     for number, rows in _members(group, population | scored):
-        name, pool, targets = group_names[number], rows[population[rows]], rows[scored[rows]]
-        _check_pool(exact[pool], name)
-        order = pool[np.argsort(exact[pool], kind="stable")]
-        cut, num_positive = _cut(exact[order], positive_fraction, tie)
-        positive[targets] = exact[targets] >= cut
-        if tie == Tie.EXACT:
-            positive[order] = scored[order] & (np.arange(len(order)) >= len(order) - num_positive)
-        edges = _edges(exact[order], num_slices, tie) if num_slices else np.empty(0)
-        if num_slices:
-            slices[targets] = np.maximum(np.searchsorted(edges, exact[targets], side="right") - 1, 0)
-            if tie == Tie.EXACT:
-                slices[order] = np.where(scored[order], np.arange(len(order)) * num_slices // len(order), -1)
+        name, pool, values = group_names[number], population[rows], exact[rows]
+        _check_pool(values[pool], name, constant=tie == Tie.KAI0_LEGACY)
+        if tie == Tie.KAI0_LEGACY:
+            ranked = kai0_label(advantage[rows], pool, positive_fraction, num_slices)
+        else:
+            ranked = _rank(values, pool, positive_fraction, tie, num_slices)
+        above, bins, cut, edges = ranked
+        positive[rows], slices[rows] = above & scored[rows], np.where(scored[rows], bins, -1)
         cuts.append(
             Cut(
                 group=name,
-                num_frames=len(pool),
+                num_frames=int(pool.sum()),
                 cut=cut,
-                num_ties=int((exact[pool] == cut).sum()),
-                num_positive=num_positive,
+                num_ties=int((values[pool] == cut).sum()),
+                num_positive=int(above[pool].sum()),
                 requested=positive_fraction,
                 edges=tuple(edges.tolist()),
             )
@@ -171,7 +170,7 @@ def _members(group: IntArray, wanted: BoolArray) -> Iterator[tuple[int, npt.NDAr
     yield from zip(numbers.tolist(), np.split(rows, first[1:]), strict=True)
 
 
-def _check_pool(pool: Float64Array, name: str) -> None:
+def _check_pool(pool: Float64Array, name: str, *, constant: bool) -> None:
     if not len(pool):
         raise DataError(
             "there are frames to label and no frame to set the cut",
@@ -179,13 +178,32 @@ def _check_pool(pool: Float64Array, name: str) -> None:
             expected="at least two frames of the population with different advantages",
             mend="choose a wider population or coarser groups, or add rollouts",
         )
-    if pool.min() == pool.max():
+    if pool.min() == pool.max() and not constant:
         raise DataError(
             f"all {len(pool)} advantages of the population are {pool[0]:g}",
             where=f"group {name!r}",
             expected="advantages that differ, or a cut means nothing",
             mend="check the values or the column they come from, or choose coarser groups",
         )
+
+
+def _rank(
+    values: Float64Array, pool: BoolArray, positive_fraction: float, tie: Tie, num_slices: int | None
+) -> tuple[BoolArray, npt.NDArray[np.int16], float, Float64Array]:
+    """Return who of one group is positive and in which slice, the cut, and the lower edges of the slices."""
+    order = np.flatnonzero(pool)[np.argsort(values[pool], kind="stable")]
+    ordered, place = values[order], np.arange(len(order))
+    cut, num_positive = _cut(ordered, positive_fraction, tie)
+    positive: BoolArray = values >= cut
+    if tie == Tie.EXACT:
+        positive[order] = place >= len(order) - num_positive
+    if num_slices is None:
+        return positive, np.full(len(values), -1, np.int16), cut, np.empty(0)
+    edges = _edges(ordered, num_slices, tie)
+    slices = np.maximum(np.searchsorted(edges, values, side="right") - 1, 0).astype(np.int16)
+    if tie == Tie.EXACT:
+        slices[order] = place * num_slices // len(order)
+    return positive, slices, cut, edges
 
 
 def _cut(ordered: Float64Array, positive_fraction: float, tie: Tie) -> tuple[float, int]:

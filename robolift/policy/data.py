@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from robolift.data.split import split_episodes
 from robolift.errors import DataError, UsageError
 from robolift.labeling.prompts import BINARY_LABELS, PromptTable, prompt
 from robolift.policy.loss import Batch
+from robolift.policy.norm_stats import NormStats
 from robolift.policy.normalize import Normalizer
 from robolift.policy.recipe import UNLABELLED, Recipe
 
@@ -211,11 +213,12 @@ def prepare(
     labels: Labels | None,
     features: np.ndarray | None,
     held_out: np.ndarray | None = None,
+    stats: NormStats | None = None,
 ) -> Prepared:
     """Make the training data of a variant.
 
-    Normalisation is measured on all frames that are not paused, and the same episodes are held out, whatever the
-    variant: all see the same inputs, are measured on the same frames and differ in what they are taught alone.
+    Normalisation is measured on all frames that are not paused, or given, and the same episodes are held out, whatever
+    the variant: all see the same inputs, are measured on the same frames and differ in what they are taught alone.
 
     Args:
         dataset: The episodes.
@@ -224,6 +227,7 @@ def prepare(
         labels: Labels of all frames; not needed by ``plain`` and ``filtered``.
         features: (F, G) frozen image features, None without cameras.
         held_out: Episodes not to train on, sorted; None: as the recipe splits them.
+        stats: Statistics of states and actions to normalise by, None to measure them here. Features always are.
 
     Raises:
         DataError: If a column is not finite, no episode is left, or all weights are equal where they should matter.
@@ -235,11 +239,17 @@ def prepare(
     live = ~paused
     if not live.any():
         raise DataError("every frame is paused", where="control_mode", expected="frames in which something acted")
-    fits = [Normalizer.fit(state[live], recipe.normalization) for state in states]
+    if stats is None:
+        fits = [Normalizer.fit(state[live], recipe.normalization) for state in states]
+        action = Normalizer.fit(actions[live], recipe.normalization)
+    else:
+        whole = stats.state.normalizer(recipe.normalization)
+        ends = np.cumsum([0, *(state.shape[1] for state in states)])
+        fits = [Normalizer(whole.offset[a:b], whole.scale[a:b]) for a, b in pairwise(ends)]
+        action = stats.actions.normalizer(recipe.normalization)
     if features is not None:
         fits.append(Normalizer.fit(features[live], "mean_std"))
     parts = [*states, *([] if features is None else [features])]
-    action = Normalizer.fit(actions[live], recipe.normalization)
     prompt_rows, weight = _teach(dataset, recipe, prompts, labels)
 
     length = np.diff(dataset.starts)

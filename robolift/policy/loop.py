@@ -64,20 +64,37 @@ class Fit:
     curves: dict[str, list[dict[str, Any]]]
 
 
-def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
-    """Return AdamW under a one-cycle learning rate, with clipped gradients.
+def make_schedule(recipe: Recipe) -> optax.Schedule:
+    """Return the learning rate as a function of the steps done.
 
-    The rate rises as a cosine from 1/25 of its peak over 30 % of the steps and falls to almost 0. Kernels are decayed;
-    biases and prompt embeddings are not, or those of rare prompts would fade.
+    ``one_cycle`` rises as a cosine from 1/25 of its peak over 30 % of the steps and falls to almost 0.
+    ``warmup_cosine`` rises in a line from peak / (warm-up + 1), falls as a cosine and stays (openpi's
+    ``CosineDecaySchedule``).
     """
-    schedule = optax.cosine_onecycle_schedule(max(recipe.steps, 2), recipe.learning_rate, pct_start=WARMUP_FRACTION)
+    peak = recipe.learning_rate
+    if recipe.schedule == "one_cycle":
+        return optax.cosine_onecycle_schedule(max(recipe.steps, 2), peak, pct_start=WARMUP_FRACTION)
+    return optax.warmup_cosine_decay_schedule(
+        init_value=peak / (recipe.warmup + 1),
+        peak_value=peak,
+        warmup_steps=recipe.warmup,
+        decay_steps=recipe.decayed,
+        end_value=recipe.final_learning_rate,
+    )
+
+
+def make_optimizer(recipe: Recipe) -> optax.GradientTransformation:
+    """Return AdamW under the recipe's learning rate, with clipped gradients.
+
+    Kernels are decayed; biases and prompt embeddings are not, or those of rare prompts would fade.
+    """
 
     def decayed(params: optax.Params) -> Any:
         return jax.tree_util.tree_map_with_path(lambda path, _: path[-1] == jax.tree_util.DictKey("kernel"), params)
 
     return optax.chain(
         optax.clip_by_global_norm(recipe.gradient_clip),
-        optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=decayed),
+        optax.adamw(make_schedule(recipe), b2=recipe.beta2, weight_decay=recipe.weight_decay, mask=decayed),
     )
 
 

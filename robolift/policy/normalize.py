@@ -40,10 +40,17 @@ class Normalizer:
         """
         wide = np.asarray(data, np.float64)
         if method == "mean_std":
-            offset, scale = wide.mean(0), wide.std(0)
-        else:
-            low, high = np.quantile(wide, [0.01, 0.99], axis=0)
-            offset, scale = (low + high) / 2, (high - low) / 2
+            return cls.scaled(wide.mean(0), wide.std(0))
+        return cls.between(*np.quantile(wide, [0.01, 0.99], axis=0))
+
+    @classmethod
+    def between(cls, low: np.ndarray, high: np.ndarray) -> Normalizer:
+        """Return what maps ``low`` to -1 and ``high`` to 1; both (D,) float64."""
+        return cls.scaled((low + high) / 2, (high - low) / 2)
+
+    @classmethod
+    def scaled(cls, offset: np.ndarray, scale: np.ndarray) -> Normalizer:
+        """Return what maps ``offset`` to 0 and ``offset + scale`` to 1; both (D,) float64, a scale of 0 counts as 1."""
         scale = np.where(scale < SMALLEST_SCALE, 1.0, scale)
         return cls(offset.astype(np.float32), scale.astype(np.float32))
 

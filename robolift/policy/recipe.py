@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from robolift.policy.named_recipes import RECIPES
 from robolift.policy.presets import PRESETS
 
 UNLABELLED = frozenset({"plain", "filtered"})
 """Variants that need no labels."""
+PROMPTED = frozenset({"advantage", "shuffled"})
+"""Variants that are taught under the prompts of labels; the others know the bare task alone."""
+WARMUP_SHARE = 100
+"""A run warms up for one of so many steps unless it is told otherwise."""
 
 
 class Recipe(BaseModel):
@@ -17,6 +22,9 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
+    recipe: str = ""
+    """Named settings: `pi05_flatten_fold_awbc`, `pi05_tee_shirt_sort_awbc` or `pi05_hang_cloth_awbc` (kai0). They
+    replace the defaults below, and what is set beside the name wins over them. The network stays that of `preset`."""
     preset: str = "tiny"
     """Size of the network."""
     variant: Literal["plain", "filtered", "advantage", "shuffled", "weighted"] = "advantage"
@@ -28,7 +36,7 @@ class Recipe(BaseModel):
     vision: Literal["frozen", "none"] = "frozen"
     """Images through the value model's encoder, kept as it is; or no images."""
     cameras: list[str] | None = None
-    """Cameras to look through: null, or exactly those that the value model was trained on, in its order."""
+    """Cameras to look through: null, or exactly those that the value model was trained on."""
     state_keys: list[str] = ["observation.state"]
     """State columns, joined in this order."""
     action_horizon: int = Field(8, ge=1)
@@ -36,13 +44,24 @@ class Recipe(BaseModel):
     execute: int | None = Field(None, ge=1)
     """Actions of a chunk to carry out before asking again; half of `action_horizon` when null."""
     normalization: Literal["mean_std", "quantile"] = "mean_std"
-    """How states and actions are normalised."""
+    """How states and actions are normalised: by input norm_stats, or without it as measured on the dataset."""
     steps: int = Field(1000, ge=1)
     """Optimizer steps."""
     batch_size: int = Field(256, ge=1)
     """Frames of a step, over all devices."""
     learning_rate: float = Field(2e-3, gt=0)
-    """Peak of the one-cycle schedule."""
+    """Peak of the schedule."""
+    schedule: Literal["one_cycle", "warmup_cosine"] = "one_cycle"
+    """How the rate changes. `one_cycle`: up as a cosine for 30 % of the steps, down to almost 0. `warmup_cosine`: up in
+    a line, down as a cosine to a share of its peak (openpi)."""
+    warmup_steps: int | None = Field(None, ge=0)
+    """`warmup_cosine`: steps of the rise; 1 % of `steps` when null."""
+    decay_steps: int | None = Field(None, ge=1)
+    """`warmup_cosine`: step at which the cosine has ended, the rise included; `steps` when null."""
+    final_learning_rate_fraction: float | None = Field(None, ge=0, le=1)
+    """`warmup_cosine`: rate at the end, as a share of its peak; 0.1 when null."""
+    beta2: float = Field(0.999, gt=0, lt=1)
+    """Decay of AdamW's squared gradients."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's."""
     gradient_clip: float = Field(1.0, gt=0)
@@ -67,9 +86,24 @@ class Recipe(BaseModel):
     fsdp_devices: int = Field(1, ge=1)
     """How many of them share one copy of large weights."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        name = given.get("recipe") if isinstance(given, dict) else ""
+        if not isinstance(name, str) or not name:
+            return given
+        if name not in RECIPES:
+            raise ValueError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
+        # Who asks for no images does not want the recipe's cameras either.
+        blind = given.get("vision") == "none"
+        named = {key: value for key, value in RECIPES[name].items() if not (blind and key == "cameras")}
+        return {**named, **given}
+
     @field_validator("preset")
     @classmethod
     def _known(cls, value: str) -> str:
+        if value in RECIPES:
+            raise ValueError(f"{value} is a recipe, not a size: set recipe to it; sizes are: {', '.join(PRESETS)}")
         if value not in PRESETS:
             raise ValueError(f"no preset {value!r}; there are: {', '.join(PRESETS)}")
         return value
@@ -89,6 +123,33 @@ class Recipe(BaseModel):
                 f"fsdp_devices is {self.fsdp_devices}, expected a divisor of num_devices {self.num_devices}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _schedules(self) -> Self:
+        if self.schedule == "one_cycle":
+            names = ("warmup_steps", "decay_steps", "final_learning_rate_fraction")
+            for name in names:
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for schedule warmup_cosine, but schedule is one_cycle")
+        elif self.warmup >= self.decayed:
+            raise ValueError(f"warm-up takes {self.warmup} steps, expected fewer than decay_steps ({self.decayed})")
+        return self
+
+    @property
+    def warmup(self) -> int:
+        """Steps of the rise of ``warmup_cosine``."""
+        return self.steps // WARMUP_SHARE if self.warmup_steps is None else self.warmup_steps
+
+    @property
+    def decayed(self) -> int:
+        """Step at which the cosine of ``warmup_cosine`` has ended."""
+        return self.steps if self.decay_steps is None else self.decay_steps
+
+    @property
+    def final_learning_rate(self) -> float:
+        """Rate at the end of ``warmup_cosine``."""
+        fraction = self.final_learning_rate_fraction
+        return self.learning_rate * (0.1 if fraction is None else fraction)
 
     @property
     def executed(self) -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
 from robolift import storage
@@ -13,12 +14,13 @@ from robolift.data.dataset import Dataset
 from robolift.data.split import carried_over
 from robolift.errors import DataError
 from robolift.labeling.prompts import PromptTable, advantage_prompts
+from robolift.logging import get_logger
 from robolift.manifest import Manifest
-from robolift.policy import loop, model
+from robolift.policy import loop, model, norm_stats
 from robolift.policy.checkpoint import PolicySpec, StateStore, save_policy
-from robolift.policy.data import Labels, Prepared, prepare
+from robolift.policy.data import ChunkData, Labels, Prepared, prepare
 from robolift.policy.presets import PRESETS
-from robolift.policy.recipe import UNLABELLED, Recipe
+from robolift.policy.recipe import PROMPTED, UNLABELLED, Recipe
 from robolift.policy.vision import FrozenEncoder, read_features
 
 PROMPTS_FILE = "prompts.json"
@@ -32,6 +34,7 @@ class Sources:
     labels: Manifest | None = None
     values: Manifest | None = None
     checkpoint: Manifest | None = None
+    norm_stats: Manifest | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ class Trained:
 
 
 def train(recipe: Recipe, sources: Sources, *, work_uri: str, folder: Path) -> Trained:
-    """Train a policy and write model.safetensors and policy.json into ``folder``.
+    """Train a policy and write model.safetensors, policy.json and the norm statistics it was given into ``folder``.
 
     Args:
         recipe: How.
@@ -65,15 +68,23 @@ def train(recipe: Recipe, sources: Sources, *, work_uri: str, folder: Path) -> T
         DataError: If an input is broken or was made for other frames.
     """
     dataset = Dataset.open(sources.dataset)
+    given = sources.norm_stats
+    stats = norm_stats.load(given, dataset, recipe.state_keys) if given else None
     prompts = _prompts(sources.labels, dataset)
     labels = _labels(recipe, sources.labels, dataset, prompts)
     frozen = _encoder(recipe, sources.checkpoint)
     features = read_features(sources.values, dataset, frozen) if frozen and sources.values else None
     held_out = encoder_held_out(frozen, sources, dataset) if frozen else None
-    prepared = prepare(dataset, recipe, prompts=prompts, labels=labels, features=features, held_out=held_out)
+    prepared = prepare(
+        dataset, recipe, prompts=prompts, labels=labels, features=features, held_out=held_out, stats=stats
+    )
     spec = _spec(recipe, dataset, prompts, prepared, frozen)
+    _tell(recipe, spec)
     fitted = loop.fit(spec.architecture, spec.shape, prepared.chunks, recipe, StateStore(work_uri))
     save_policy(folder, spec, fitted.params, frozen.weights if frozen else {})
+    if stats is not None:
+        content = storage.to_json_bytes(stats.to_dict())
+        storage.write_bytes(str(folder / norm_stats.NORM_STATS_FILE), content)
     return _report(fitted, prepared, prompts, dataset)
 
 
@@ -94,7 +105,7 @@ def _encoder(recipe: Recipe, checkpoint: Manifest | None) -> FrozenEncoder | Non
     if recipe.vision == "none" or checkpoint is None:
         return None
     frozen = FrozenEncoder.load(checkpoint.uri)
-    if recipe.cameras is not None and tuple(recipe.cameras) != frozen.spec.cameras:
+    if recipe.cameras is not None and sorted(recipe.cameras) != sorted(frozen.spec.cameras):
         raise DataError(
             f"cameras are {', '.join(recipe.cameras) or 'none'}",
             where="config of train_policy",
@@ -121,16 +132,13 @@ def _spec(
     recipe: Recipe, dataset: Dataset, prompts: PromptTable, prepared: Prepared, frozen: FrozenEncoder | None
 ) -> PolicySpec:
     chunks = prepared.chunks
-    trained = set(chunks.prompt[chunks.rows].tolist())
-    if recipe.label_dropout > 0:
-        trained |= {int(chunks.bare[row]) for row in trained}
     return PolicySpec(
         architecture=PRESETS[recipe.preset](),
         objective=recipe.objective,
         variant=recipe.variant,
         prompts=prompts,
         bare_prompts=tuple(chunks.bare.tolist()),
-        trained_prompts=tuple(sorted(trained)),
+        trained_prompts=trained_prompts(recipe, chunks),
         held_out_episodes=tuple(prepared.held_out.tolist()),
         state_keys=tuple(recipe.state_keys),
         state_dims=prepared.state_dims,
@@ -142,6 +150,37 @@ def _spec(
         fps=dataset.fps,
         steps=recipe.steps,
     )
+
+
+def trained_prompts(recipe: Recipe, chunks: ChunkData) -> tuple[int, ...]:
+    """Return the rows of the prompt table that the policy may be asked for, sorted.
+
+    Without label dropout a policy that is taught under labels must not answer to the bare task: the few frames without
+    a label, such as the last of each episode, don't teach it what to do then. It is the prompt that a client forgets to
+    label.
+
+    Raises:
+        DataError: If no frame to train on has a label.
+    """
+    taught = set(chunks.prompt[chunks.rows].tolist())
+    bare = {int(chunks.bare[row]) for row in taught}
+    if recipe.variant not in PROMPTED or recipe.label_dropout > 0:
+        return tuple(sorted(taught | bare))
+    if not taught - bare:
+        raise DataError(
+            "no frame to train on has a label",
+            where="labels, column advantage_label",
+            expected="positive, negative or a slice in some of them",
+            mend="label this dataset, or train variant plain",
+        )
+    return tuple(sorted(taught - bare))
+
+
+def _tell(recipe: Recipe, spec: PolicySpec) -> None:
+    """Say which network is trained, and under which recipe: the name of a recipe says nothing about its size."""
+    facts = {"recipe": recipe.recipe} if recipe.recipe else {}
+    size = jax.eval_shape(lambda: model.init(jax.random.key(0), spec.architecture, spec.shape))
+    get_logger("policy").info("network", preset=recipe.preset, num_weights=model.count(size), **facts)
 
 
 def _report(fitted: loop.Fit, prepared: Prepared, prompts: PromptTable, dataset: Dataset) -> Trained:

@@ -10,7 +10,7 @@ from robolift.manifest import Manifest
 UNCOMPARED_TRAINING = frozenset({"variant", "seed"})
 UNCOMPARED_EVALUATION = frozenset({"conditions", "num_episodes", "record_episodes", "gl", "num_workers", "seed"})
 """Settings that say what is asked for or how much is kept, and not how an episode is run."""
-MADE_FROM = ("dataset", "labels", "values", "checkpoint")
+MADE_FROM = ("dataset", "labels", "values", "checkpoint", "norm_stats")
 
 
 def evaluation_settings(evaluation: Manifest) -> dict[str, Any]:

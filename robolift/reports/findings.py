@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from robolift import storage
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError
 from robolift.manifest import Manifest
-from robolift.reports import fairness, headline, labels, offline, success, training
+from robolift.reports import diagnosis, fairness, headline, labels, offline, success, training
+from robolift.reports.estimator import Estimation, Estimator, annotated_progress, estimate, read_estimator
 from robolift.reports.frames import FrameFacts, load_frames
 from robolift.reports.intervals import Interval
 
@@ -25,12 +26,31 @@ class Sources:
     """The finished outputs a report speaks of."""
 
     dataset: Manifest
-    targets: Manifest
+    targets: Manifest | None
     values: Manifest
     labels: Manifest
     evaluations: Sequence[Manifest]
     checkpoint: Manifest | None
     previous: Manifest | None
+    labelled: Manifest | None = None
+    labelled_values: Manifest | None = None
+    labelled_labels: Manifest | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """The annotated dataset that a progress estimator learned from.
+
+    Attributes:
+        frames: Its frames with the estimator's values.
+        held_out: Its episodes that the estimator was not trained on, None when that is not known.
+        label_facts: Its labels, made from the annotation itself.
+    """
+
+    dataset: Dataset
+    frames: FrameFacts
+    held_out: NDArray[np.int64] | None
+    label_facts: labels.LabelFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +66,10 @@ class Findings:
     label_facts: labels.LabelFacts
     held_out: NDArray[np.int64] | None
     value_curves: training.Curves | None
-    quality: training.ValueQuality
+    quality: training.ValueQuality | None
+    estimator: Estimator | None
+    estimations: tuple[Estimation, ...]
+    labelled: Labelled | None
     seen: str
     value_seen: str
     differing: tuple[str, ...]
@@ -60,7 +83,12 @@ class Findings:
     @property
     def counts_down(self) -> bool:
         """Whether values are returns, from -1 to 0, and not progress, from 0 to 1."""
-        return bool((self.frames.value_target < 0).any())
+        return self.estimator is None and bool((self.frames.value < 0).any())
+
+    @property
+    def target_name(self) -> str:
+        """What the value should be, in words."""
+        return "annotated progress" if self.estimator else "value target"
 
     @property
     def has_slices(self) -> bool:
@@ -73,8 +101,12 @@ class Findings:
         return int(max(self.frames.episodes.column("iteration").to_pylist()))
 
 
-def find(sources: Sources) -> Findings:
+def find(sources: Sources, *, num_stages: int = 0) -> Findings:
     """Read and measure everything; nothing is drawn yet.
+
+    Args:
+        sources: What the report rests on.
+        num_stages: Task stages by which to measure a progress estimator; fewer than 2: none.
 
     Raises:
         DataError: If tables do not fit the dataset, or an output lacks what its kind must have.
@@ -90,7 +122,12 @@ def find(sources: Sources) -> Findings:
         labels=sources.labels,
     )
     rows = success.success_rows(rollouts)
-    held_out = training.held_out_episodes(sources.checkpoint, sources.dataset, frames.num_episodes)
+    training.check_predicted_by(sources.values, sources.checkpoint)
+    held_out = training.held_out_episodes(sources.checkpoint, dataset)
+    estimated = read_estimator(sources.checkpoint)
+    labelled = _labelled(sources)
+    if estimated:
+        frames = replace(frames, value_target=annotated_progress(estimated, dataset))
     return Findings(
         dataset=dataset,
         frames=frames,
@@ -102,11 +139,48 @@ def find(sources: Sources) -> Findings:
         held_out=held_out,
         value_curves=training.value_curves(sources.checkpoint),
         quality=training.value_quality(frames, held_out),
+        estimator=estimated,
+        estimations=_estimations(estimated, labelled, dataset, frames, held_out, num_stages=num_stages),
+        labelled=labelled,
         seen=headline.observations(sources.evaluations),
         value_seen=headline.value_observations(sources.checkpoint),
         differing=fairness.differing_settings(policies, sources.evaluations, made),
         history=read_history(sources.previous),
     )
+
+
+def _labelled(sources: Sources) -> Labelled | None:
+    if sources.labelled is None or sources.labelled_values is None or sources.labelled_labels is None:
+        return None
+    dataset = Dataset.open(sources.labelled)
+    training.check_predicted_by(sources.labelled_values, sources.checkpoint)
+    frames = load_frames(dataset, targets=None, values=sources.labelled_values, labels=sources.labelled_labels)
+    return Labelled(
+        dataset=dataset,
+        frames=frames,
+        held_out=training.held_out_episodes(sources.checkpoint, dataset),
+        label_facts=labels.label_facts(frames, sources.labelled_labels),
+    )
+
+
+def _estimations(
+    estimated: Estimator | None,
+    labelled: Labelled | None,
+    dataset: Dataset,
+    frames: FrameFacts,
+    held_out: NDArray[np.int64] | None,
+    *,
+    num_stages: int,
+) -> tuple[Estimation, ...]:
+    if estimated is None:
+        return ()
+    given = [("new", dataset, frames, held_out)]
+    if labelled:
+        given.insert(0, ("labelled", labelled.dataset, labelled.frames, labelled.held_out))
+    found = (
+        estimate(estimated, data, facts, numbers, key=key, num_stages=num_stages) for key, data, facts, numbers in given
+    )
+    return tuple(one for one in found if one is not None)
 
 
 def read_history(previous: Manifest | None) -> tuple[dict[str, Any], ...]:
@@ -155,17 +229,53 @@ def summarize(found: Findings, told: headline.Headline) -> dict[str, Any]:
             "good_among_positive": truth.positive_share if truth else None,
         },
         "value": {
-            "held_out": found.quality.held_out,
-            "spearman": found.quality.spearman,
-            "outcome_auc": found.quality.outcome_auc,
-            "mean_error": found.quality.mean_error,
+            **_quality(found.quality),
             "held_out_while_training": found.value_curves.held_out if found.value_curves else {},
         },
+        "estimator": {one.key: one.facts() for one in found.estimations},
+        "labelled": _labelled_facts(found.labelled),
+        "doubts": why(found),
         "observations": found.seen,
     }
+
+
+def _quality(quality: training.ValueQuality | None) -> dict[str, Any]:
+    names = ("held_out", "spearman", "outcome_auc", "mean_error")
+    return {name: getattr(quality, name, None) for name in names}
+
+
+def _labelled_facts(labelled: Labelled | None) -> dict[str, Any] | None:
+    if labelled is None:
+        return None
+    truth = labelled.label_facts.truth
+    return {
+        "episodes": labelled.frames.num_episodes,
+        "frames": labelled.frames.num_frames,
+        "positive_share": labelled.label_facts.positive_share,
+        "auc_against_truth": truth.auc if truth else None,
+        "cuts": {cut.group: asdict(cut) for cut in labelled.label_facts.cuts},
+    }
+
+
+def why(found: Findings) -> list[str]:
+    """Return what may explain that the method does not clearly beat plain cloning; empty where it does."""
+    return diagnosis.doubts(
+        baseline=found.baseline,
+        comparisons=found.comparisons,
+        estimation=unseen_estimation(found),
+        label_facts=found.label_facts,
+    )
+
+
+def unseen_estimation(found: Findings) -> Estimation | None:
+    """Return the measures of the estimator that count: on held-out labelled episodes, else on new ones."""
+    unseen = [one for one in found.estimations if one.unseen]
+    return next((one for one in unseen if one.skill), unseen[0] if unseen else None)
 
 
 def tell(found: Findings) -> headline.Headline:
     """Return the headline of a run."""
     setting = headline.describe_setting(found.dataset.simulator, found.seen)
-    return headline.write_headline(found.rows, found.baseline, found.frames, setting=setting)
+    estimation = unseen_estimation(found)
+    learned = headline.describe_estimator(estimation) if estimation else ""
+    return headline.write_headline(found.rows, found.baseline, found.frames, setting=setting, learned=learned)

@@ -1,4 +1,4 @@
-"""Everything the run knows about each frame, joined: the dataset, its value targets, values and labels."""
+"""Everything the run knows about each frame, joined: the dataset, what its values should be, values and labels."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class FrameFacts:
         starts: (E + 1,) row offsets of the episodes.
         episodes: schema.EPISODES, one row an episode.
         outcome: (N,) outcome of the frame's episode.
+        value_target: (N,) float64 what the value should be, None when nothing says so.
         advantage: (N,) float64, NaN where the frame has none.
         slice_index: (N,) int64 slice of the advantage, -1 where the scheme has no slices.
         is_good: (N,) 1 where the acting controller was good, 0 where not, -1 where the simulator does not know; None
@@ -38,7 +39,7 @@ class FrameFacts:
     episodes: pa.Table
     control_mode: NDArray[np.int64]
     outcome: NDArray[np.int64]
-    value_target: NDArray[np.float64]
+    value_target: NDArray[np.float64] | None
     value: NDArray[np.float64]
     value_std: NDArray[np.float64]
     advantage: NDArray[np.float64]
@@ -82,7 +83,7 @@ def codes(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int64]:
     return np.asarray(found.to_numpy(), dtype=np.int64)
 
 
-def load_frames(dataset: Dataset, *, targets: Manifest, values: Manifest, labels: Manifest) -> FrameFacts:
+def load_frames(dataset: Dataset, *, targets: Manifest | None, values: Manifest, labels: Manifest) -> FrameFacts:
     """Read and join the tables of one run.
 
     Raises:
@@ -92,8 +93,9 @@ def load_frames(dataset: Dataset, *, targets: Manifest, values: Manifest, labels
     tables = {
         name: _same_frames(frames, made, name)
         for name, made in (("targets", targets), ("values", values), ("labels", labels))
+        if made is not None
     }
-    target, value, label = tables["targets"], tables["values"], tables["labels"]
+    value, label = tables["values"], tables["labels"]
     starts = np.asarray(dataset.starts, dtype=np.int64)
     outcome = codes(dataset.episodes.column("outcome"), schema.OUTCOMES)
     slices = pc.fill_null(label.column("slice"), pa.scalar(-1, pa.int16()))
@@ -102,7 +104,7 @@ def load_frames(dataset: Dataset, *, targets: Manifest, values: Manifest, labels
         episodes=dataset.episodes,
         control_mode=codes(frames.column("control_mode"), schema.CONTROL_MODES),
         outcome=np.repeat(outcome, np.diff(starts)),
-        value_target=_floats(target, "value_target"),
+        value_target=_floats(tables["targets"], "value_target") if "targets" in tables else None,
         value=_floats(value, "value"),
         value_std=_floats(value, "value_std"),
         advantage=_floats(label, "advantage"),

@@ -8,6 +8,7 @@ from typing import Any
 
 from robolift import storage
 from robolift.manifest import Manifest
+from robolift.reports.estimator import Estimation
 from robolift.reports.frames import FrameFacts
 from robolift.reports.numbers import count, interval_points, per_cent, points
 from robolift.reports.success import Comparison, SuccessRow, evaluated_policies
@@ -26,7 +27,7 @@ class Headline:
 
 
 def write_headline(
-    rows: Sequence[SuccessRow], baseline: Comparison | None, frames: FrameFacts, *, setting: str
+    rows: Sequence[SuccessRow], baseline: Comparison | None, frames: FrameFacts, *, setting: str, learned: str = ""
 ) -> Headline:
     """Say what the run showed, no more than its numbers carry.
 
@@ -35,19 +36,21 @@ def write_headline(
         baseline: The method against plain cloning, None when one of them was not evaluated.
         frames: The labelled frames, spoken of when there is no evaluation.
         setting: Task and observations, in a few words.
+        learned: A sentence on the progress estimator, empty without one.
     """
     if baseline is not None:
-        return _against(baseline, setting)
+        return _against(baseline, setting, learned)
     if rows:
         best = next((row for row in rows if row.is_method), rows[-1])
         low, high = per_cent(best.rate.low), per_cent(best.rate.high)
-        detail = f"95\u202f% interval {low} to {high} over {count(best.n)} episodes. {_capital(setting)}."
+        detail = _sentences(f"95\u202f% interval {low} to {high} over {count(best.n)} episodes.", learned, setting)
         return Headline(title=f"{_capital(best.name)}: {per_cent(best.rate.estimate)} success", detail=detail)
-    detail = f"From {count(frames.num_episodes)} episodes; no policy was evaluated in closed loop. {_capital(setting)}."
+    evaluated = f"From {count(frames.num_episodes)} episodes; no policy was evaluated in closed loop."
+    detail = _sentences(evaluated, learned, setting)
     return Headline(title=f"{count(frames.num_frames)} frames labelled by their advantage", detail=detail)
 
 
-def _against(baseline: Comparison, setting: str) -> Headline:
+def _against(baseline: Comparison, setting: str, learned: str) -> Headline:
     first, second = baseline.first, baseline.second
     ours, theirs = per_cent(first.rate.estimate), per_cent(second.rate.estimate)
     title = {
@@ -61,8 +64,21 @@ def _against(baseline: Comparison, setting: str) -> Headline:
         trainings = len(first.by_training_seed)
         over = f"the same {count(first.num_seeds)} starts" + (f", with {trainings} trainings" if trainings > 1 else "")
     interval = f"95\u202f% interval {interval_points(baseline.difference)}"
-    detail = f"{difference} points ({interval}) over {over}. {_capital(setting)}."
-    return Headline(title=title, detail=detail)
+    return Headline(title=title, detail=_sentences(f"{difference} points ({interval}) over {over}.", learned, setting))
+
+
+def _sentences(result: str, learned: str, setting: str) -> str:
+    return " ".join(part for part in (result, learned, f"{_capital(setting)}.") if part)
+
+
+def describe_estimator(found: Estimation) -> str:
+    """Return a sentence on how a progress estimator does against the best constant, on episodes it has not seen."""
+    num = len(found.numbers)
+    episodes = f"{count(num)} unseen episode{'s' if num != 1 else ''}"
+    if found.verdict == "better":
+        return f"The progress estimator removes {per_cent(found.removed)} of a constant's error on {episodes}."
+    words = {"worse": "does worse than a constant", "unclear": "is not clearly better than a constant"}
+    return f"The progress estimator {words[found.verdict]} on {episodes}."
 
 
 def _capital(text: str) -> str:
@@ -108,6 +124,7 @@ def limits(
     value_seen: str,
     differing: Sequence[str],
     value_held_out: bool,
+    annotated: bool = False,
 ) -> list[str]:
     """Return what a careful reader should know before believing the headline, one sentence or two each."""
     notes = []
@@ -137,6 +154,8 @@ def limits(
             f"One simulated task ({simulator.get('task', 'unnamed')}) with scripted clumsiness and corrections; "
             "nothing here ran on a robot."
         )
+        if annotated:
+            notes.append("Annotated progress comes from the simulator's state; what people annotate is coarser.")
     if any(not one.paired for one in found):
         notes.append("Not all policies were evaluated on the same seeds; those differences use unpaired intervals.")
     if rows:

@@ -173,13 +173,22 @@ def thin(x: Floats, *ys: Floats) -> tuple[Floats, ...]:
     return (x[kept], *(y[kept] for y in ys))
 
 
-def calibration(target: Floats, value: Floats, *, held_out: bool) -> Markup:
+def calibration(
+    target: Floats,
+    value: Floats,
+    *,
+    held_out: bool,
+    name: str = "calibration",
+    axes: tuple[str, str] = ("value target", "predicted value"),
+) -> Markup:
     """Draw predicted value against value target: frames as dots, median and middle 80 % by bin of the target.
 
     Args:
         target: (n,) value targets.
         value: (n,) predicted values.
         held_out: Whether the model was not trained on these frames.
+        name: Unique in the page.
+        axes: What target and value are called.
     """
     shown = np.unique(np.linspace(0, len(target) - 1, min(MAX_DOTS, len(target))).round().astype(np.int64))
     low, high = min(target.min(), value.min()), max(target.max(), value.max())
@@ -195,8 +204,8 @@ def calibration(target: Floats, value: Floats, *, held_out: bool) -> Markup:
         ax.scatter(target[shown], value[shown], s=7, color=style.light("none"), alpha=0.45, linewidth=0)
         ax.fill_between(centres, spread[:, 0], spread[:, 2], color=style.light("accent"), alpha=0.18, linewidth=0)
         ax.plot(centres, spread[:, 1], color=style.light("accent"), label="median and middle 80 %")
-        ax.set_xlabel("value target")
-        ax.set_ylabel("predicted value")
+        ax.set_xlabel(axes[0])
+        ax.set_ylabel(axes[1])
         ax.xaxis.set_major_locator(MaxNLocator(5))
         ax.yaxis.set_major_locator(MaxNLocator(4))
         style.legend(ax)
@@ -204,8 +213,8 @@ def calibration(target: Floats, value: Floats, *, held_out: bool) -> Markup:
         which = "frames of held-out episodes" if held_out else "frames, those of training among them"
         return style.render(
             fig,
-            name="calibration",
-            title="Predicted value against its target",
+            name=name,
+            title=f"{axes[1].capitalize()} against {axes[0]}",
             description=f"{len(target)} {which}; the dashed diagonal is a perfect prediction.",
         )
 
@@ -216,10 +225,11 @@ def episode_curves(
     title: str,
     value: Floats,
     value_std: Floats,
-    value_target: Floats,
+    value_target: Floats | None,
     advantage: Floats,
     code: NDArray[np.int64],
     categories: Categories,
+    target_name: str,
     is_human: NDArray[np.bool_],
 ) -> Markup:
     """Draw one episode under its film strip: value with its band and target above, advantage by label below.
@@ -229,20 +239,25 @@ def episode_curves(
         title: Which episode it is.
         value: (T,) predicted value.
         value_std: (T,) standard deviation of the prediction.
-        value_target: (T,) value target.
+        value_target: (T,) what the value should be, None where nothing says so.
         advantage: (T,) advantage, NaN where a frame has none.
         code: (T,) label of each frame, a position in ``categories``.
         categories: Name and colour of each label.
+        target_name: What the target is.
         is_human: (T,) whether a person was correcting.
     """
     frame = np.arange(len(value), dtype=np.float64) + 0.5
     with style.drawing():
         fig = style.figure(WIDE, 300)
         upper, lower = fig.subplots(2, 1, sharex=True, height_ratios=(1.35, 1))
-        at, mean, std, target = thin(frame, value, value_std, value_target)
-        upper.fill_between(at, mean - std, mean + std, color=style.light("accent"), alpha=0.16, linewidth=0)
-        upper.plot(at, target, color=style.light("muted"), linewidth=1.3, linestyle=(0, (4, 3)), label="value target")
-        upper.plot(at, mean, color=style.light("accent"), label="predicted value ± 1 std")
+        at, mean, std = thin(frame, value, value_std)
+        if value_target is not None:
+            dashed = {"color": style.light("muted"), "linewidth": 1.3, "linestyle": (0, (4, 3))}
+            upper.plot(*thin(frame, value_target), label=target_name, **dashed)
+        if std.any():
+            upper.fill_between(at, mean - std, mean + std, color=style.light("accent"), alpha=0.16, linewidth=0)
+        band = " ± 1 std" if std.any() else ""
+        upper.plot(at, mean, color=style.light("accent"), label=f"predicted value{band}")
         upper.set_ylabel("value")
         _advantage_bars(lower, advantage, code, categories)
         lower.axhline(0, color=style.light("muted"), linewidth=0.8)

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robolift import schema, storage
+from robolift.data.dataset import Dataset
+from robolift.data.split import carried_over
 from robolift.errors import DataError
 from robolift.manifest import Manifest
 from robolift.reports.frames import FrameFacts
@@ -120,37 +122,66 @@ def policy_curves(evaluations: Sequence[Manifest]) -> list[Curves]:
     return found
 
 
-def held_out_episodes(checkpoint: Manifest | None, dataset: Manifest, num_episodes: int) -> NDArray[np.int64] | None:
-    """Return the episodes the value model was not trained on, maybe none, and None when that is not known.
+def held_out_episodes(checkpoint: Manifest | None, dataset: Dataset) -> NDArray[np.int64] | None:
+    """Return the episodes of a dataset that the value model was not trained on, maybe none, sorted.
+
+    Those are the episodes that the checkpoint says it held out, and all of sources that it was not trained on. None: it
+    was trained on one of the sources and does not say what it held out.
 
     Raises:
-        DataError: If the checkpoint was trained on another dataset.
+        DataError: If the checkpoint names an episode that its dataset does not have.
     """
     if checkpoint is None:
         return None
     uri = checkpoint.file("checkpoint.json")
-    listed = storage.read_json(uri).get("held_out_episodes")
-    if listed is None:
-        return None
-    episodes = np.asarray(sorted(listed), dtype=np.int64)
-    mend = "give the checkpoint that was trained on this dataset"
-    if len(episodes) and (episodes[0] < 0 or episodes[-1] >= num_episodes):
+    stated = storage.read_json(uri).get("held_out_episodes")
+    listed = stated or ()
+    trained = Dataset.open(checkpoint.parent("dataset"))
+    if absent := [episode for episode in listed if not 0 <= episode < trained.num_episodes]:
         raise DataError(
-            f"held-out episode {episodes[-1]} is not in the dataset of {num_episodes}", where=uri, mend=mend
-        )
-    # Another dataset may have as many episodes, and others would be held out of it.
-    if dataset.digest not in {parent.digest for parent in checkpoint.inputs.get("dataset", [])}:
-        raise DataError(
-            "the value model was trained on another dataset",
+            f"held-out episode {max(absent)} is not in the dataset of {trained.num_episodes}",
             where=uri,
-            expected=f"one trained on {dataset.uri}",
-            mend=mend,
+            mend="train the value model again",
         )
-    return episodes
+    held_out = carried_over(listed, trained.sources, dataset.sources)
+    if stated is None and held_out is not None:
+        return None
+    known = {source.digest for source in trained.sources}
+    unseen = [
+        np.arange(source.first_episode, source.first_episode + source.num_episodes)
+        for source in dataset.sources
+        if source.digest not in known
+    ]
+    return np.sort(np.concatenate([np.asarray([] if held_out is None else held_out, np.int64), *unseen]))
 
 
-def value_quality(frames: FrameFacts, held_out: NDArray[np.int64] | None) -> ValueQuality:
-    """Measure the values against their targets on held-out episodes, or on all where there are none or none known."""
+def check_predicted_by(values: Manifest, checkpoint: Manifest | None) -> None:
+    """Check that values were predicted with the checkpoint that the report speaks of.
+
+    Raises:
+        DataError: If they were predicted with another.
+    """
+    if checkpoint is None:
+        return
+    for shard in values.parents("shards")[:1]:
+        for made_by in shard.inputs.get("checkpoint", []):
+            if made_by.digest != checkpoint.digest:
+                raise DataError(
+                    f"the values were predicted by another value model ({made_by.uri})",
+                    where=values.uri,
+                    expected=checkpoint.uri,
+                    mend="give the checkpoint that the values were predicted with",
+                )
+
+
+def value_quality(frames: FrameFacts, held_out: NDArray[np.int64] | None) -> ValueQuality | None:
+    """Measure the values against their targets on held-out episodes, or on all where there are none or none known.
+
+    Returns:
+        None when nothing says what the values should be, or not in every frame.
+    """
+    if frames.value_target is None or not np.isfinite(frames.value_target).all():
+        return None
     episodes = np.arange(frames.num_episodes) if held_out is None or not len(held_out) else held_out
     rows = frames.mask(episodes)
     value, target = frames.value[rows], frames.value_target[rows]

@@ -9,6 +9,7 @@ NAMES = (
     "merge_values",
     "label_advantage",
     "export_dataset",
+    "compute_norm_stats",
     "train_policy",
     "evaluate_policy",
     "write_report",

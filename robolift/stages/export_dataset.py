@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from robolift import schema, storage
+from robolift.data import lerobot_format as fmt
 from robolift.data.dataset import Dataset
-from robolift.data.export import Additions, export
+from robolift.data.export import Additions, Beside, export
 from robolift.errors import DataError, UsageError
+from robolift.labeling.advantage import absolute_advantage
 from robolift.labeling.prompts import PromptTable
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
@@ -28,10 +31,11 @@ FOLDER = "dataset"
 WEIGHTS_FILE = "weights.parquet"
 PROMPTS_FILE = "prompts.json"
 
-ColumnSet = Literal["pistar", "kai0", "weights", "next_reward", "values"]
+ColumnSet = Literal["pistar", "kai0", "kai0_values", "weights", "next_reward", "values"]
 NEEDS: dict[str, tuple[str, ...]] = {
     "pistar": ("targets", "labels"),
     "kai0": ("labels",),
+    "kai0_values": ("values",),
     "weights": ("labels",),
     "next_reward": ("targets",),
     "values": ("values",),
@@ -43,10 +47,23 @@ class Config(StageConfig):
 
     columns: Annotated[tuple[ColumnSet, ...], Field(min_length=1)] = ("pistar", "weights")
     """pistar: intervention, reward, reward_label, value_label, adv_ind. kai0: task_index of the prompt, and the prompts
-    as tasks. weights: weight, and weights.parquet (index, weight) beside the dataset. next_reward: next.reward.
-    values: value. A column of the same name in the source is replaced."""
+    as tasks. kai0_values: absolute_value, absolute_advantage and, of a two-frame model, relative_advantage (float64).
+    weights: weight, and weights.parquet (index, weight) beside the dataset. next_reward: next.reward. values: value.
+    A column of the same name in the source is replaced."""
     version: Literal["source", "v2.1", "v3.0"] = "source"
     """LeRobot version written; source: that of the first source."""
+    lookahead: int = Field(default=50, ge=1)
+    """Frames over which `absolute_advantage` of `kai0_values` is measured; take that of the prediction."""
+    kai0_folder: Annotated[str, Field(pattern=r"^(data_[A-Za-z0-9.-]+_[0-9]+)?$")] = ""
+    """Folder `data_<NAME>_<step>` for `kai0_values`, such as data_KAI0_100000: a second copy of the rows beside
+    `data`, which then lacks these columns. So kai0's eval.py leaves a dataset, and discretize_advantage.sh wants it.
+    For version v2.1. Tools that search a whole dataset for Parquet files count such rows twice."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Config:
+        if self.kai0_folder and "kai0_values" not in self.columns:
+            raise ValueError("kai0_folder is for the columns kai0_values; name them in columns, or leave it out")
+        return self
 
 
 def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
@@ -62,16 +79,25 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
         for name in ("targets", "values", "labels")
         if (found := inputs.get_one(name))
     }
-    additions = _additions(config, dataset, tables, inputs.get_one("labels"))
     version = dataset.sources[0].version if config.version == "source" else config.version
-    videos = export(dataset, additions, output.path / FOLDER, version=version)
+    if config.kai0_folder and version != fmt.V21:
+        raise UsageError(f"kai0_folder is laid out as {fmt.V21}, and version is {version}; set version: {fmt.V21}")
+    additions = _additions(config, dataset, tables, inputs.get_one("labels"))
+    beside = None
+    if "kai0_values" in config.columns:
+        predicted = kai0_columns(dataset, tables["values"], lookahead=config.lookahead)
+        if config.kai0_folder:
+            beside = Beside(folder=config.kai0_folder, columns=predicted)
+        else:
+            additions = replace(additions, columns={**additions.columns, **predicted})
+    videos = export(dataset, additions, output.path / FOLDER, version=version, beside=beside)
     if "weights" in config.columns:
         weights = pa.table({"index": pa.array(np.arange(dataset.num_frames)), "weight": additions.columns["weight"]})
         schema.write_table(output.path / WEIGHTS_FILE, weights)
     return {
         "episodes": dataset.num_episodes,
         "frames": dataset.num_frames,
-        "columns": len(additions.columns),
+        "columns": len(additions.columns) + (len(beside.columns) if beside else 0),
         **{f"videos_{how}": count for how, count in videos.items()},
     }
 
@@ -146,6 +172,34 @@ def pistar_columns(dataset: Dataset, targets: pa.Table, labels: pa.Table) -> dic
         "value_label": _array(targets, "value_target"),
         "adv_ind": pa.array(indicator, pa.string()),
     }
+
+
+def kai0_columns(dataset: Dataset, values: pa.Table, *, lookahead: int) -> dict[str, pa.Array]:
+    """Return the columns that kai0's ``eval.py`` adds, (F,) float64 each, in its order.
+
+    ``relative_advantage`` as a two-frame model predicted it, left out where another model made the values, as kai0 does
+    for PI06; ``absolute_value`` is the value; ``absolute_advantage`` its rise over the lookahead, clipped to [-1, 1].
+
+    Raises:
+        DataError: If a value is not a finite number, or ``relative_advantage`` is known in some frames only.
+    """
+    stated = {"value": values.column("value"), "relative_advantage": values.column("relative_advantage")}
+    if stated["relative_advantage"].null_count == dataset.num_frames:
+        del stated["relative_advantage"]
+    exact = {name: column.to_numpy().astype(np.float64) for name, column in stated.items()}
+    for name, numbers in exact.items():
+        wrong = np.flatnonzero(~np.isfinite(numbers))
+        if len(wrong):
+            raise DataError(
+                f"{name} is no finite number in {len(wrong)} of {dataset.num_frames} frames",
+                where=f"values, first at row {wrong[0]}",
+                expected="a finite number in every frame, or relative_advantage in none",
+                mend="predict the values again",
+            )
+    value = exact["value"]
+    advantage, _ = absolute_advantage(value, dataset.starts, lookahead=lookahead)
+    relative = {name: pa.array(exact[name]) for name in exact if name != "value"}
+    return {**relative, "absolute_value": pa.array(value), "absolute_advantage": pa.array(advantage)}
 
 
 def _array(table: pa.Table, name: str) -> Any:

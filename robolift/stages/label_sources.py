@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ from robolift.labeling.population import Role
 from robolift.labeling.returns import BoolArray, FloatArray, IntArray
 from robolift.stages.stage import Inputs
 
+COUNTED = ("index", "task_index")
+PROGRESS_SLACK = 1e-6
 ROLE_OF_MODE = {
     "demo": Role.DEMO,
     "autonomous": Role.AUTONOMOUS,
@@ -32,10 +35,15 @@ class Sources:
     dataset: Dataset
     targets: pa.Table | None
     values: pa.Table | None
+    _stored: dict[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def open(cls, inputs: Inputs) -> Sources:
+    def open(cls, inputs: Inputs, columns: Sequence[str] = ()) -> Sources:
         """Open the inputs.
+
+        Args:
+            inputs: The dataset and, where given, targets and values.
+            columns: Columns that :meth:`column` will be asked for; those of the dataset are read in one go.
 
         Raises:
             DataError: If a table has other frames than the dataset.
@@ -47,7 +55,13 @@ class Sources:
             tables[name] = given.table(name) if given else None
             if given:
                 check_keys(tables[name], dataset, where=given.file(f"{name}.parquet"))
-        return cls(dataset=dataset, **tables)
+        sources = cls(dataset=dataset, targets=tables["targets"], values=tables["values"])
+        numbers = {name for name, facts in dataset.features.items() if facts["dtype"] != "video"}
+        numbers -= {*dataset.frames.column_names, *COUNTED}
+        wanted = [name for name in dict.fromkeys(columns) if name in numbers and not sources.predicts(name)]
+        if wanted:
+            sources._stored.update(dataset.stored_columns(wanted))
+        return sources
 
     def signal(self, table: str, column: str, *, source: str) -> FloatArray:
         """Return a column of targets or values, (F,) float32.
@@ -66,18 +80,27 @@ class Sources:
     def column(self, name: str) -> FloatArray:
         """Return a number for each frame from the values table, else from the dataset, (F,), NaN where not known.
 
+        A column of the dataset keeps its precision. One that the values table leaves empty, as a single-frame model
+        leaves ``relative_advantage``, is the dataset's where that has one of the name.
+
         Raises:
             UsageError: If neither has the column.
             DataError: If it is not one number a frame.
         """
-        if self.values is not None and name in self.values.column_names:
+        if self.predicts(name):
+            assert self.values is not None
             return np.asarray(self.values.column(name).to_numpy())
         if name not in self.dataset.features:
             without = "" if self.values is not None else " (no input values was given)"
             known = ", ".join(sorted(self.dataset.features))
             raise UsageError(f"no column {name!r} in values{without} nor in the dataset, which has: {known}")
-        found = self.dataset.column(name)
-        if found.ndim != 1 or found.dtype.kind not in "fi":
+        if name in self._stored:
+            found = self._stored[name]
+        elif name in self.dataset.frames.column_names or name in COUNTED:
+            found = self.dataset.column(name)
+        else:
+            found = self.dataset.stored_columns([name])[name]
+        if found.ndim != 1 or found.dtype.kind not in "fiub":
             raise DataError(
                 f"column {name} is {found.dtype} of shape {found.shape}",
                 where="dataset",
@@ -85,6 +108,60 @@ class Sources:
                 mend="name another column",
             )
         return found if found.dtype.kind == "f" else found.astype(np.float64)
+
+    def predicts(self, name: str) -> bool:
+        """Tell whether :meth:`column` takes ``name`` from the values table."""
+        if self.values is None or name not in self.values.column_names:
+            return False
+        empty = self.values.column(name).null_count == self.values.num_rows
+        return not (empty and name in self.dataset.features)
+
+    def relative_advantage(self) -> FloatArray:
+        """Return what a two-frame estimator predicted for each frame and the one a lookahead later, (F,) float32.
+
+        Raises:
+            UsageError: If neither the values nor the dataset has such a column.
+            DataError: If the values were predicted by another kind of model.
+        """
+        if self.predicts("relative_advantage"):
+            assert self.values is not None
+            column = self.values.column("relative_advantage")
+            if column.null_count == len(column):
+                raise DataError(
+                    "relative_advantage is null in all frames: the values are not those of a two-frame estimator",
+                    where="values, column relative_advantage",
+                    expected="values predicted by a model of train_value with head: relative",
+                    mend="train and predict with that head, or take source: absolute_advantage, which any head gives",
+                )
+        return self.column("relative_advantage")
+
+    def stage_progress(self, name: str, rows: BoolArray) -> FloatArray:
+        """Return the stage progress, (F,), known in ``rows``; a prediction may stray from [0, 1], a record may not.
+
+        Raises:
+            UsageError: If there is no such column.
+            DataError: If it is not known, or recorded outside [0, 1], in one of ``rows``.
+        """
+        if not self.predicts(name) and name not in self.dataset.features:
+            raise DataError(
+                f"group_by task_stage needs the stage progress of every ranked frame, and there is no column {name}",
+                where="dataset",
+                expected="a column of numbers in [0, 1]: stage k of S runs from k / S to (k + 1) / S",
+                mend="annotate the episodes, name another stage_progress_column (value: that of the value model), or "
+                "take group_by: task, which needs none",
+            )
+        progress = self.column(name)
+        self.check_finite(progress, rows, what=f"stage progress {name}")
+        wrong = np.flatnonzero(rows & ((progress < -PROGRESS_SLACK) | (progress > 1 + PROGRESS_SLACK)))
+        if len(wrong) and not self.predicts(name):
+            episode, frame = (self.dataset.frames.column(key)[int(wrong[0])].as_py() for key in schema.KEYS)
+            raise DataError(
+                f"stage progress {name} is {progress[wrong[0]]:g}, {len(wrong)} frames lie outside [0, 1]",
+                where=f"first at episode {episode}, frame {frame}",
+                expected="a fraction of the task in [0, 1]",
+                mend="mend the column",
+            )
+        return progress
 
     def check_finite(self, signal: FloatArray, rows: BoolArray, *, what: str) -> None:
         """Check that ``signal`` is a finite number in ``rows``.

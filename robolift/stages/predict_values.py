@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
-from robolift import schema
 from robolift.manifest import Output
 from robolift.schema import Kind
 from robolift.stages.stage import Input, Inputs, StageConfig
@@ -25,6 +23,10 @@ class Config(StageConfig):
     """Shards the episodes are cut into; an episode is never cut. Values do not depend on it."""
     batch_size: int = Field(64, ge=1)
     """Frames computed at a time."""
+    lookahead: int = Field(50, ge=1)
+    """Frames over which a two-frame model's `relative_advantage` is measured; other models have none."""
+    step: int | None = Field(None, ge=1)
+    """Step whose weights predict, one that train_value kept; by default those that training ended with."""
     save_features: bool = True
     """Whether to write the encoder's output of every frame, from which the policy learns without decoding video."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -40,14 +42,18 @@ class Config(StageConfig):
 
 
 def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
-    """Write values.parquet, and features.parquet when the model has cameras, for the shard's episodes."""
+    """Write values.parquet, and features.parquet when the model has cameras, for the shard's episodes.
+
+    ``value`` is the expected return of a distribution, the progress of a single-frame model, and for a two-frame model
+    the progress since the episode's first frame. The last two predict no ``value_std``: it is 0.
+    """
     from robolift.data.dataset import Dataset  # noqa: PLC0415
     from robolift.value_model.checkpoint import load  # noqa: PLC0415  (torch takes seconds to import)
     from robolift.value_model.predict import predict, shard_episodes  # noqa: PLC0415
     from robolift.value_model.train import device_for, threads  # noqa: PLC0415
 
     dataset = Dataset.open(inputs.one("dataset"))
-    model, checkpoint = load(inputs.one("checkpoint").uri)
+    model, checkpoint = load(inputs.one("checkpoint").uri, config.step)
     episodes = shard_episodes(dataset.starts, config.shard, config.num_shards)
     with threads(config.threads):
         columns = predict(
@@ -56,9 +62,9 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
             dataset,
             episodes=episodes,
             batch_size=config.batch_size,
+            lookahead=config.lookahead,
             folder=output.path,
             save_features=config.save_features,
         )
-    unknown = np.full(len(columns["value"]), None, dtype=object)
-    output.write_table("values", schema.as_table("values", {**columns, "relative_advantage": unknown}))
+    output.write_table("values", columns)
     return {"episodes": len(episodes), "frames": len(columns["value"])}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from robolift import manifest, storage
@@ -27,31 +28,58 @@ HANDED: Mapping[str, Mapping[str, str]] = {
 """The fields of each stage that the pipeline sets, and the run's parameter that decides each."""
 
 
-def find_problems(parameters: Mapping[str, Any]) -> list[str]:
+@dataclass(frozen=True, kw_only=True)
+class Wiring:
+    """What a pipeline tells its stages.
+
+    Attributes:
+        handed: The fields of each stage that the pipeline sets, and the run's parameter that decides each, maybe none.
+        offered: Fields that a parameter decides where the run's stage configurations don't.
+        defaults: What the run's stage configurations start from.
+        layers: The parameters that hold stage configurations, each laid over those before it.
+    """
+
+    handed: Mapping[str, Mapping[str, str]]
+    offered: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    layers: tuple[str, ...] = ("stages",)
+
+
+RECAP = Wiring(handed=HANDED)
+
+
+def find_problems(parameters: Mapping[str, Any], wiring: Wiring = RECAP) -> list[str]:
     """Check a run's parameters by the rules of the stages they are handed to, so that each rule stands once.
 
     Args:
         parameters: The run's parameters by name, each of the declared type; those left out are not checked.
+        wiring: What the pipeline does with them.
 
     Returns:
         A line for each wrong one, naming it; none if all is well.
     """
-    stages = parameters.get("stages") or {}
-    problems = [f"stages.{name}: no such stage; there are: {', '.join(NAMES)}" for name in stages if name not in NAMES]
-    for name in NAMES:
-        own = {} if stages.get(name) is None else stages[name]
-        if not isinstance(own, Mapping):
-            problems.append(f"stages.{name} is {own!r}, expected a mapping")
-            continue
-        handed = HANDED.get(name, {})
-        problems += find_overridden(name, own, handed)
-        given = {field: parameters[field] for field, source in handed.items() if field == source in parameters}
-        found = _config_problems(name, {**own, **given})
-        problems += [line if line.partition(":")[0] in given else f"stages.{name}.{line}" for line in found]
-        if name == "train_policy":
-            for variant in parameters.get("baselines") or []:
-                lines = _config_problems(name, {**own, **given, "variant": variant})
-                problems += [f"baselines: {name}.{line}" for line in lines if line not in found]
+    problems = []
+    configs = dict(wiring.defaults)
+    told: set[str] = set()  # of the layers below
+    for layer in wiring.layers:
+        stages = parameters.get(layer) or {}
+        problems += [
+            f"{layer}.{name}: no such stage; there are: {', '.join(NAMES)}" for name in stages if name not in NAMES
+        ]
+        for name in NAMES:
+            own = {} if stages.get(name) is None else stages[name]
+            if not isinstance(own, Mapping):
+                problems.append(f"{layer}.{name} is {own!r}, expected a mapping")
+                continue
+            configs[name] = {**configs.get(name, {}), **own}
+            problems += find_overridden(name, own, wiring.handed.get(name, {}), wiring=wiring, layer=layer)
+            found = [line for line in _stage_problems(name, configs[name], parameters, wiring) if line not in told]
+            told.update(found)
+            problems += [f"{layer}.{line}" if line.startswith((f"{name}.", f"{name}:")) else line for line in found]
+    for name, fields in wiring.offered.items():
+        given = _given(parameters, fields)
+        lines = _config_problems(name, {**wiring.defaults.get(name, {}), **given})
+        problems += [line.removeprefix(f"{name}.") for line in lines]
     if "baselines" in parameters and not parameters["baselines"]:
         problems.append("baselines is empty, expected at least [plain]: a result says little without one")
     if parameters.get("num_shards", 1) > MAX_SHARDS:
@@ -59,13 +87,33 @@ def find_problems(parameters: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(problems))  # a seed is checked by each stage that takes it
 
 
-def find_overridden(name: str, own: Mapping[str, Any], fields: Iterable[str]) -> list[str]:
+def _given(parameters: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:
+    """Return those of the fields that a parameter of the same name decides."""
+    return {name: parameters[name] for name, source in fields.items() if name == source in parameters}
+
+
+def _stage_problems(name: str, config: Mapping[str, Any], parameters: Mapping[str, Any], wiring: Wiring) -> list[str]:
+    """Return a line for each wrong field of a stage; it starts with the stage's name unless a parameter decides it."""
+    given = _given(parameters, wiring.handed.get(name, {}))
+    found = _config_problems(name, {**config, **given})
+    lines = [short if (short := line.removeprefix(f"{name}.")).partition(":")[0] in given else line for line in found]
+    if name == "train_policy":
+        for variant in parameters.get("baselines") or []:
+            tried = _config_problems(name, {**config, **given, "variant": variant})
+            lines += [f"baselines: {line}" for line in tried if line not in found]
+    return lines
+
+
+def find_overridden(
+    name: str, own: Mapping[str, Any], fields: Iterable[str], *, wiring: Wiring = RECAP, layer: str = "stages"
+) -> list[str]:
     """Return a line for each of ``fields``, which the pipeline sets, that the run's ``stages`` set as well."""
-    sources = HANDED.get(name, {})
+    sources = wiring.handed.get(name, {})
     return [
-        f"stages.{name}.{field}: the pipeline sets it; use its parameter {sources.get(field, field)} instead"
-        for field in fields
-        if field in own
+        f"{layer}.{name}.{key}: the pipeline sets it"
+        + (f"; use its parameter {source} instead" if (source := sources.get(key, key)) else "")
+        for key in fields
+        if key in own
     ]
 
 
@@ -73,7 +121,9 @@ def _config_problems(name: str, config: Mapping[str, Any]) -> list[str]:
     try:
         parse_config(name, config)
     except UsageError as error:
-        return [line.removeprefix(f"{name}.") for line in str(error).splitlines()[1:]]
+        heading, *lines = str(error).splitlines()
+        # What a stage refuses before it looks at single fields comes without that heading.
+        return lines if heading == "wrong configuration:" else [f"{name}: {' '.join([heading, *lines])}"]
     return []
 
 

@@ -8,7 +8,8 @@ A stage module holds
 * ``run(config, inputs, output) -> counts``: does the work, writing files below ``output.path``.
 
 It may hold ``identity(config) -> dict`` when something besides configuration, inputs and code decides the result, such
-as the content of an external dataset.
+as the content of an external dataset; and ``preview(config, inputs) -> str``, what can be told about the result without
+writing anything, which ``--dry-run`` prints after the plan.
 
 It may hold ``input_identity(name, manifests)`` when something simpler than their digests says what the manifests of
 input ``name`` are: the JSON it returns stands for them, so that a difference that can't show leads to one output. What

@@ -11,7 +11,7 @@ from robolift.schema import Kind
 from robolift.stages.stage import Input, Inputs, StageConfig
 from robolift.value_model.recipe import Recipe
 
-INPUTS = {"dataset": Input(kind=Kind.DATASET), "targets": Input(kind=Kind.TARGETS)}
+INPUTS = {"dataset": Input(kind=Kind.DATASET), "targets": Input(kind=Kind.TARGETS, optional=True)}
 OUTPUT = Kind.VALUE_CHECKPOINT
 POLL_S = 0.5
 PUBLISH_TIMEOUT_S = 600.0
@@ -24,13 +24,17 @@ class Config(StageConfig, Recipe):
 
 
 def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
-    """Write model.safetensors, checkpoint.json and curves.json; a killed run goes on where it stopped."""
+    """Write model.safetensors, checkpoint.json, curves.json and the states to keep as checkpoints/<step>.
+
+    A killed run goes on where it stopped.
+    """
     from robolift.training.distributed import publishes  # noqa: PLC0415  (torch takes seconds to import)
     from robolift.value_model.train import CURVES_FILE, Places, train  # noqa: PLC0415
 
+    targets = inputs.get_one("targets")
     places = Places(
         dataset_uri=inputs.one("dataset").uri,
-        targets_uri=inputs.one("targets").uri,
+        targets_uri=targets.uri if targets else "",
         work_uri=output.plan.work_uri,
         folder=str(output.path),
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from robolift import storage
-from robolift.errors import DataError
+from robolift.errors import DataError, UsageError
 from robolift.logging import get_logger
 from robolift.manifest import Output
 from robolift.schema import Kind
@@ -15,15 +15,19 @@ from robolift.stages.stage import Input, Inputs, StageConfig
 
 INPUTS = {
     "dataset": Input(kind=Kind.DATASET),
-    "targets": Input(kind=Kind.TARGETS),
+    "targets": Input(kind=Kind.TARGETS, optional=True),
     "values": Input(kind=Kind.VALUES),
     "labels": Input(kind=Kind.LABELS),
     "evaluations": Input(kind=Kind.EVALUATION, optional=True, many=True),
     "checkpoint": Input(kind=Kind.VALUE_CHECKPOINT, optional=True),
     "previous": Input(kind=Kind.REPORT, optional=True),
+    "labelled": Input(kind=Kind.DATASET, optional=True),
+    "labelled_values": Input(kind=Kind.VALUES, optional=True),
+    "labelled_labels": Input(kind=Kind.LABELS, optional=True),
 }
 OUTPUT = Kind.REPORT
 
+LABELLED = ("labelled", "labelled_values", "labelled_labels")
 REPORT_FILE = "report.html"
 SUMMARY_FILE = "summary.json"
 
@@ -39,6 +43,8 @@ class Config(StageConfig):
     """Frames in a film strip."""
     picture_height: int = Field(default=112, ge=32, le=360)
     """Height of a film strip's frames in pixels, at most the camera's own."""
+    num_task_stages: int = Field(default=1, ge=1, le=64)
+    """Equal parts of progress by which a progress estimator's stage accuracy is measured; 1: it is not."""
     max_size_bytes: int = Field(default=2_000_000, ge=100_000)
     """A larger page is refused: it is shown inside the pipeline's web interface."""
 
@@ -46,30 +52,39 @@ class Config(StageConfig):
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     """Write ``report.html`` and ``summary.json``.
 
+    ``labelled`` is the annotated dataset that a progress estimator learned from, with the estimator's own values and
+    the labels made from the annotation.
+
     Raises:
         DataError: If inputs do not belong together, lack what their kind must have, or the page is too large.
-        UsageError: If the camera is not in the dataset.
+        UsageError: If the camera is not in the dataset, or only some of the labelled inputs were given.
     """
+    given = [name for name in LABELLED if inputs.get(name)]
+    if len(given) not in (0, len(LABELLED)):
+        raise UsageError(f"write_report got {', '.join(given)}; give {', '.join(LABELLED)} together, or none of them")
+
     # matplotlib and jinja2 are heavy; `--help` and `--dry-run` need neither.
     from robolift.reports import findings  # noqa: PLC0415
     from robolift.reports.page import run_card  # noqa: PLC0415
 
     sources = findings.Sources(
         dataset=inputs.one("dataset"),
-        targets=inputs.one("targets"),
+        targets=inputs.get_one("targets"),
         values=inputs.one("values"),
         labels=inputs.one("labels"),
         evaluations=inputs.get("evaluations", []),
         checkpoint=inputs.get_one("checkpoint"),
         previous=inputs.get_one("previous"),
+        **{name: inputs.get_one(name) for name in LABELLED},
     )
     look = run_card.Look(
         title=config.title,
         camera=config.camera,
         num_pictures=config.num_pictures,
         picture_height=config.picture_height,
+        num_task_stages=config.num_task_stages,
     )
-    found = findings.find(sources)
+    found = findings.find(sources, num_stages=config.num_task_stages)
     page = run_card.build_page(sources, found, look, output.plan).encode()
     if len(page) > config.max_size_bytes:
         raise DataError(
@@ -83,7 +98,11 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     output.write_json(SUMMARY_FILE, summary)
     for row in found.rows:
         output.metrics[f"success_rate/{row.key}"] = row.rate.estimate
-    output.metrics["value_spearman"] = found.quality.spearman
+    if found.quality:
+        output.metrics["value_spearman"] = found.quality.spearman
+    for one in found.estimations:
+        output.metrics[f"estimator_mse/{one.key}"] = one.error
+        output.metrics[f"estimator_constant_mse/{one.key}"] = one.constant
     output.metrics["positive_share"] = found.label_facts.positive_share
     get_logger("write_report").info("told", headline=summary["headline"], detail=summary["detail"])
     return {"episodes": found.frames.num_episodes, "frames": found.frames.num_frames, "policies": len(found.rows)}

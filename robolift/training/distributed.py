@@ -27,6 +27,8 @@ from robolift.errors import EXIT_DATA, EXIT_TERMINATED, EXIT_USAGE, DataError, R
 
 PR_SET_PDEATHSIG = 1
 TIMEOUT = timedelta(minutes=60)
+DEFAULT_PORT = 12345
+"""Where processes meet when kai0's variables name no port."""
 ERROR_FILE_VARIABLE = "ROBOLIFT_ERROR_FILE"
 
 
@@ -58,13 +60,55 @@ class World:
         return self.rank == 0
 
 
+def torchrun_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return torchrun's own variables for a machine that was given kai0's, nothing for any other.
+
+    kai0's launcher says WORLD_SIZE for the number of machines, RANK for the number of this one and NPROC_PER_NODE for
+    the processes on each, with MASTER_ADDR and MASTER_PORT (``train_estimator.sh``, by the same defaults). Between
+    processes the first two mean something else, so NPROC_PER_NODE is what tells this convention from a PyTorchJob's,
+    and the variables of torchrun win where they are set.
+
+    Raises:
+        UsageError: If a number is not one, or RANK is not below WORLD_SIZE.
+    """
+    if "NPROC_PER_NODE" not in environ or {"TORCHELASTIC_RUN_ID", "PET_NNODES"} & environ.keys():
+        return {}
+    nodes, processes = _count(environ, "WORLD_SIZE", "1"), _count(environ, "NPROC_PER_NODE", "1")
+    node = _count(environ, "RANK", "0")
+    port = _count(environ, "MASTER_PORT", str(DEFAULT_PORT))
+    if nodes < 1 or processes < 1 or node >= nodes:
+        raise UsageError(
+            f"machine RANK={node} of WORLD_SIZE={nodes} with NPROC_PER_NODE={processes}; "
+            "expected RANK below WORLD_SIZE, both counting machines, and at least one process on each"
+        )
+    return {
+        "PET_NNODES": str(nodes),
+        "PET_NODE_RANK": str(node),
+        "PET_NPROC_PER_NODE": str(processes),
+        "PET_MASTER_ADDR": environ.get("MASTER_ADDR", "127.0.0.1"),
+        "PET_MASTER_PORT": str(port),
+    }
+
+
+def _count(environ: Mapping[str, str], name: str, default: str) -> int:
+    text = environ.get(name, default)
+    if not text.isdecimal():
+        raise UsageError(f"{name} is {text!r}, expected a whole number")
+    return int(text)
+
+
+def by_machines(environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether this process stands for a whole machine of a job and has yet to start torchrun on it."""
+    return "TORCHELASTIC_RUN_ID" not in environ and "PET_NNODES" in {**environ, **torchrun_settings(environ)}
+
+
 def launched_world(environ: Mapping[str, str] = os.environ) -> World | None:
     """Return who this process is when torchrun, or a PyTorchJob without torchrun, started it; None otherwise.
 
     A missing LOCAL_RANK means one process a machine, so it is 0 and never the global rank.
     """
     by_torchrun = "TORCHELASTIC_RUN_ID" in environ
-    by_job = "PET_NNODES" not in environ and {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environ.keys()
+    by_job = not by_machines(environ) and {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= environ.keys()
     if not (by_torchrun or by_job):
         return None
     rank = int(environ["RANK"])
@@ -75,7 +119,7 @@ def launched_world(environ: Mapping[str, str] = os.environ) -> World | None:
 def publishes(environ: Mapping[str, str] = os.environ) -> bool:
     """Tell whether this process is the one of its job that publishes the output; the others wait for it."""
     world = launched_world(environ)
-    return world.is_main if world else int(environ.get("PET_NODE_RANK", "0")) == 0
+    return world.is_main if world else int({**environ, **torchrun_settings(environ)}.get("PET_NODE_RANK", "0")) == 0
 
 
 @contextmanager
@@ -84,6 +128,7 @@ def connected(world: World, device: torch.device) -> Iterator[None]:
     if world.size == 1:
         yield
         return
+    os.environ.setdefault("MASTER_PORT", str(DEFAULT_PORT))  # torchrun and an operator always set it
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield
@@ -143,7 +188,7 @@ def launch(module: str, arguments: Sequence[str], *, num_processes: int, error_f
     """Run ``python -m module arguments`` in several processes by torchrun and wait for the end.
 
     On one machine the processes find each other by themselves; inside a PyTorchJob or TrainJob the operator's PET_*
-    variables say how many machines there are and where they meet.
+    variables, or kai0's (:func:`torchrun_settings`), say how many machines there are and where they meet.
 
     Args:
         module: Module with a ``main`` guarded by :func:`reporting_errors`.
@@ -152,14 +197,21 @@ def launch(module: str, arguments: Sequence[str], *, num_processes: int, error_f
         error_file: Where a worker leaves the error that ended it.
 
     Raises:
-        UsageError: As raised in a worker; so are the next two.
+        UsageError: If the variables ask for another number of processes, or as raised in a worker; so are the next two.
         DataError: See above.
         RuntimeError: If a worker failed by a defect.
         TrainingStoppedError: If a process was stopped or lost.
     """
-    local = [] if "PET_NNODES" in os.environ else ["--standalone", f"--nproc-per-node={num_processes}"]
+    settings = torchrun_settings()
+    asked = int(settings.get("PET_NNODES", num_processes)) * int(settings.get("PET_NPROC_PER_NODE", 1))
+    if asked != num_processes:
+        raise UsageError(
+            f"WORLD_SIZE machines with NPROC_PER_NODE processes each are {asked} processes, and num_processes is "
+            f"{num_processes}; it is part of what identifies the result, so set it to the number of the job's processes"
+        )
+    local = [] if by_machines() else ["--standalone", f"--nproc-per-node={num_processes}"]
     command = [sys.executable, "-m", "robolift.training.agent", *local, "-m", module, *arguments]
-    environ = {**os.environ, ERROR_FILE_VARIABLE: str(error_file)}
+    environ = {**os.environ, **settings, ERROR_FILE_VARIABLE: str(error_file)}
     # torchrun warns and sets this itself otherwise; the stage's own setting decides inside the workers.
     environ.setdefault("OMP_NUM_THREADS", "1")
     agent = subprocess.Popen(command, env=environ)

@@ -38,7 +38,7 @@ class LoopOptions:
         ema_decay: Decay of the moving average of weights, which is the result.
         log_every: Steps between two rows of the training curve.
         eval_every: Steps between two evaluations on held-out data; 0 for none.
-        save_every: Steps between two resumable states.
+        save_every: Steps between two resumable states, besides those that the store keeps.
         select: The weights kept: the last, or the best by held-out loss.
     """
 
@@ -160,7 +160,6 @@ class Trainer:
         if not self.world.is_main:
             return
         tensors: dict[str, torch.Tensor] = {f"model.{name}": p for name, p in self.parameters.items()}
-        tensors |= {f"average.{name}": w for name, w in self.average.weights.items()}
         tensors |= {f"best.{name}": w for name, w in self.best.items()}
         tensors |= {f"pending.{name}": total for name, total in pending.items()}
         for moment, values in self.optimizer.moments.items():
@@ -170,7 +169,8 @@ class Trainer:
             "best_step": self.best_step,
             "best_loss": None if math.isinf(self.best_loss) else self.best_loss,
         }
-        self.store.save(ResumeState(step=self.step, tensors=tensors, document=document))
+        weights = self.average.weights
+        self.store.save(ResumeState(step=self.step, weights=weights, tensors=tensors, document=document))
 
     def _by_rank(self, total: torch.Tensor) -> torch.Tensor:
         totals = total.new_zeros(self.world.size)
@@ -182,12 +182,13 @@ class Trainer:
         state: ResumeState | None = share(self.world, self.store.load() if self.world.is_main else None)
         if state is None:
             return
+        device = next(iter(self.parameters.values())).device
         groups: dict[str, dict[str, torch.Tensor]] = {}
         for key, tensor in state.tensors.items():
             group, _, name = key.partition(".")
-            groups.setdefault(group, {})[name] = tensor.to(next(iter(self.parameters.values())).device)
+            groups.setdefault(group, {})[name] = tensor.to(device)
         assign(self.model, groups["model"])
-        self.average.weights = {name: groups["average"][name] for name in self.parameters}
+        self.average.weights = {name: state.weights[name].to(device) for name in self.parameters}
         self.best = groups.get("best", {})
         self.pending = {name: totals[self.world.rank] for name, totals in groups.get("pending", {}).items()}
         for moment in self.optimizer.moments:
@@ -227,7 +228,7 @@ def fit(model: nn.Module, objective: Objective, options: LoopOptions, *, world: 
         while trainer.step < options.steps:
             stop = trainer.advance(asked)
             trainer.record()
-            if trainer.step % options.save_every == 0 or stop:
+            if trainer.step % options.save_every == 0 or store.keeps(trainer.step) or stop:
                 trainer.save()
             if stop:
                 raise TrainingStoppedError(

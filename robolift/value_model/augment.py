@@ -11,12 +11,14 @@ from robolift.value_model.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """The chance of one step, a row for each frame of the batch.
+    """The chance of one step, a row for each value of the batch.
+
+    The frames of a pair share camera and light, as they do in an episode; noise is drawn for each.
 
     Attributes:
         shift: (B, K, 2) int64 pixels down and right.
         gain: (B, K) float32 factor on brightness.
-        noise: (B, S) float32 added to the normalised state.
+        noise: (B, P, S) float32 added to the normalised state of each of the P frames of a value.
     """
 
     shift: np.ndarray
@@ -28,14 +30,14 @@ class Draws:
         return Draws(shift=self.shift[rows], gain=self.gain[rows], noise=self.noise[rows])
 
 
-def draw(recipe: Recipe, step: int, *, num_cameras: int, state_dim: int) -> Draws:
+def draw(recipe: Recipe, step: int, *, num_cameras: int, state_dim: int, num_frames: int = 1) -> Draws:
     """Draw for the whole batch of ``step``, every process the same."""
     rng = np.random.default_rng([recipe.seed, step, recipe.batch_size])
     batch, reach = recipe.batch_size, recipe.shift_px
     return Draws(
         shift=rng.integers(-reach, reach + 1, size=(batch, num_cameras, 2)),
         gain=rng.uniform(1 - recipe.brightness, 1 + recipe.brightness, (batch, num_cameras)).astype(np.float32),
-        noise=(recipe.input_noise * rng.standard_normal((batch, state_dim))).astype(np.float32),
+        noise=(recipe.input_noise * rng.standard_normal((batch, num_frames, state_dim))).astype(np.float32),
     )
 
 

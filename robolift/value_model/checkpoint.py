@@ -12,12 +12,12 @@ import torch
 
 from robolift import storage
 from robolift.data.dataset import Dataset
-from robolift.errors import DataError
+from robolift.errors import DataError, UsageError
+from robolift.training.checkpoint import ASSETS, CHECKPOINTS, WEIGHTS_FILE
 from robolift.value_model.data import Normalizer
 from robolift.value_model.model import ModelShape, ValueModel
 from robolift.value_model.presets import EncoderConfig, ValueModelConfig
 
-WEIGHTS_FILE = "model.safetensors"
 CHECKPOINT_FILE = "checkpoint.json"
 
 
@@ -79,7 +79,12 @@ class Checkpoint:
             "state_mean": self.state_norm.mean.tolist(),
             "state_std": self.state_norm.std.tolist(),
             "tasks": list(self.tasks),
-            "value_head": {"atoms": config.atoms, "low": config.low, "high": config.high},
+            "head": config.head,
+            **(
+                {"value_head": {"atoms": config.atoms, "low": config.low, "high": config.high}}
+                if config.head == "distribution"
+                else {}
+            ),
             "encoder": asdict(config.encoder),
             "action_horizon": self.action_horizon,
             "action_mean": self.action_norm.mean.tolist(),
@@ -161,13 +166,22 @@ def save(folder: Path, checkpoint: Checkpoint, weights: dict[str, torch.Tensor])
     storage.write_bytes(str(folder / CHECKPOINT_FILE), storage.to_json_bytes(checkpoint.to_dict()))
 
 
-def load(uri: str) -> tuple[ValueModel, Checkpoint]:
+def load(uri: str, step: int | None = None) -> tuple[ValueModel, Checkpoint]:
     """Load a value model, ready to predict.
+
+    Args:
+        uri: Output folder of train_value.
+        step: One of the states it kept; None for the weights that training ended with.
 
     Raises:
         DataError: If a file is missing, or names other weights than the architecture has.
+        UsageError: If no state of ``step`` was kept.
     """
-    where = storage.join(uri, CHECKPOINT_FILE)
+    if step is not None:
+        uri, described = kept_state(uri, step), f"{ASSETS}/{CHECKPOINT_FILE}"
+    else:
+        described = CHECKPOINT_FILE
+    where = storage.join(uri, described)
     try:
         checkpoint = Checkpoint.from_dict(storage.read_json(where))
     except (KeyError, TypeError, ValueError) as error:
@@ -183,3 +197,17 @@ def load(uri: str) -> tuple[ValueModel, Checkpoint]:
             f"the weights do not fit the architecture: {error}", where=storage.join(uri, WEIGHTS_FILE)
         ) from error
     return model.eval().requires_grad_(requires_grad=False), checkpoint
+
+
+def kept_state(uri: str, step: int) -> str:
+    """Return the folder of a state that train_value kept.
+
+    Raises:
+        UsageError: Naming the steps that it did keep.
+    """
+    folder = storage.join(uri, CHECKPOINTS)
+    kept = {int(name.partition("/")[0]) for name, _ in storage.list_files(folder)} if storage.exists(folder) else set()
+    if step not in kept:
+        listed = ", ".join(map(str, sorted(kept))) or "none; train_value's keep_every is 0"
+        raise UsageError(f"no checkpoint of step {step} was kept in {uri}; there are: {listed}")
+    return storage.join(folder, str(step))

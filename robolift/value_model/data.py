@@ -53,14 +53,14 @@ class TrainingData:
         state_dims: Dimensions of each state key.
         state_norm: How states were normalised; measured on the training episodes.
         tasks: (N,) int64 task index.
-        targets: (N,) float32 value target.
+        targets: (N,) float32: value target in [-1, 0], or progress in [0, 1] for a head that learns progress.
         actions: (N, A) float32, normalised; A is 0 when no action head is trained.
         action_norm: How actions were normalised.
         starts: (E + 1,) first row of each episode.
         success: (E,) 1 success, 0 failure, -1 unknown.
         held_out: Held-out episodes, sorted, maybe none.
         train_rows: Rows of the training episodes.
-        val_rows: Rows of the held-out episodes, maybe none.
+        val_rows: Rows of the held-out episodes, in order, maybe none.
     """
 
     cameras: tuple[str, ...]
@@ -77,6 +77,11 @@ class TrainingData:
     train_rows: np.ndarray
     val_rows: np.ndarray
 
+    def value_targets(self, frames: np.ndarray) -> np.ndarray:
+        """Return the (B,) targets of (B, P) rows: of one frame its own, of two the second's less the first's."""
+        target: np.ndarray = self.targets[frames[:, -1]]
+        return target if frames.shape[1] == 1 else target - self.targets[frames[:, 0]]
+
     def action_chunk(self, rows: np.ndarray, horizon: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the actions from each row on, (B, horizon, A), and which are inside its episode, (B, horizon)."""
         ends = self.starts[np.searchsorted(self.starts, rows, side="right")]
@@ -84,13 +89,15 @@ class TrainingData:
         return self.actions[np.minimum(steps, ends[:, None] - 1)], steps < ends[:, None]
 
 
-def prepare(recipe: Recipe, dataset: Dataset, targets: pa.Table) -> TrainingData:
+def prepare(recipe: Recipe, dataset: Dataset, targets: pa.Table | None) -> TrainingData:
     """Check that ``dataset`` and ``targets`` can be trained on and load all but the images.
 
     Raises:
-        UsageError: If a camera or state key isn't in the dataset, or too few episodes are left to train on.
-        DataError: If the targets belong to other frames, or a number isn't finite.
+        UsageError: If a camera or state key isn't in the dataset, too few episodes are left to train on, or targets
+            are missing or not wanted.
+        DataError: If the targets belong to other frames, progress is missing or says nothing, or a number isn't finite.
     """
+    check_wants_targets(recipe, given=targets is not None)
     cameras = dataset.cameras if recipe.cameras is None else tuple(recipe.cameras)
     missing = sorted(set(cameras) - set(dataset.cameras))
     if missing:
@@ -98,10 +105,12 @@ def prepare(recipe: Recipe, dataset: Dataset, targets: pa.Table) -> TrainingData
     if not cameras and not recipe.state_keys:
         raise UsageError("the dataset has no camera and state_keys is empty: the model would see nothing")
     states, state_dims = read_states(dataset, recipe.state_keys)
-    value_targets = _checked_targets(dataset, targets)
+    value_targets = read_progress(dataset, recipe.progress_column) if targets is None else _checked(dataset, targets)
     success = _success(dataset)
     train, held_out = split_episodes(success, recipe.val_fraction, recipe.seed)
     train_rows = _rows(dataset.starts, train)
+    if targets is None:
+        check_informative(recipe, value_targets, dataset.starts, train_rows)
     actions = np.empty((dataset.num_frames, 0), np.float32)
     if cameras and recipe.action_weight > 0:
         actions = _finite(_as_matrix(dataset.column(ACTION), ACTION), ACTION, dataset)
@@ -121,6 +130,70 @@ def prepare(recipe: Recipe, dataset: Dataset, targets: pa.Table) -> TrainingData
         train_rows=train_rows,
         val_rows=_rows(dataset.starts, held_out),
     )
+
+
+def check_wants_targets(recipe: Recipe, *, given: bool) -> None:
+    """Refuse value targets for a head that learns progress, and their absence for the one that learns them.
+
+    Raises:
+        UsageError: Naming the head.
+    """
+    if recipe.head == "distribution" and not given:
+        raise UsageError("head distribution learns value targets: give input targets, the output of label_returns")
+    if recipe.head != "distribution" and given:
+        raise UsageError(f"head {recipe.head} learns column {recipe.progress_column}: leave input targets out")
+
+
+def read_progress(dataset: Dataset, name: str) -> np.ndarray:
+    """Return the progress of every frame, (N,) float32 in [0, 1].
+
+    Training needs every frame annotated; predicting never reads this column.
+
+    Raises:
+        DataError: If a source has no such column, or a frame has no progress in it.
+    """
+    mend = "annotate every episode, or train on those that are annotated and predict the rest"
+    if name not in dataset.features:
+        raise DataError(
+            f"no column {name} of progress in all of the dataset's sources",
+            where=dataset.uri,
+            expected="the fraction of the task done, in [0, 1], in every frame to train on",
+            mend=f"{mend}; another name goes into progress_column",
+        )
+    rows = _as_matrix(dataset.column(name), name)
+    if rows.shape[1] != 1:
+        raise DataError(f"column {name} holds {rows.shape[1]} numbers a frame", expected="one", mend=mend)
+    progress = rows[:, 0]
+    wrong = ~((progress >= 0) & (progress <= 1))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise DataError(
+            f"{int(wrong.sum())} of {len(progress)} values of {name} are no progress",
+            where=f"first: {_place(dataset, row)}: {progress[row]}",
+            expected="a number in [0, 1]",
+            mend=mend,
+        )
+    return progress
+
+
+def check_informative(recipe: Recipe, progress: np.ndarray, starts: np.ndarray, train_rows: np.ndarray) -> None:
+    """Refuse progress from which nothing can be learned: the same in all frames, or, for pairs, within each episode.
+
+    Raises:
+        DataError: If it is; so it is for pairs when every episode has but one frame.
+    """
+    said = progress
+    if recipe.head == "relative":
+        said = progress - np.repeat(progress[starts[:-1]], np.diff(starts))
+    said = said[train_rows]
+    if said.min() == said.max():
+        where = "within each training episode" if recipe.head == "relative" else "in all training frames"
+        raise DataError(
+            f"{recipe.progress_column} is the same {where}",
+            where=f"{len(train_rows)} frames, the first has {progress[train_rows[0]]}",
+            expected="progress that grows from 0 to 1",
+            mend="annotate the episodes, or name another progress_column",
+        )
 
 
 def read_states(
@@ -158,7 +231,7 @@ def _success(dataset: Dataset) -> np.ndarray:
     return np.array([code[outcome] for outcome in dataset.episodes.column("outcome").to_pylist()], dtype=np.int64)
 
 
-def _checked_targets(dataset: Dataset, targets: pa.Table) -> np.ndarray:
+def _checked(dataset: Dataset, targets: pa.Table) -> np.ndarray:
     for key in schema.KEYS:
         if not np.array_equal(targets.column(key).to_numpy(), dataset.frames.column(key).to_numpy()):
             raise DataError(
@@ -186,11 +259,15 @@ def _finite(rows: np.ndarray, name: str, dataset: Dataset, episodes: Sequence[in
     wrong = ~np.isfinite(rows).all(axis=1)
     if wrong.any():
         row = int(_rows(dataset.starts, np.asarray(episodes or range(dataset.num_episodes)))[np.flatnonzero(wrong)[0]])
-        episode = int(np.searchsorted(dataset.starts, row, side="right")) - 1
         raise DataError(
             f"{int(wrong.sum())} rows of {name} are not finite",
-            where=f"first in episode {episode}, frame {row - int(dataset.starts[episode])}",
+            where=f"first in {_place(dataset, row)}",
             expected="numbers",
             mend="repair or drop the episode",
         )
     return rows
+
+
+def _place(dataset: Dataset, row: int) -> str:
+    episode = int(np.searchsorted(dataset.starts, row, side="right")) - 1
+    return f"episode {episode}, frame {row - int(dataset.starts[episode])}"

@@ -1,8 +1,102 @@
-"""The value head's distribution: atoms on [low, high], two-hot targets, expectation and spread."""
+"""What a value is read from: one dedicated head of the network, of one of three kinds.
+
+* ``distribution`` (RECAP): atoms on [low, high], two-hot targets, cross-entropy; the value is the expectation.
+* ``relative`` (kai0's KAI0): two frames of one episode; tanh, square error to the progress made from one to the other.
+* ``single`` (kai0's PI06, with a target that one frame can tell): one frame; sigmoid, square error to its progress.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import nn
+
+from robolift.value_model.losses import cross_entropy_rows, square_error_rows
+from robolift.value_model.presets import ValueModelConfig
+
+
+class Head(nn.Module):
+    """How numbers of the last layer become a value; it has no weights of its own.
+
+    Attributes:
+        num_frames: Frames that one value takes: 1, or 2 with the comparison frame first.
+        num_outputs: Numbers of the last layer, O.
+        uniform_error: Mean square error of the best constant where progress is uniform on [0, 1]; None for a
+            distribution, whose loss is no square error.
+    """
+
+    num_frames: int
+    num_outputs: int
+    uniform_error: float | None = None
+
+    def loss_rows(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return each row's loss, (B,), of (B, O) logits and (B,) targets."""
+        raise NotImplementedError
+
+    def read(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return value and standard deviation, each (B,), of (B, O) logits; the latter is 0 where none is predicted."""
+        raise NotImplementedError
+
+
+class DistributionHead(Head):
+    """A distribution over evenly spaced atoms."""
+
+    support: torch.Tensor
+    num_frames = 1
+
+    def __init__(self, config: ValueModelConfig) -> None:
+        super().__init__()
+        self.num_outputs, self.low, self.high = config.atoms, config.low, config.high
+        # Made again from the configuration when a checkpoint is loaded.
+        self.register_buffer("support", atoms(config.atoms, config.low, config.high), persistent=False)
+
+    def loss_rows(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return each row's cross-entropy to the two-hot target."""
+        return cross_entropy_rows(logits, two_hot(target, self.num_outputs, self.low, self.high))
+
+    def read(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return expectation and standard deviation."""
+        return expectation(logits, self.support)
+
+
+class ProgressHead(Head):
+    """One number through a function that bounds it."""
+
+    num_outputs = 1
+
+    def __init__(
+        self, num_frames: int, bounded: Callable[[torch.Tensor], torch.Tensor], *, uniform_error: float
+    ) -> None:
+        super().__init__()
+        self.num_frames, self.bounded, self.uniform_error = num_frames, bounded, uniform_error
+
+    def loss_rows(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """Return each row's square error."""
+        return square_error_rows(self.bounded(logits[:, 0].float()), target)
+
+    def read(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the number, and 0 for its unknown spread."""
+        value = self.bounded(logits[:, 0].float())
+        return value, torch.zeros_like(value)
+
+
+def relative(_: ValueModelConfig) -> Head:
+    """Return the two-frame head: f(a, b) in [-1, 1] is the progress at b less that at a."""
+    # The difference of two independent uniform numbers has variance 1/6, one uniform number 1/12.
+    return ProgressHead(2, torch.tanh, uniform_error=1 / 6)
+
+
+def single(_: ValueModelConfig) -> Head:
+    """Return the single-frame head: g(t) in [0, 1] is the progress at t."""
+    return ProgressHead(1, torch.sigmoid, uniform_error=1 / 12)
+
+
+HEADS: dict[str, Callable[[ValueModelConfig], Head]] = {
+    "distribution": DistributionHead,
+    "relative": relative,
+    "single": single,
+}
 
 
 def atoms(num_atoms: int, low: float, high: float, *, device: torch.device | None = None) -> torch.Tensor:

@@ -15,9 +15,9 @@ def cross_entropy_rows(logits: torch.Tensor, target: torch.Tensor) -> torch.Tens
     return -(target * torch.log_softmax(logits.float(), dim=-1)).sum(-1)
 
 
-def cross_entropy(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return the mean of :func:`cross_entropy_rows`."""
-    return cross_entropy_rows(logits, target).mean()
+def square_error_rows(value: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return each row's square error of (B,) values to (B,) targets, (B,)."""
+    return (value - target).square()
 
 
 def action_error(predicted: torch.Tensor, actions: torch.Tensor, real: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,11 @@
 """The value network: encoders per camera, state, task text, a trunk, and a head that nothing else writes to.
 
-No action, noise or flow time goes in, so a value depends on the observation and the task alone.
+No action, noise or flow time goes in, so a value depends on the observation and the task alone. A two-frame head takes
+two observations of one episode through the same encoders and state layer; what it takes twice has a dimension P = 2
+after the batch, the comparison frame first. P may be left out where it is 1.
 
-Shape letters: B batch, K cameras, H W image, S state, F features of all cameras, A action, T action horizon.
+Shape letters: B batch, P frames of a value, K cameras, H W image, S state, F features of all cameras, O outputs of the
+head, A action, T action horizon.
 """
 
 from __future__ import annotations
@@ -48,9 +51,15 @@ def _layers(widths: Sequence[int]) -> nn.Sequential:
 
 
 class ValueModel(nn.Module):
-    """Value distribution of an observation, and an auxiliary guess of the actions that follow it."""
+    """The value of an observation, or of one compared with another, and an auxiliary guess of the actions it leads to.
 
-    support: torch.Tensor
+    Attributes:
+        config: Architecture.
+        shape: What the dataset decides.
+        num_features: F.
+        head: How the outputs of ``value_head`` become a value.
+    """
+
     tokens: torch.Tensor
 
     def __init__(self, config: ValueModelConfig, shape: ModelShape) -> None:
@@ -61,17 +70,23 @@ class ValueModel(nn.Module):
         state_width = config.state_width if shape.state_dim else 0
         self.state = _layers([shape.state_dim, state_width]) if state_width else None
         self.text = nn.Embedding(config.text_buckets, config.text_width)
-        self.trunk = _layers([self.num_features + state_width + config.text_width, *config.trunk_widths])
-        self.value_head = nn.Linear(config.trunk_widths[-1], config.atoms)
+        self.head = heads.HEADS[config.head](config)
+        seen = self.head.num_frames * (self.num_features + state_width)
+        self.trunk = _layers([seen + config.text_width, *config.trunk_widths])
+        self.value_head = nn.Linear(config.trunk_widths[-1], self.head.num_outputs)
         self.action_head: nn.Sequential | None = None
         if shape.action_horizon:
             hidden = _layers([self.num_features + shape.state_dim, *config.action_widths])
             hidden.append(nn.Linear(config.action_widths[-1], shape.action_horizon * shape.action_dim))
             self.action_head = hidden
-        # Made again from configuration and tasks when a checkpoint is loaded.
-        self.register_buffer("support", heads.atoms(config.atoms, config.low, config.high), persistent=False)
+        # Made again from the tasks when a checkpoint is loaded.
         tokens = torch.from_numpy(token_table(shape.tasks, config.text_buckets))
         self.register_buffer("tokens", tokens, persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.tokens.device
 
     def encode(self, images: torch.Tensor, gain: torch.Tensor | None = None) -> torch.Tensor:
         """Return the (B, F) features of (B, K, H, W, 3) uint8 images; ``gain`` is (B, K) or None."""
@@ -81,17 +96,18 @@ class ValueModel(nn.Module):
         )
 
     def value_logits(self, features: torch.Tensor, state: torch.Tensor, task: torch.Tensor) -> torch.Tensor:
-        """Return the (B, atoms) logits of the value.
+        """Return the (B, O) outputs that :attr:`head` reads the value from.
 
         Args:
-            features: (B, F) from :meth:`encode`, (B, 0) without cameras.
-            state: (B, S) normalised.
+            features: (B, P, F) from :meth:`encode`, F = 0 without cameras.
+            state: (B, P, S) normalised.
             task: (B,) int64 task index.
         """
         real = (self.tokens != PADDING)[:, :, None]
         embedded = self.text(self.tokens.clamp(min=0)) * real
         text = embedded.sum(1) / real.sum(1)
-        parts = [features, text[task]] if self.state is None else [features, self.state(state), text[task]]
+        seen = [features] if self.state is None else [features, self.state(state)]
+        parts = [*(part.flatten(1) for part in seen), text[task]]
         logits: torch.Tensor = self.value_head(self.trunk(torch.cat(parts, dim=-1)))
         return logits
 

@@ -1,15 +1,21 @@
 """Values of every frame: each video is decoded once, each frame encoded once, and the bits don't depend on the cut.
 
 Row r of the dataset always stands at place r % batch_size of a batch of exactly batch_size rows. A shard that begins or
-ends inside a batch leaves the other rows of that batch empty. A network computes the rows of a batch apart from one
-another, so whatever the kernels of a batch shape do, each row gets the same bits from one shard or from many.
+ends inside a batch leaves the other rows of that batch empty, and so does an episode where values are read from its
+features. A network computes the rows of a batch apart from one another, so whatever the kernels of a batch shape do,
+each row gets the same bits from one shard or from many.
+
+Memory holds the images of two batches, and the features of the episodes that a batch touches.
 """
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,11 +23,12 @@ import torch
 from robolift import schema
 from robolift.data.dataset import Dataset
 from robolift.logging import progress
-from robolift.value_model import heads
 from robolift.value_model.checkpoint import Checkpoint
 from robolift.value_model.data import read_states, task_rows
 from robolift.value_model.features import FEATURES_FILE, FeatureWriter
 from robolift.value_model.model import ValueModel
+
+Item = TypeVar("Item")
 
 
 def shard_episodes(starts: np.ndarray, shard: int, num_shards: int) -> range:
@@ -40,32 +47,108 @@ class Batch:
 
     Attributes:
         places: Places of the batch that are in use; the others are zero.
-        rows: The same rows counted from the shard's first.
-        images: (batch_size, K, H, W, 3) uint8, None without cameras.
+        rows: The same rows, counted over the dataset.
     """
 
     places: slice
     rows: slice
-    images: np.ndarray | None
 
 
-def batches(dataset: Dataset, checkpoint: Checkpoint, episodes: range, batch_size: int) -> Iterator[Batch]:
-    """Yield a shard's rows batch by batch, decoding as it goes; a batch is valid until the next is asked for."""
-    first = int(dataset.starts[episodes.start])
-    end = int(dataset.starts[episodes.stop])
-    frames = iterate_frames(dataset, checkpoint, episodes) if checkpoint.cameras else None
-    height, width = checkpoint.image_size
+def cut(first: int, end: int, batch_size: int) -> Iterator[Batch]:
+    """Yield rows ``first`` to ``end`` in batches at their fixed places."""
     start = first
     while start < end:
         stop = min(end, (start // batch_size + 1) * batch_size)
-        places = slice(start % batch_size, start % batch_size + stop - start)
+        place = start % batch_size
+        yield Batch(places=slice(place, place + stop - start), rows=slice(start, stop))
+        start = stop
+
+
+def predict(
+    model: ValueModel,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    *,
+    episodes: range,
+    batch_size: int,
+    lookahead: int,
+    folder: Path,
+    save_features: bool,
+) -> dict[str, np.ndarray]:
+    """Return the columns of the values table for ``episodes``, and write their features into ``folder`` if asked.
+
+    Args:
+        model: Ready to predict.
+        checkpoint: What it was trained on.
+        dataset: What to predict; no label of it is read.
+        episodes: Consecutive episodes of it.
+        batch_size: Frames computed at a time.
+        lookahead: Frames ahead with which a two-frame model compares each frame for ``relative_advantage``.
+        folder: Where features go.
+        save_features: Whether to write them.
+
+    Raises:
+        DataError: If the dataset isn't one the model was trained for, or a video is broken.
+    """
+    checkpoint.check_dataset(dataset)
+    first, end = int(dataset.starts[episodes.start]), int(dataset.starts[episodes.stop])
+    keys = {name: dataset.frames.column(name).to_numpy()[first:end] for name in schema.KEYS}
+    value, spread = np.empty(end - first, np.float32), np.empty(end - first, np.float32)
+    relative = np.full(end - first, None, dtype=object)
+    columns = {**keys, "value": value, "value_std": spread, "relative_advantage": relative}
+    if not episodes:
+        return columns
+    states, dims = read_states(dataset, checkpoint.state_keys, list(episodes))
+    checkpoint.check_state(dims)
+    normalised, tasks = checkpoint.state_norm(states), task_rows(dataset, checkpoint.tasks, list(episodes))
+    writer = FeatureWriter(folder / FEATURES_FILE, model.num_features) if save_features and model.num_features else None
+    with torch.inference_mode():
+        for rows, features in encode_episodes(model, checkpoint, dataset, episodes, batch_size):
+            here = slice(rows.start - first, rows.stop - first)
+            seen = Episode(
+                first=rows.start, features=features, states=normalised[here], tasks=tasks[here], batch_size=batch_size
+            )
+            value[here], spread[here] = values(model, seen)
+            if model.head.num_frames == 2:
+                relative[here] = relative_advantage(model, seen, lookahead)
+            if writer is not None:
+                writer.add_arrays(keys[schema.EPISODE_INDEX][here], keys[schema.FRAME_INDEX][here], features)
+    if writer is not None:
+        writer.close()
+    return columns
+
+
+def encode_episodes(
+    model: ValueModel, checkpoint: Checkpoint, dataset: Dataset, episodes: range, batch_size: int
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield each episode's rows of the dataset and their (T, F) features, as soon as they are all encoded."""
+    ends = collections.deque(dataset.starts[episodes.start + 1 : episodes.stop + 1].tolist())
+    start = int(dataset.starts[episodes.start])
+    waiting = np.empty((0, model.num_features), np.float32)
+    for batch, images in ahead(decode(dataset, checkpoint, episodes, batch_size)):
+        if images is None:
+            found = np.empty((batch.rows.stop - batch.rows.start, 0), np.float32)
+        else:
+            found = model.encode(torch.from_numpy(images).to(model.device)).cpu().numpy()[batch.places]
+        waiting = np.concatenate([waiting, found])
+        while ends and ends[0] <= batch.rows.stop:
+            length = ends[0] - start
+            yield slice(start, ends[0]), waiting[:length]
+            start, waiting = ends.popleft(), waiting[length:]
+
+
+def decode(
+    dataset: Dataset, checkpoint: Checkpoint, episodes: range, batch_size: int
+) -> Iterator[tuple[Batch, np.ndarray | None]]:
+    """Yield the episodes' batches with their (batch_size, K, H, W, 3) uint8 images, None without cameras."""
+    frames = iterate_frames(dataset, checkpoint, episodes) if checkpoint.cameras else None
+    for batch in cut(int(dataset.starts[episodes.start]), int(dataset.starts[episodes.stop]), batch_size):
         images = None
         if frames is not None:
-            images = np.zeros((batch_size, len(checkpoint.cameras), height, width, 3), np.uint8)
-            for place in range(places.start, places.stop):
+            images = np.zeros((batch_size, len(checkpoint.cameras), *checkpoint.image_size, 3), np.uint8)
+            for place in range(batch.places.start, batch.places.stop):
                 images[place] = next(frames)
-        yield Batch(places=places, rows=slice(start - first, stop - first), images=images)
-        start = stop
+        yield batch, images
 
 
 def iterate_frames(dataset: Dataset, checkpoint: Checkpoint, episodes: range) -> Iterator[list[np.ndarray]]:
@@ -76,78 +159,90 @@ def iterate_frames(dataset: Dataset, checkpoint: Checkpoint, episodes: range) ->
             yield list(images)
 
 
-def predict(
-    model: ValueModel,
-    checkpoint: Checkpoint,
-    dataset: Dataset,
-    *,
-    episodes: range,
-    batch_size: int,
-    folder: Path,
-    save_features: bool,
-) -> dict[str, np.ndarray]:
-    """Return the columns of the values table for ``episodes``, and write their features into ``folder`` if asked.
-
-    Raises:
-        DataError: If the dataset isn't one the model was trained for, or a video is broken.
-    """
-    checkpoint.check_dataset(dataset)
-    if not episodes:
-        empty = {name: np.empty(0, np.int64) for name in schema.KEYS}
-        return {**empty, "value": np.empty(0, np.float32), "value_std": np.empty(0, np.float32)}
-    states, dims = read_states(dataset, checkpoint.state_keys, list(episodes))
-    checkpoint.check_state(dims)
-    inputs = Inputs(
-        states=checkpoint.state_norm(states),
-        tasks=task_rows(dataset, checkpoint.tasks, list(episodes)),
-        batch_size=batch_size,
-        device=model.support.device,
-    )
-    rows = slice(int(dataset.starts[episodes.start]), int(dataset.starts[episodes.stop]))
-    keys = {name: dataset.frames.column(name).to_numpy()[rows] for name in schema.KEYS}
-    count = rows.stop - rows.start
-    value, spread = np.empty(count, np.float32), np.empty(count, np.float32)
-    writer = FeatureWriter(folder / FEATURES_FILE, model.num_features) if save_features and model.num_features else None
-    with torch.inference_mode():
-        for batch in batches(dataset, checkpoint, episodes, batch_size):
-            features, mean, std = inputs.run(model, batch)
-            value[batch.rows], spread[batch.rows] = mean, std
-            if writer is not None:
-                writer.add_arrays(
-                    keys[schema.EPISODE_INDEX][batch.rows], keys[schema.FRAME_INDEX][batch.rows], features
-                )
-    if writer is not None:
-        writer.close()
-    return {**keys, "value": value, "value_std": spread}
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Yield ``items``, none of them None, each made in another thread while the one before is used."""
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """What the model reads besides images, for one shard.
+class Episode:
+    """An episode of T frames as the model sees it, each frame encoded once.
 
     Attributes:
-        states: (rows, S) normalised.
-        tasks: (rows,) task index.
+        first: Its first row in the dataset.
+        features: (T, F).
+        states: (T, S) normalised.
+        tasks: (T,) task index.
         batch_size: Rows of every batch, in use or not.
-        device: Where to compute.
     """
 
+    first: int
+    features: np.ndarray
     states: np.ndarray
     tasks: np.ndarray
     batch_size: int
-    device: torch.device
 
-    def run(self, model: ValueModel, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return features, mean and standard deviation of the value of the batch's rows that are in use."""
-        state = np.zeros((self.batch_size, self.states.shape[1]), np.float32)
-        task = np.zeros(self.batch_size, np.int64)
-        state[batch.places], task[batch.places] = self.states[batch.rows], self.tasks[batch.rows]
-        features = torch.zeros(self.batch_size, 0, device=self.device)
-        if batch.images is not None:
-            features = model.encode(torch.from_numpy(batch.images).to(self.device))
-        logits = model.value_logits(
-            features, torch.from_numpy(state).to(self.device), torch.from_numpy(task).to(self.device)
-        )
-        mean, std = heads.expectation(logits, model.support)
-        used = (x[batch.places].cpu().numpy() for x in (features, mean, std))
-        return next(used), next(used), next(used)
+    @property
+    def length(self) -> int:
+        """T."""
+        return len(self.features)
+
+    def read(self, model: ValueModel, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return value and standard deviation, (T,) each, for the (T, P) frames of the episode that each takes."""
+        value, spread = np.empty(self.length, np.float32), np.empty(self.length, np.float32)
+        for batch in cut(self.first, self.first + self.length, self.batch_size):
+            here = slice(batch.rows.start - self.first, batch.rows.stop - self.first)
+            inputs = [self._placed(self.features[frames[here]], batch), self._placed(self.states[frames[here]], batch)]
+            task = self._placed(self.tasks[here], batch)
+            logits = model.value_logits(*(torch.from_numpy(x).to(model.device) for x in (*inputs, task)))
+            found = (x.cpu().numpy()[batch.places] for x in model.head.read(logits))
+            value[here], spread[here] = found
+        return value, spread
+
+    def _placed(self, used: np.ndarray, batch: Batch) -> np.ndarray:
+        whole = np.zeros((self.batch_size, *used.shape[1:]), used.dtype)
+        whole[batch.places] = used
+        return whole
+
+
+def values(model: ValueModel, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+    """Return the absolute value of every frame and its standard deviation, (T,) each.
+
+    Of a two-frame model it is f(0, t), the progress made since the first frame, whose own is 0 by definition.
+    """
+    frames = np.arange(episode.length)[:, None]
+    if model.head.num_frames == 1:
+        return episode.read(model, frames)
+    value, spread = episode.read(model, np.concatenate([np.zeros_like(frames), frames], axis=1))
+    value[0] = 0
+    return value, spread
+
+
+def relative_advantage(model: ValueModel, episode: Episode, lookahead: int) -> np.ndarray:
+    """Return what a two-frame model sees happen in the next ``lookahead`` frames of each frame, (T,) float32.
+
+    f(t, m) with m = min(t + lookahead, T - 1), by :func:`over_lookahead`: kai0's ``relative_advantage``.
+    """
+    frame = np.arange(episode.length)
+    later = np.minimum(frame + lookahead, episode.length - 1)
+    made, _ = episode.read(model, np.stack([frame, later], axis=1))
+    return over_lookahead(made, later - frame, lookahead)
+
+
+def over_lookahead(made: np.ndarray, gap: np.ndarray, lookahead: int) -> np.ndarray:
+    """Return made * lookahead / gap, clipped to [-1, 1]; 0 where the gap is 0, in the last frame of an episode.
+
+    Args:
+        made: (T,) progress made over the gap.
+        gap: (T,) frames, at most ``lookahead``; fewer near the end of the episode.
+        lookahead: Frames that the result speaks of.
+
+    Returns:
+        (T,) float32.
+    """
+    scaled = made.astype(np.float64) * lookahead / np.maximum(gap, 1)
+    return np.where(gap > 0, np.clip(scaled, -1, 1), 0).astype(np.float32)

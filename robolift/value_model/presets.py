@@ -39,8 +39,9 @@ class ValueModelConfig:
         trunk_widths: Hidden layers that read images, state and text.
         action_widths: Hidden layers of the auxiliary action head.
         atoms: Atoms of the value distribution, evenly spaced from ``low`` to ``high``.
-        low: Lowest value.
-        high: Highest value.
+        low: Lowest value of the distribution.
+        high: Highest value of the distribution.
+        head: What the value is read from, a key of robolift.value_model.heads.HEADS; the recipe chooses it.
     """
 
     preset: str
@@ -53,6 +54,7 @@ class ValueModelConfig:
     atoms: int
     low: float
     high: float
+    head: str = "distribution"
 
 
 def tiny() -> ValueModelConfig:

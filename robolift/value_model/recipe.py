@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from robolift.value_model.named_recipes import RECIPES
 
 
 class Recipe(BaseModel):
@@ -12,6 +14,15 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
+    recipe: str = ""
+    """Named settings (kai0): `ADVANTAGE_TORCH_KAI0_TASK` or `ADVANTAGE_TORCH_PI06_TASK`, TASK being `FLATTEN_FOLD`,
+    `TEE_SHIRT_SORT` or `HANG_CLOTH`. They replace the defaults below; what is set beside the name wins over them."""
+    head: Literal["distribution", "relative", "single"] = "distribution"
+    """What is learned. `distribution`: the returns of `targets` as 201 atoms. `relative`: the progress made between two
+    frames of an episode (kai0's KAI0). `single`: the progress of one frame (kai0's PI06). The last two take no targets.
+    """
+    progress_column: str = "stage_progress_gt"
+    """Column with the fraction of the task done, in [0, 1] in every frame, which `relative` and `single` learn."""
     preset: str = "tiny"
     """Size of the model, a key of robolift.value_model.presets.PRESETS."""
     cameras: list[str] | None = None
@@ -37,11 +48,11 @@ class Recipe(BaseModel):
     ema_decay: float = Field(0.99, ge=0, lt=1)
     """Decay of the moving average of weights, which is what the checkpoint holds."""
     value_weight: float = Field(0.3, gt=0)
-    """Weight of the value's cross-entropy in the loss."""
+    """Weight of the value's cross-entropy, or of the square error of progress, in the loss."""
     action_weight: float = Field(1.0, ge=0)
     """Weight of the auxiliary action error, which shapes the image features; without cameras there is no such head."""
     action_horizon: int = Field(6, ge=1)
-    """Actions that the auxiliary head predicts, in frames from the current one."""
+    """Actions that the auxiliary head predicts, in frames from the current one; of a pair, the second frame."""
     input_noise: float = Field(0.05, ge=0)
     """Standard deviation of the noise on the state, in standard deviations of each of its dimensions."""
     shift_px: int = Field(4, ge=0)
@@ -58,6 +69,8 @@ class Recipe(BaseModel):
     """Steps between two evaluations on the held-out episodes."""
     save_every: int = Field(250, ge=1)
     """Steps between two resumable states; a killed run loses at most these."""
+    keep_every: int = Field(0, ge=0)
+    """Steps between two states that stay in the output as checkpoints/STEP: weights, optimizer, curves; 0 for none."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of the convolutions while training; weights, losses and predictions are float32 in any case."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -71,6 +84,16 @@ class Recipe(BaseModel):
 
     Part of the identity: the same rows and the same noise are used for any number, but added in another order.
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, given: Any) -> Any:
+        name = given.get("recipe") if isinstance(given, dict) else ""
+        if not name:
+            return given
+        if name not in RECIPES:
+            raise ValueError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
+        return {**RECIPES[name], **given}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

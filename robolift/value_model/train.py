@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,12 +26,14 @@ from robolift.value_model import checkpoint as checkpoints
 from robolift.value_model.checkpoint import Checkpoint
 from robolift.value_model.data import TrainingData, prepare
 from robolift.value_model.model import ModelShape, ValueModel
+from robolift.value_model.named_recipes import RECIPES
 from robolift.value_model.objective import ValueObjective
 from robolift.value_model.presets import PRESETS
 from robolift.value_model.recipe import Recipe
 
 CURVES_FILE = "curves.json"
 JOB_FILE = "job.json"
+RECIPE_FILE = "recipe.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +42,7 @@ class Places:
 
     Attributes:
         dataset_uri: Output folder of import_dataset.
-        targets_uri: Output folder of label_returns.
+        targets_uri: Output folder of label_returns, empty for a head that learns progress.
         work_uri: Resumable state.
         folder: Local folder for the result, written by rank 0.
     """
@@ -50,7 +54,7 @@ class Places:
 
 
 def train(recipe: Recipe, places: Places) -> None:
-    """Train a value model and write model.safetensors, checkpoint.json and curves.json.
+    """Train a value model and write model.safetensors, checkpoint.json, curves.json and the states that are kept.
 
     Several processes are started by torchrun, unless this already is one of them.
 
@@ -61,7 +65,7 @@ def train(recipe: Recipe, places: Places) -> None:
     """
     dataset, data = _open(recipe, places)
     world = distributed.launched_world()
-    if world is None and (recipe.num_processes > 1 or "PET_NNODES" in os.environ):
+    if world is None and (recipe.num_processes > 1 or distributed.by_machines()):
         with tempfile.TemporaryDirectory(prefix="robolift-job-") as folder:
             job = Path(folder) / JOB_FILE
             job.write_bytes(storage.to_json_bytes({"recipe": recipe.model_dump(mode="json"), "places": vars(places)}))
@@ -84,10 +88,12 @@ def train_worker(recipe: Recipe, places: Places) -> None:
 
 def _open(recipe: Recipe, places: Places) -> tuple[Dataset, TrainingData]:
     if recipe.preset not in PRESETS:
-        raise UsageError(f"preset {recipe.preset!r} is unknown; there are: {', '.join(PRESETS)}")
+        hint = "; a recipe goes into recipe" if recipe.preset in RECIPES else ""
+        raise UsageError(f"preset {recipe.preset!r} is unknown; there are: {', '.join(PRESETS)}{hint}")
     device_for(recipe.device)
     dataset = Dataset.open(manifest.load(places.dataset_uri))
-    return dataset, prepare(recipe, dataset, manifest.load(places.targets_uri).table("targets"))
+    targets = manifest.load(places.targets_uri).table("targets") if places.targets_uri else None
+    return dataset, prepare(recipe, dataset, targets)
 
 
 def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, data: TrainingData) -> None:
@@ -102,12 +108,25 @@ def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, d
         checkpoint = describe(recipe, dataset, data)
         model = initial_model(checkpoint, recipe.seed).to(device)
         objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
-        store = StateStore(places.work_uri)
+        store = StateStore(places.work_uri, recipe.keep_every, functools.partial(assets, recipe, checkpoint))
         result = fit(model, objective, loop_options(recipe), world=world, store=store)
     if world.is_main:
         folder = Path(places.folder)
         checkpoints.save(folder, checkpoint.at_step(result.step), result.weights)
+        store.copy_kept(folder, recipe.steps)
         storage.write_bytes(str(folder / CURVES_FILE), storage.to_json_bytes(manifest.finite(result.curves)))
+
+
+def assets(recipe: Recipe, checkpoint: Checkpoint, step: int) -> dict[str, Any]:
+    """Return the documents beside a state: how to use its weights, and how they came about.
+
+    Rows, comparison frames and noise of a step are functions of the recipe's seed and the step, so this is all there is
+    to say of the sampler and of random numbers.
+    """
+    return {
+        checkpoints.CHECKPOINT_FILE: checkpoint.at_step(step).to_dict(),
+        RECIPE_FILE: recipe.model_dump(mode="json", exclude={"save_every"}),
+    }
 
 
 def loop_options(recipe: Recipe) -> LoopOptions:
@@ -130,7 +149,7 @@ def loop_options(recipe: Recipe) -> LoopOptions:
 def describe(recipe: Recipe, dataset: Dataset, data: TrainingData) -> Checkpoint:
     """Return the checkpoint's description before training."""
     return Checkpoint(
-        config=PRESETS[recipe.preset](),
+        config=replace(PRESETS[recipe.preset](), head=recipe.head),
         cameras=data.cameras,
         image_size=recipe.image_size,
         state_keys=tuple(recipe.state_keys),

@@ -8,22 +8,29 @@ from pathlib import Path
 import pytest
 
 from robolift.schema import Kind
-from robolift.stages import NAMES
-from robolift.stages.preflight import HANDED
+from robolift.stages import NAMES, stage_advantage_plan
+from robolift.stages.preflight import RECAP
 from robolift.stages.stage import find
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(p.parent.name for p in (ROOT / "components").glob("*/component.py"))
-PLANNERS = {"check_run", "check_dataset", "plan_shards"}
+OTHER_DOORS = sorted(
+    (path.parent.name, path.stem)
+    for path in (ROOT / "components").glob("*/*.py")
+    if path.stem not in ("component", "__init__")
+)
+"""(stage, file) of components that call a stage with other inputs than its usual one."""
+SOURCES = [*((name, "component") for name in FOLDERS), *OTHER_DOORS]
+PLANNERS = {"check_run", "check_dataset", "plan_shards", "plan_stage_advantage"}
 MAX_BODY_LINES = 20
 
 
-def _component(name):
-    return getattr(importlib.import_module(f"components.{name}.component"), name)
+def _component(name, file="component"):
+    return getattr(importlib.import_module(f"components.{name}.{file}"), name)
 
 
-def _function(name):
-    tree = ast.parse((ROOT / "components" / name / "component.py").read_text())
+def _function(name, file):
+    tree = ast.parse((ROOT / "components" / name / f"{file}.py").read_text())
     return next(node for node in tree.body if isinstance(node, ast.FunctionDef))
 
 
@@ -31,9 +38,19 @@ def test_each_stage_has_a_component_of_its_name():
     assert set(FOLDERS) - PLANNERS == set(NAMES)
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_body_is_an_import_and_one_call(name):
-    function = _function(name)
+def test_stages_that_have_another_door():
+    assert OTHER_DOORS == [
+        ("label_advantage", "annotated"),
+        ("label_advantage", "predicted"),
+        ("train_policy", "normalized"),
+        ("train_value", "estimator"),
+        ("write_report", "estimator"),
+    ]
+
+
+@pytest.mark.parametrize(("name", "file"), SOURCES)
+def test_body_is_an_import_and_one_call(name, file):
+    function = _function(name, file)
     statements = function.body[1:]
     assert function.body[-1].end_lineno - function.body[0].lineno < MAX_BODY_LINES
     for node in statements[:-1]:
@@ -43,20 +60,20 @@ def test_body_is_an_import_and_one_call(name):
     assert isinstance(statements[-1], ast.Return)
 
 
-@pytest.mark.parametrize("name", FOLDERS)
-def test_source_avoids_what_kfp_cannot_ship(name):
-    source = (ROOT / "components" / name / "component.py").read_text()
+@pytest.mark.parametrize(("name", "file"), SOURCES)
+def test_source_avoids_what_kfp_cannot_ship(name, file):
+    source = (ROOT / "components" / name / f"{file}.py").read_text()
     for banned in ("from __future__", "Literal[", "Optional[int]", ".uri ="):
         assert banned not in source
 
 
-@pytest.mark.parametrize("name", [n for n in FOLDERS if n not in PLANNERS])
-def test_parameters_are_fields_of_the_stage_and_have_no_default_of_their_own(name):
-    signature = inspect.signature(_component(name).python_func)
+@pytest.mark.parametrize(("name", "file"), [(n, f) for n, f in SOURCES if n not in PLANNERS])
+def test_parameters_are_fields_of_the_stage_and_have_no_default_of_their_own(name, file):
+    signature = inspect.signature(_component(name, file).python_func)
     stage = find(name)
     plumbing = {"stages", "output_root", "source_uri", "policy_uri", "previous_uri"}
     inputs = set(stage.INPUTS) | {"evaluation", "baselines"}
-    component = _component(name).component_spec
+    component = _component(name, file).component_spec
     outputs = set(component.outputs) - {"Output"}
     for key, parameter in signature.parameters.items():
         assert parameter.default is inspect.Parameter.empty, key
@@ -64,16 +81,24 @@ def test_parameters_are_fields_of_the_stage_and_have_no_default_of_their_own(nam
             assert key in stage.Config.model_fields, f"{name}.{key}"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_what_the_pipeline_hands_to_a_stage_is_known_to_the_first_check(name):
-    call = _function(name).body[-1].value
+@pytest.mark.parametrize(("name", "file"), [(n, f) for n, f in SOURCES if n not in PLANNERS])
+def test_what_a_pipeline_hands_to_a_stage_is_known_to_the_first_check(name, file):
+    call = _function(name, file).body[-1].value
     passed = {keyword.arg for keyword in call.keywords} - {"artifact", "output_root", "stages", "inputs"}
-    assert passed == set(HANDED.get(name, {}))
+    for wiring in _wirings(name, file):
+        assert passed == set(wiring.handed.get(name, {}))
 
 
-@pytest.mark.parametrize("name", [n for n in FOLDERS if n not in PLANNERS])
-def test_output_artifact_is_of_the_stage_s_kind(name):
-    outputs = {k: v for k, v in _component(name).component_spec.outputs.items() if k != "Output"}
+def _wirings(name, file):
+    """Return the wirings of the pipelines that use this door: stage_advantage takes the other where there is one."""
+    if file != "component":
+        return [stage_advantage_plan.WIRING]
+    return [RECAP] if name in dict(OTHER_DOORS) else [RECAP, stage_advantage_plan.WIRING]
+
+
+@pytest.mark.parametrize(("name", "file"), [(n, f) for n, f in SOURCES if n not in PLANNERS])
+def test_output_artifact_is_of_the_stage_s_kind(name, file):
+    outputs = {k: v for k, v in _component(name, file).component_spec.outputs.items() if k != "Output"}
     ((_, spec),) = outputs.items()
     assert spec.type == f"system.{find(name).OUTPUT}@1.0.0"
 

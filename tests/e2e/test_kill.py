@@ -86,6 +86,7 @@ STEPS = {
             "labels": ("label_advantage",),
         }
     ),
+    "compute_norm_stats": Step(inputs={"dataset": ("import_dataset",)}),
     "train_policy": Step(
         {"steps": 6, "batch_size": 16, "save_every": 2, "log_every": 2},
         {

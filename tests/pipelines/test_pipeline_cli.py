@@ -1,6 +1,7 @@
 """pipeline.py: compiled bytes, parameters refused by name, the plan."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from robolift.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
+PIPELINES = ("recap", "stage_advantage")
 
 
 def _pipeline(*args, **env):
@@ -29,42 +31,64 @@ def _pipeline(*args, **env):
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compiled")
-    for name, seed in (("one", "1"), ("two", "2")):
-        done = _pipeline("compile", "recap", "--output", str(folder / f"{name}.yaml"), PYTHONHASHSEED=seed)
-        assert done.returncode == 0, done.stderr
+    for pipeline in PIPELINES:
+        for name, seed in (("one", "1"), ("two", "2")):
+            path = folder / f"{pipeline}-{name}.yaml"
+            done = _pipeline("compile", pipeline, "--output", str(path), PYTHONHASHSEED=seed)
+            assert done.returncode == 0, done.stderr
     return folder
 
 
-def _spec(compiled):
-    return next(yaml.load_all((compiled / "one.yaml").read_text(), Loader=yaml.CSafeLoader))
+def _spec(compiled, pipeline="recap"):
+    return next(yaml.load_all((compiled / f"{pipeline}-one.yaml").read_text(), Loader=yaml.CSafeLoader))
 
 
-def test_compiled_pipeline_is_byte_identical_twice_and_golden(compiled):
-    content = (compiled / "one.yaml").read_bytes()
-    assert content == (compiled / "two.yaml").read_bytes()
-    golden = GOLDEN / "recap.yaml"
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_compiled_pipeline_is_byte_identical_twice_and_golden(compiled, pipeline):
+    content = (compiled / f"{pipeline}-one.yaml").read_bytes()
+    assert content == (compiled / f"{pipeline}-two.yaml").read_bytes()
+    golden = GOLDEN / f"{pipeline}.yaml"
     if os.environ.get("ROBOLIFT_GOLDEN"):
         golden.write_bytes(content)
     assert content == golden.read_bytes(), "the compiled pipeline changed: run `make golden` and read the diff"
 
 
-def test_recap_has_at_most_twelve_parameters_and_long_retries(compiled):
-    assert len(_spec(compiled)["root"]["inputDefinitions"]["parameters"]) == 10
-    text = (compiled / "one.yaml").read_text()
+@pytest.mark.parametrize(("pipeline", "parameters"), [("recap", 10), ("stage_advantage", 12)])
+def test_a_pipeline_has_at_most_twelve_parameters_and_long_retries(compiled, pipeline, parameters):
+    assert len(_spec(compiled, pipeline)["root"]["inputDefinitions"]["parameters"]) == parameters
+    text = (compiled / f"{pipeline}-one.yaml").read_text()
     assert "backoffMaxDuration: 3600s" not in text
     assert "backoffMaxDuration: 604800s" in text
 
 
-def test_no_step_uses_kfp_s_cache(compiled):
-    components = _spec(compiled)["components"]
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_no_step_uses_kfp_s_cache(compiled, pipeline):
+    components = _spec(compiled, pipeline)["components"]
     steps = [t for c in components.values() for t in c.get("dag", {}).get("tasks", {}).values()]
     executed = [t for t in steps if "executorLabel" in components[t["componentRef"]["name"]]]
     assert len(executed) > 14
     assert not any(t["cachingOptions"].get("enableCache") for t in executed)
 
 
-def test_no_library_code_travels_in_the_compiled_file(compiled):
-    text = (compiled / "one.yaml").read_text()
+def test_stage_advantage_labels_twice_and_normalises_before_it_trains(compiled):
+    dag = _spec(compiled, "stage_advantage")["components"]["comp-stage-advantage-run"]["dag"]["tasks"]
+    artifacts = {name: set(task.get("inputs", {}).get("artifacts", {})) for name, task in dag.items()}
+    assert artifacts["label-advantage"] == {"dataset"}
+    assert artifacts["label-advantage-2"] == {"dataset", "values"}
+    assert artifacts["train-value"] == {"dataset"}
+    assert "compute-norm-stats" in dag["train-policy"]["dependentTasks"]
+    assert artifacts["train-policy"] == {"dataset", "labels", "values", "checkpoint", "norm_stats"}
+    labelled = {"labelled", "labelled_values", "labelled_labels"}
+    made = {"dataset", "values", "labels", "checkpoint", "evaluation", "baselines"}
+    assert artifacts["write-report"] == labelled | made
+    estimated = dag["label-advantage-2"]["inputs"]["parameters"]["stages"]["componentInputParameter"]
+    annotated = dag["label-advantage"]["inputs"]["parameters"]["stages"]["componentInputParameter"]
+    assert (annotated, estimated) == ("labelled_stages", "new_stages")
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_no_library_code_travels_in_the_compiled_file(compiled, pipeline):
+    text = (compiled / f"{pipeline}-one.yaml").read_text()
     assert "from robolift.stages" in text
     assert "import numpy" not in text
     assert "pip install" not in text.replace("pip install --", "pip install")
@@ -75,6 +99,7 @@ def test_list_names_the_pipelines():
     assert done.returncode == 0
     assert "recap: RECAP" in done.stdout
     assert "positive_fraction: Float = 0.3" in done.stdout
+    assert "stage_advantage: kai0's stage advantage" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -128,6 +153,41 @@ def test_overrides_reach_inside_and_leave_the_given_parameters_alone():
     assert given == {"stages": {"train_value": None}}
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("head=double", "head: Input should be"),
+        ("num_task_stages=0", "num_task_stages"),
+        ("labelled_uri=3", "parameter 'labelled_uri' is 3, expected text"),
+        ("new_stages.train_valu.steps=3", "new_stages.train_valu: no such stage"),
+        ("new_stages.train_policy.stepps=3", "new_stages.train_policy.stepps"),
+        ("stages.label_advantage.threshold=300", "threshold"),
+        ("iterations=2", "unknown parameter 'iterations'"),
+        ("num_shards=65", "num_shards is 65, expected at most 64"),
+        ("head=distribution", "stage_advantage takes relative or single"),
+        ("labelled_uri=s3://a", "labelled_uri is given and new_uri is empty"),
+        ("stages.train_value.head=single", "stages.train_value.head: the pipeline sets it; use its parameter head"),
+        (
+            "new_stages.train_policy.seed=1",
+            "new_stages.train_policy.seed: the pipeline sets it; use its parameter seed",
+        ),
+        ("new_stages.train_policy=1", "new_stages.train_policy is 1, expected a mapping"),
+        ("stages.label_advantage.source=gae", "needs value targets"),
+    ],
+)
+def test_a_wrong_parameter_of_stage_advantage_is_named(compiled, override, message):
+    given = {"output_root": "/nowhere"}
+    with pytest.raises(UsageError, match=re.escape(message)):
+        _parameters.check(_spec(compiled, "stage_advantage"), _parameters.overlay(given, [override]))
+
+
+def test_kai0_s_flags_need_no_preset_in_stage_advantage(compiled):
+    given = _parameters.overlay({"output_root": "/nowhere"}, ["stages.label_advantage.threshold=30"])
+    _parameters.check(_spec(compiled, "stage_advantage"), given)
+    with pytest.raises(UsageError, match="need preset"):
+        _parameters.check(_spec(compiled), given)
+
+
 def test_submit_dry_run_with_a_wrong_parameter_ends_with_64_and_writes_nothing():
     done = _pipeline("submit", "recap", "--dry-run", "--set", "output_root=/nowhere", "--set", "positive_fracton=0.3")
     assert done.returncode == 64
@@ -164,6 +224,7 @@ def test_submit_refuses_images_without_a_digest_and_a_missing_host():
 
 def test_every_params_file_is_valid(compiled):
     paths = sorted((ROOT / "params").glob("*.yaml"))
-    assert [path.stem for path in paths] == ["demo_pixels", "demo_state", "recap"]
+    assert [path.stem for path in paths] == ["demo_pixels", "demo_state", "recap", "stage_advantage"]
     for path in paths:
-        _parameters.check(_spec(compiled), {"output_root": "/nowhere", **_parameters.read(str(path))})
+        pipeline = path.stem if path.stem in PIPELINES else "recap"
+        _parameters.check(_spec(compiled, pipeline), {"output_root": "/nowhere", **_parameters.read(str(path))})

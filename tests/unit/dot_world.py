@@ -36,11 +36,15 @@ class DotDataset:
         left = np.array(lengths)[episode] - 1 - frame
         longest = max(lengths)
         target = (-left - np.where(self.success[episode], 0, longest)) / (2 * longest)
+        # A failed episode never leaves its start: no progress that an image could show.
+        progress = np.where(self.success[episode], share[:, 0], 0)
         self.columns = {
+            "stage_progress_gt": progress.astype(np.float32),
             "observation.state": np.concatenate([self.dot, self.goal, np.ones_like(share)], axis=1),
             "gripper": rng.uniform(size=self.num_frames).astype(np.float32),
             "action": (self.goal - self.dot).astype(np.float32),
         }
+        self.features = {name: {"dtype": "float32"} for name in self.columns}
         self.frames = pa.table({"episode_index": episode, "frame_index": frame})
         outcome = ["success" if ok else "failure" for ok in self.success]
         task = [self.tasks[e % len(self.tasks)] for e in range(len(lengths))]

@@ -52,6 +52,8 @@ class SyntheticRun:
     num_films: int = 0
     held_out: bool = True
     policy_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    data: str = "synthetic"
+    more_features: Mapping[str, FeatureSpec] = field(default_factory=dict)
     columns: dict[str, np.ndarray] = field(default_factory=dict)
 
     def publish(
@@ -150,7 +152,7 @@ class SyntheticRun:
         recording = self.publish(
             "simulate_episodes",
             Kind.RECORDING,
-            config={"task": "pick-place-v3", "num_demos": 3, "cameras": list(self.cameras), "data": "synthetic"},
+            config={"task": "pick-place-v3", "num_demos": 3, "cameras": list(self.cameras), "data": self.data},
             write=self._write_recording,
             counts={"episodes": self.num_episodes},
             seed=0,
@@ -159,6 +161,7 @@ class SyntheticRun:
 
     def _write_recording(self, output: Output) -> None:
         features = {name: spec for name, spec in FEATURES.items() if self.has_truth or name != "is_good_gt"}
+        features |= self.more_features
         writer = LeRobotWriter(
             output.path,
             fps=FPS,
@@ -174,6 +177,7 @@ class SyntheticRun:
                 "action": np.zeros((length, 4), dtype=np.float32),
                 "control_mode": self.columns["control_mode"][rows].tolist(),
                 "is_good_gt": self.columns["is_good"][rows],
+                **{name: self.columns[name][rows] for name in self.more_features},
             }
             extra = {
                 "outcome": "success" if self.columns["success"][index] else "failure",

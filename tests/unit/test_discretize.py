@@ -195,7 +195,7 @@ def test_a_float32_cut_is_not_rounded() -> None:
     assert cut_all(values, positive_fraction=0.5).positive.tolist() == [False, True]
 
 
-@pytest.mark.parametrize("tie", list(Tie))
+@pytest.mark.parametrize("tie", [Tie.AT_LEAST, Tie.EXACT])
 def test_a_constant_population_is_refused(tie: Tie) -> None:
     with pytest.raises(DataError, match=r"all 5 advantages of the population are 0.25") as caught:
         cut_all(np.full(5, 0.25), tie=tie)

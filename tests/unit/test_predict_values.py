@@ -12,7 +12,6 @@ from robolift.errors import DataError, UsageError
 from robolift.stages import merge_values
 from robolift.stages.stage import execute
 from robolift.value_model import checkpoint as checkpoints
-from robolift.value_model import heads
 
 QUICK = {"image_size": [32, 32], "steps": 4, "batch_size": 8, "warmup_steps": 1, "val_fraction": 0.25}
 
@@ -86,7 +85,7 @@ def test_features_are_what_the_head_gave_the_values_from(dataset, checkpoint, ro
     state = facts.state_norm(Dataset.open(dataset).column("observation.state"))
     task = torch.zeros(len(state), dtype=torch.int64)
     logits = model.value_logits(torch.from_numpy(features), torch.from_numpy(state), task)
-    value = heads.expectation(logits, model.support)[0].numpy()
+    value = model.head.read(logits)[0].numpy()
     assert np.abs(value - merged.table("values").column("value").to_numpy()).max() < 1e-6
 
 

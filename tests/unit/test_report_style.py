@@ -107,6 +107,7 @@ def test_many_frames_stay_small():
         value_target=value,
         advantage=rng.normal(size=num),
         code=rng.integers(0, 2, num),
+        target_name="value target",
         categories=(("positive", "positive"), ("negative", "negative"), ("none", "none")),
         is_human=np.zeros(num, dtype=bool),
     )

@@ -89,6 +89,30 @@ def test_variants_have_one_number_of_weights_and_differ_in_what_they_are_taught(
     assert len(set(weights.values())) == 4
 
 
+def test_every_variant_takes_slices(chain, root):
+    given = {name: chain[name].uri for name in ("dataset", "values")}
+    targets = execute("label_returns", {}, {"dataset": given["dataset"]}, root)
+    sliced = {"lookahead": 8, "scheme": "slices", "num_slices": 3, "weight": "rabc"}
+    labels = execute("label_advantage", sliced, {**given, "targets": targets.uri}, root)
+    texts = [synthetic.TASK, *(prompt(synthetic.TASK, number) for number in range(3))]
+    bare, *slices = texts
+    asked = {"plain": [bare], "weighted": [bare], "advantage": slices, "shuffled": slices}
+    made = {}
+    for variant in asked:
+        config = {**QUICK, "variant": variant, "label_dropout": 0}
+        made[variant] = train(config, {**chain, "labels": labels}, root, "labels")
+        policy = Policy.load(made[variant].uri)
+        assert policy.spec.prompts.prompts == tuple(texts)
+        assert list(policy.prompts.prompts) == asked[variant], variant
+        assert policy.spec.bare_prompts == (0, 0, 0, 0)
+    counts = {variant: found.metrics()["frames_by_prompt"] for variant, found in made.items()}
+    assert min(counts["advantage"][text] for text in slices) > 0
+    assert counts["plain"] == counts["weighted"]
+    assert len({contents(found)["model.safetensors"] for found in made.values()}) == 4
+    guided = train({**QUICK, "label_dropout": 0.3}, {**chain, "labels": labels}, root, "labels")
+    assert Policy.load(guided.uri).prompts.prompts == tuple(texts)
+
+
 def test_the_output_says_what_was_trained(chain, root):
     found = train({**BLIND, "variant": "advantage"}, chain, root, "labels")
     assert found.kind == "PolicyCheckpoint"

@@ -19,7 +19,16 @@ from robolift.stages.stage import execute, load_inputs, parse_config, plan
 ROOT = Path(__file__).parents[2]
 STATE = {"cameras": [], "state_keys": ["observation.state", "observation.environment_state"], "val_fraction": 0.25}
 PIXELS = {"image_size": [32, 32], "val_fraction": 0.25, "shift_px": 2}
-LAUNCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "PET_NNODES", "PET_NODE_RANK")
+LAUNCH_VARIABLES = (
+    "RANK",
+    "WORLD_SIZE",
+    "LOCAL_RANK",
+    "NPROC_PER_NODE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+    "PET_NNODES",
+    "PET_NODE_RANK",
+)
 
 
 @pytest.fixture(scope="module")

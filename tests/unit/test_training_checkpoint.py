@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+import safetensors.numpy
 import torch
 
 from robolift import storage
@@ -11,7 +13,16 @@ from robolift.training.checkpoint import ResumeState, StateStore
 
 
 def state(step):
-    return ResumeState(step=step, tensors={"w": torch.full((3,), step / 7)}, document={"curve": [step, 0.1]})
+    return ResumeState(
+        step=step,
+        weights={"w": torch.full((3,), step / 7)},
+        tensors={"mean.w": torch.full((3,), step / 11)},
+        document={"curve": [step, 0.1]},
+    )
+
+
+def files(folder):
+    return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
@@ -21,9 +32,15 @@ def test_the_latest_state_comes_back_and_older_ones_go(scheme, tmp_path):
     store.save(state(10))
     store.save(state(20))
     found = store.load()
-    assert (found.step, found.document) == (20, {"curve": [20, 0.1]})
-    assert torch.equal(found.tensors["w"], torch.full((3,), 20 / 7))
-    assert {name.split("/")[0] for name, _ in storage.list_files(store.uri)} == {"latest.json", "step-00000020"}
+    assert (found.step, found.document) == (20, {"curve": [20, 0.1], "step": 20})
+    assert torch.equal(found.weights["w"], torch.full((3,), 20 / 7))
+    assert torch.equal(found.tensors["mean.w"], torch.full((3,), 20 / 11))
+    assert [name for name, _ in storage.list_files(store.uri)] == [
+        "checkpoints/20/metadata.json",
+        "checkpoints/20/model.safetensors",
+        "checkpoints/20/optimizer.safetensors",
+        "latest.json",
+    ]
     storage.remove(store.uri)
 
 
@@ -33,10 +50,10 @@ def test_a_state_without_its_pointer_does_not_count(tmp_path):
     pointer = (tmp_path / "latest.json").read_bytes()
     store.save(state(20))
     # As if killed after writing step 30's files, before its pointer.
-    storage.write_bytes(str(tmp_path / "step-00000030" / "state.safetensors"), b"half")
+    storage.write_bytes(str(tmp_path / "checkpoints" / "30" / "optimizer.safetensors"), b"half")
     assert store.load().step == 20
     (tmp_path / "latest.json").write_bytes(pointer)
-    with pytest.raises(DataError, match="step-00000010"):
+    with pytest.raises(DataError, match="checkpoints/10/"):
         store.load()
 
 
@@ -50,7 +67,34 @@ def test_saving_a_step_again_keeps_it(tmp_path):
 def test_damage_is_named(tmp_path):
     store = StateStore(str(tmp_path))
     store.save(state(10))
-    path = tmp_path / "step-00000010" / "state.json"
+    path = tmp_path / "checkpoints" / "10" / "metadata.json"
     path.write_text(json.dumps({"curve": [9, 0.1]}))
-    with pytest.raises(DataError, match=r"damaged(.|\n)*state\.json(.|\n)*delete"):
+    with pytest.raises(DataError, match=r"damaged(.|\n)*metadata\.json(.|\n)*delete"):
         store.load()
+
+
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_every_so_many_steps_a_state_is_kept_and_copied_whole(scheme, tmp_path):
+    store = StateStore(f"{scheme}://{tmp_path}/work", keep_every=20, assets=lambda step: {"checkpoint.json": [step]})
+    for step in (10, 20, 30, 40, 45):
+        store.save(state(step))
+    kept = {name.split("/")[1] for name, _ in storage.list_files(store.uri) if name.startswith("checkpoints/")}
+    assert kept == {"20", "40", "45"}  # and the newest, to go on from
+    # A process killed while it wrote leaves a file that no state has.
+    storage.write_bytes(storage.join(store.uri, "checkpoints/20/.model.safetensors.x1"), b"half")
+    out = tmp_path / "out"
+    store.copy_kept(out, 45)
+    names = ("assets/checkpoint.json", "metadata.json", "model.safetensors", "optimizer.safetensors")
+    assert files(out) == {f"checkpoints/{step}/{name}" for step in (20, 40) for name in names}
+    folder = out / "checkpoints" / "40"
+    assert json.loads((folder / "assets" / "checkpoint.json").read_text()) == [40]
+    assert json.loads((folder / "metadata.json").read_text()) == {"step": 40, "curve": [40, 0.1]}
+    assert safetensors.numpy.load_file(folder / "model.safetensors")["w"][0] == pytest.approx(40 / 7)
+    storage.remove(store.uri)
+
+
+def test_nothing_is_copied_when_nothing_is_kept(tmp_path):
+    store = StateStore(str(tmp_path / "work"))
+    store.save(state(10))
+    store.copy_kept(tmp_path / "out", 10)
+    assert not (tmp_path / "out").exists()

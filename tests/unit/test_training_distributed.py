@@ -9,7 +9,14 @@ import torch
 
 from robolift.errors import DataError, UsageError
 from robolift.training import distributed
-from robolift.training.distributed import TrainingStoppedError, World, launched_world, publishes
+from robolift.training.distributed import (
+    TrainingStoppedError,
+    World,
+    by_machines,
+    launched_world,
+    publishes,
+    torchrun_settings,
+)
 
 
 def test_torchrun_decides_who_a_process_is():
@@ -39,6 +46,59 @@ def test_a_pod_that_has_yet_to_start_torchrun_is_nobody_but_knows_whether_it_pub
     assert publishes({**environ, "PET_NODE_RANK": "0"})
     assert launched_world({}) is None
     assert publishes({})
+
+
+KAI0 = {"WORLD_SIZE": "4", "RANK": "3", "NPROC_PER_NODE": "8", "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "29400"}
+
+
+def test_kai0_s_variables_count_machines_and_become_torchrun_s():
+    assert torchrun_settings(KAI0) == {
+        "PET_NNODES": "4",
+        "PET_NODE_RANK": "3",
+        "PET_NPROC_PER_NODE": "8",
+        "PET_MASTER_ADDR": "10.0.0.7",
+        "PET_MASTER_PORT": "29400",
+    }
+    assert by_machines(KAI0)
+    assert launched_world(KAI0) is None  # not process 3 of 4
+    assert not publishes(KAI0)
+    assert publishes({**KAI0, "RANK": "0"})
+
+
+def test_kai0_s_defaults_are_one_machine_and_port_12345():
+    assert torchrun_settings({"NPROC_PER_NODE": "8"}) == {
+        "PET_NNODES": "1",
+        "PET_NODE_RANK": "0",
+        "PET_NPROC_PER_NODE": "8",
+        "PET_MASTER_ADDR": "127.0.0.1",
+        "PET_MASTER_PORT": "12345",
+    }
+
+
+def test_torchrun_s_own_variables_win_and_without_processes_a_machine_nothing_is_translated():
+    for winner in ({"TORCHELASTIC_RUN_ID": "x"}, {"PET_NNODES": "2"}):
+        assert torchrun_settings({**KAI0, **winner}) == {}
+    inside = {**KAI0, "TORCHELASTIC_RUN_ID": "x", "RANK": "5", "WORLD_SIZE": "32", "LOCAL_RANK": "5", "GROUP_RANK": "0"}
+    assert launched_world(inside) == World(rank=5, size=32, local_rank=5, node=0)
+    assert not by_machines(inside)
+    by_operator = {name: value for name, value in KAI0.items() if name != "NPROC_PER_NODE"}
+    assert torchrun_settings(by_operator) == {}
+    assert launched_world(by_operator) == World(rank=3, size=4, local_rank=0, node=3)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"RANK": "4"}, "RANK=4 of WORLD_SIZE=4"),
+        ({"NPROC_PER_NODE": "0"}, "at least one process"),
+        ({"NPROC_PER_NODE": "auto"}, "NPROC_PER_NODE is 'auto'"),
+        ({"MASTER_PORT": ""}, "MASTER_PORT is ''"),
+        ({"RANK": "-1"}, "RANK is '-1'"),
+    ],
+)
+def test_variables_that_make_no_sense_are_named(wrong, text):
+    with pytest.raises(UsageError, match=text):
+        torchrun_settings({**KAI0, **wrong})
 
 
 def test_alone_nothing_is_exchanged():
@@ -83,7 +143,7 @@ WORKER = """
 def worker(tmp_path, monkeypatch):
     (tmp_path / "dot_worker.py").write_text(textwrap.dedent(WORKER))
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
-    for name in ("RANK", "WORLD_SIZE", "PET_NNODES"):
+    for name in ("RANK", "WORLD_SIZE", "PET_NNODES", "NPROC_PER_NODE"):
         monkeypatch.delenv(name, raising=False)
 
     def launch(what):

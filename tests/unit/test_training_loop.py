@@ -50,12 +50,12 @@ class Line:
         return {"loss": self.measured[-1], "spearman": None}
 
 
-def train(folder, *, at=None, objective=None, **changes):
+def train(folder, *, at=None, objective=None, keep_every=0, **changes):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
     objective = (objective or Line)(model, at)
     options = LoopOptions(**{**OPTIONS, **changes})
-    return fit(model, objective, options, world=World(), store=StateStore(str(folder))), objective
+    return fit(model, objective, options, world=World(), store=StateStore(str(folder), keep_every)), objective
 
 
 def same(a, b):
@@ -79,6 +79,21 @@ def test_a_killed_run_ends_with_the_bits_of_an_uninterrupted_one(tmp_path, kille
     resumed, _ = train(tmp_path / "cut", select=select)
     assert same(resumed, whole)
     assert whole.curves["train"][-1]["loss"] < whole.curves["train"][0]["loss"] / 2
+
+
+@pytest.mark.parametrize("killed_at", [2, 7, 15])
+def test_kept_states_are_the_same_bytes_however_often_a_run_was_killed_or_saved(tmp_path, killed_at):
+    def kept(name):
+        StateStore(str(tmp_path / name), 3).copy_kept(tmp_path / "kept" / name, OPTIONS["steps"])
+        folder = tmp_path / "kept" / name / "checkpoints"
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+
+    train(tmp_path / "whole", keep_every=3, save_every=100)
+    with pytest.raises(PowerCutError):
+        train(tmp_path / "cut", at={killed_at: cut}, keep_every=3)
+    train(tmp_path / "cut", keep_every=3)
+    assert kept("cut") == kept("whole")
+    assert {name.split("/")[0] for name in kept("whole")} == {"3", "6", "9", "12", "15", "18"}
 
 
 def test_curves_hold_means_since_the_row_before_and_the_last_step(tmp_path):
@@ -107,7 +122,7 @@ def test_best_keeps_the_weights_of_the_lowest_held_out_loss(tmp_path):
         train(tmp_path / "cut", at={11: cut}, save_every=10)
     stopped = StateStore(str(tmp_path / "cut")).load()
     assert stopped.step == 10
-    assert all(torch.equal(stopped.tensors[f"average.{name}"], weight) for name, weight in result.weights.items())
+    assert all(torch.equal(stopped.weights[name], weight) for name, weight in result.weights.items())
 
 
 def test_sigterm_saves_the_step_in_progress_and_a_rerun_goes_on(tmp_path):

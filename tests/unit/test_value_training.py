@@ -16,7 +16,8 @@ from robolift.data.split import split_episodes
 from robolift.errors import DataError, UsageError
 from robolift.training.distributed import World
 from robolift.value_model import augment, checkpoint, train
-from robolift.value_model.objective import ValueObjective, outcome_auc
+from robolift.value_model.evaluation import outcome_auc
+from robolift.value_model.objective import ValueObjective
 from robolift.value_model.recipe import Recipe
 
 FAST = {
@@ -62,6 +63,8 @@ def test_training_writes_a_checkpoint_that_loads(tmp_path):
     assert document["state_keys"] == ["observation.state"]
     assert len(document["state_mean"]) == len(document["state_std"]) == 5
     assert document["tasks"] == ["go to the green dot", "go to the dot that is green"]
+    assert document["head"] == "distribution"
+    assert document["held_out_episodes"] == [4, 7]
     assert document["value_head"] == {"atoms": 201, "low": -1.0, "high": 0.0}
     assert document["encoder"]["strides"] == [2, 2, 1, 1]
     assert document["held_out_episodes"] == split_episodes(DotDataset().success.astype(int), 0.25, 0)[1].tolist()

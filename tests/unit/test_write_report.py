@@ -181,6 +181,16 @@ def test_only_what_is_required(tmp_path: Path):
     assert found.faults == []
 
 
+def test_values_without_targets(tmp_path: Path):
+    made = write(small(tmp_path), targets=[])
+    found = page_of(made)
+    assert found.faults == []
+    assert "Value against its target" not in found.words
+    assert "value target" not in found.text("text")
+    assert summary_of(made)["value"]["spearman"] is None
+    assert "value_spearman" not in made.metrics()
+
+
 def test_pixels_are_not_called_state(tmp_path: Path):
     words = page_of(write(small(tmp_path, sees_state=False))).words
     assert "policies see camera pixels" in words

@@ -25,7 +25,8 @@ from robolift.reports import (
     style,
     training,
 )
-from robolift.reports.findings import Findings, Sources, iteration_rows, tell
+from robolift.reports.findings import Findings, Sources, iteration_rows, tell, unseen_estimation, why
+from robolift.reports.page import estimator_section
 
 TEMPLATE = "run_card.html"
 STYLE_SHEET = "run_card.css"
@@ -39,6 +40,7 @@ class Look:
     camera: str
     num_pictures: int
     picture_height: int
+    num_task_stages: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,10 +78,11 @@ def episode_views(found: Findings, look: Look) -> list[EpisodeView]:
             title=f"{example.title}: episode {example.episode}",
             value=found.frames.value[rows],
             value_std=found.frames.value_std[rows],
-            value_target=found.frames.value_target[rows],
+            value_target=None if found.frames.value_target is None else found.frames.value_target[rows],
             advantage=found.frames.advantage[rows],
             code=code[rows],
             categories=categories,
+            target_name=found.target_name,
             is_human=found.frames.control_mode[rows] == correcting,
         )
         views.append(EpisodeView(example=example, length=rows.stop - rows.start, pictures=tuple(strip), curves=curves))
@@ -101,6 +104,15 @@ def advantage_figure(found: Findings) -> Markup | None:
         () if found.has_slices else found.label_facts.cuts,
         what="frames labelled by their advantage",
     )
+
+
+def calibration_figure(found: Findings) -> Markup | None:
+    """Draw value against target; None where nothing says what the value should be, or its own section shows it."""
+    target = found.frames.value_target
+    if found.quality is None or found.estimations or target is None:
+        return None
+    rows = found.frames.mask(found.quality.episodes)
+    return plots.calibration(target[rows], found.frames.value[rows], held_out=found.quality.held_out)
 
 
 def training_figures(sources: Sources, found: Findings) -> dict[str, Markup]:
@@ -132,7 +144,6 @@ def build_page(sources: Sources, found: Findings, look: Look, plan: Plan) -> str
     nodes = lineage.collect(plan)
     outcome = frames.outcome[frames.starts[:-1]]
     lengths = np.diff(frames.starts)
-    quality_rows = frames.mask(found.quality.episodes)
     environment = _environment()
     return environment.get_template(TEMPLATE).render(
         title=look.title,
@@ -147,19 +158,29 @@ def build_page(sources: Sources, found: Findings, look: Look, plan: Plan) -> str
             seen=found.seen,
             value_seen=found.value_seen,
             differing=found.differing,
-            value_held_out=found.quality.held_out,
+            value_held_out=found.quality is None or found.quality.held_out,
+            annotated=bool(found.estimations),
         ),
+        doubts=why(found),
+        estimator=estimator_section.build(
+            found,
+            camera=look.camera,
+            num_pictures=look.num_pictures,
+            height=look.picture_height,
+            num_stages=look.num_task_stages,
+        ),
+        unseen=unseen_estimation(found),
+        num_stages=look.num_task_stages,
         duel=rollout_film.same_start(found.rollouts, num_pictures=look.num_pictures),
         views=episode_views(found, look),
         strip_left=100 * plots.EPISODE_LEFT / plots.WIDE,
         strip_right=100 * plots.EPISODE_RIGHT / plots.WIDE,
         camera=film.choose_camera(found.dataset, look.camera),
         advantage=advantage_figure(found),
-        calibration=plots.calibration(
-            frames.value_target[quality_rows], frames.value[quality_rows], held_out=found.quality.held_out
-        ),
+        calibration=calibration_figure(found),
         curves=training_figures(sources, found),
         overview=overview.describe(found.dataset, frames),
+        labelled_overview=overview.describe(found.labelled.dataset, found.labelled.frames) if found.labelled else None,
         lengths=plots.lengths_histogram(lengths, outcome, fps=found.dataset.fps),
         history=iteration_rows(found),
         drawing=graph.draw(nodes),

@@ -1,0 +1,32 @@
+"""Label frames from what the dataset itself says, such as annotated progress: the same step without predictions.
+
+An artifact that a pipeline doesn't make can't be left out of a component's signature, so this is one of its own.
+"""
+
+from kfp import dsl
+
+from components._artifacts import EpisodeDataset, LabelSet
+from components._images import image
+
+
+@dsl.component(base_image=image("label_advantage"), install_kfp_package=False)
+def label_advantage(
+    dataset: dsl.Input[EpisodeDataset],
+    lookahead: int,
+    positive_fraction: float,
+    stages: dict,
+    output_root: str,
+    labels: dsl.Output[LabelSet],
+) -> str:
+    """Label each frame by its advantage, group by group, from a column of the dataset."""
+    from robolift.stages.component import run_component
+
+    return run_component(
+        "label_advantage",
+        artifact=labels,
+        output_root=output_root,
+        stages=stages,
+        inputs={"dataset": dataset},
+        lookahead=lookahead,
+        positive_fraction=positive_fraction,
+    )

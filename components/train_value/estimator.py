@@ -1,0 +1,32 @@
+"""Train a progress estimator: the same step on annotated progress, which needs no value targets.
+
+An artifact that a pipeline doesn't make can't be left out of a component's signature, so this is one of its own.
+"""
+
+from kfp import dsl
+
+from components._artifacts import EpisodeDataset, ValueCheckpoint
+from components._images import image
+
+
+@dsl.component(base_image=image("train_value"), install_kfp_package=False)
+def train_value(
+    dataset: dsl.Input[EpisodeDataset],
+    head: str,
+    seed: int,
+    stages: dict,
+    output_root: str,
+    checkpoint: dsl.Output[ValueCheckpoint],
+) -> str:
+    """Train a progress estimator on annotated episodes."""
+    from robolift.stages.component import run_component
+
+    return run_component(
+        "train_value",
+        artifact=checkpoint,
+        output_root=output_root,
+        stages=stages,
+        inputs={"dataset": dataset},
+        head=head,
+        seed=seed,
+    )

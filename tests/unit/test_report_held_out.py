@@ -10,6 +10,7 @@ import pytest
 from report_page import damage, page_of, small, summary_of, write
 
 from robolift import manifest, storage
+from robolift.data.dataset import Dataset
 from robolift.data.split import split_episodes
 from robolift.errors import DataError
 from robolift.manifest import Manifest
@@ -24,15 +25,16 @@ def train(dataset: Manifest, root: str, **config: Any) -> Manifest:
 
 
 def test_training_says_what_it_held_out_and_the_report_reads_it(dataset: Manifest, output_root: str):
-    found = held_out_episodes(train(dataset, output_root, val_fraction=0.25), dataset, 8)
+    opened = Dataset.open(dataset)
+    found = held_out_episodes(train(dataset, output_root, val_fraction=0.25), opened)
     assert found is not None
     success = np.array(dataset.table("episodes").column("outcome").to_pylist()) == "success"
     assert found.tolist() == split_episodes(success.astype(np.int64), 0.25, 0)[1].tolist()
     assert len(found) == 2
-    other = held_out_episodes(train(dataset, output_root, val_fraction=0.25, seed=1), dataset, 8)
+    other = held_out_episodes(train(dataset, output_root, val_fraction=0.25, seed=1), opened)
     assert other is not None
     assert other.tolist() != found.tolist()
-    nothing = held_out_episodes(train(dataset, output_root, val_fraction=0), dataset, 8)
+    nothing = held_out_episodes(train(dataset, output_root, val_fraction=0), opened)
     assert nothing is not None
     assert len(nothing) == 0
 
@@ -73,9 +75,9 @@ def test_a_checkpoint_that_does_not_say_is_told_apart_from_one_that_held_nothing
     assert "Which episodes were held out is not known, so those of training are counted too" in words
 
 
-def test_a_value_model_of_another_dataset_with_as_many_episodes_is_refused(tmp_path: Path):
+def test_a_value_model_that_the_values_are_not_from_is_refused(tmp_path: Path):
     other = small(tmp_path / "other", cameras=()).build()
     run = small(tmp_path / "own")
-    with pytest.raises(DataError, match="the value model was trained on another dataset") as refused:
+    with pytest.raises(DataError, match="the values were predicted by another value model") as refused:
         write(run, checkpoint=other["checkpoint"])
-    assert manifest.load(other["checkpoint"][0]).uri in str(refused.value)
+    assert refused.value.expected == manifest.load(other["checkpoint"][0]).uri

@@ -120,14 +120,14 @@ def relabel_in_place(source: Path, target: Path) -> np.ndarray:
     return np.concatenate(found)
 
 
-def publish_values(root: str, dataset: Manifest) -> Manifest:
-    """Publish random values for the frames of a dataset."""
+def publish_values(root: str, dataset: Manifest, *, low: float = -1.0) -> Manifest:
+    """Publish random values from ``low`` to ``low + 1`` for the frames of a dataset."""
     frames = dataset.table("frames")
     num = frames.num_rows
     plan = Plan(stage="merge_values", kind=Kind.VALUES, root=root, config={}, inputs={}, code="", digest="0" * 16)
     output = Output(plan)
     columns = {key: frames[key].combine_chunks() for key in ("episode_index", "frame_index")}
-    value = -np.random.default_rng(1).random(num, dtype=np.float32)
+    value = np.float32(low) + np.random.default_rng(1).random(num, dtype=np.float32)
     spread = {"value": value, "value_std": np.zeros(num, np.float32), "relative_advantage": pa.nulls(num, pa.float32())}
     output.write_table("values", {**columns, **spread})
     return output.publish({"frames": num})

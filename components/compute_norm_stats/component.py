@@ -12,6 +12,8 @@ def compute_norm_stats(
     stages: dict,
     output_root: str,
     norm_stats: dsl.Output[NormStats],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
 ) -> str:
     """Measure states and actions for normalisation."""
     from robolift.stages.component import run_component
@@ -19,6 +21,7 @@ def compute_norm_stats(
     return run_component(
         "compute_norm_stats",
         artifact=norm_stats,
+        shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
         inputs={"dataset": dataset},

@@ -14,6 +14,8 @@ def evaluate_policy(
     stages: dict,
     output_root: str,
     evaluation: dsl.Output[Evaluation],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
 ) -> str:
     """Run a policy closed loop in the simulator, or measure its error on held-out episodes."""
     from robolift.stages.component import run_component
@@ -21,6 +23,7 @@ def evaluate_policy(
     return run_component(
         "evaluate_policy",
         artifact=evaluation,
+        shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
         inputs={"dataset": dataset, "policy": policy},

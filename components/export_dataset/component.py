@@ -15,6 +15,8 @@ def export_dataset(
     stages: dict,
     output_root: str,
     exported: dsl.Output[ExportedDataset],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
 ) -> str:
     """Join the labels into a standalone LeRobot dataset."""
     from robolift.stages.component import run_component
@@ -22,6 +24,7 @@ def export_dataset(
     return run_component(
         "export_dataset",
         artifact=exported,
+        shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
         inputs={"dataset": dataset, "targets": targets, "values": values, "labels": labels},

@@ -14,6 +14,8 @@ def import_dataset(
     stages: dict,
     output_root: str,
     dataset: dsl.Output[EpisodeDataset],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
 ) -> str:
     """Validate a recording or any LeRobot dataset, and describe its episodes and frames."""
     from robolift.stages.component import run_check, run_component
@@ -23,6 +25,7 @@ def import_dataset(
     return run_component(
         "import_dataset",
         artifact=dataset,
+        shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
         inputs={"recording": recording, "previous": previous_uri},

@@ -18,6 +18,8 @@ def label_advantage(
     stages: dict,
     output_root: str,
     labels: dsl.Output[LabelSet],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
 ) -> str:
     """Label each frame by its advantage, group by group, from predicted values."""
     from robolift.stages.component import run_component
@@ -25,6 +27,7 @@ def label_advantage(
     return run_component(
         "label_advantage",
         artifact=labels,
+        shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
         inputs={"dataset": dataset, "values": values},

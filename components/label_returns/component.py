@@ -12,6 +12,8 @@ def label_returns(
     stages: dict,
     output_root: str,
     targets: dsl.Output[ValueTargets],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
 ) -> str:
     """Turn outcomes into value targets and rewards."""
     from robolift.stages.component import run_component
@@ -19,6 +21,7 @@ def label_returns(
     return run_component(
         "label_returns",
         artifact=targets,
+        shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
         inputs={"dataset": dataset},

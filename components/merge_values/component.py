@@ -15,6 +15,8 @@ def merge_values(
     stages: dict,
     output_root: str,
     values: dsl.Output[ValueSet],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
 ) -> str:
     """Put the shards of predicted values together."""
     from robolift.stages.component import run_component
@@ -22,6 +24,7 @@ def merge_values(
     return run_component(
         "merge_values",
         artifact=values,
+        shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
         inputs={"dataset": dataset, "shards": shards},

@@ -15,6 +15,8 @@ def predict_values(
     stages: dict,
     output_root: str,
     values: dsl.Output[ValueShard],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
 ) -> str:
     """Predict the value of every frame of one shard of the episodes."""
     from robolift.stages.component import run_component
@@ -22,6 +24,7 @@ def predict_values(
     return run_component(
         "predict_values",
         artifact=values,
+        shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
         inputs={"dataset": dataset, "checkpoint": checkpoint},

@@ -13,6 +13,8 @@ def simulate_episodes(
     stages: dict,
     output_root: str,
     recording: dsl.Output[Recording],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
 ) -> str:
     """Record episodes in the simulator: scripted, or with the policy of the iteration before."""
     from robolift.stages.component import run_component
@@ -20,6 +22,7 @@ def simulate_episodes(
     return run_component(
         "simulate_episodes",
         artifact=recording,
+        shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
         inputs={"policy": policy_uri},

@@ -17,6 +17,8 @@ def train_policy(
     stages: dict,
     output_root: str,
     policy: dsl.Output[PolicyCheckpoint],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
 ) -> str:
     """Train a policy: conditioned on advantage, or one of the baselines it is compared with."""
     from robolift.stages.component import run_component
@@ -24,6 +26,7 @@ def train_policy(
     return run_component(
         "train_policy",
         artifact=policy,
+        shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
         inputs={"dataset": dataset, "labels": labels, "values": values, "checkpoint": checkpoint},

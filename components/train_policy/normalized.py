@@ -21,6 +21,8 @@ def train_policy(
     stages: dict,
     output_root: str,
     policy: dsl.Output[PolicyCheckpoint],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
 ) -> str:
     """Train a policy: conditioned on advantage, or one of the baselines it is compared with."""
     from robolift.stages.component import run_component
@@ -29,6 +31,7 @@ def train_policy(
     return run_component(
         "train_policy",
         artifact=policy,
+        shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
         inputs={"dataset": dataset, **made},

@@ -14,6 +14,8 @@ def train_value(
     stages: dict,
     output_root: str,
     checkpoint: dsl.Output[ValueCheckpoint],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
 ) -> str:
     """Train the value model on camera images, state and task text."""
     from robolift.stages.component import run_component
@@ -21,6 +23,7 @@ def train_value(
     return run_component(
         "train_value",
         artifact=checkpoint,
+        shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
         inputs={"dataset": dataset, "targets": targets},

@@ -25,6 +25,9 @@ def write_report(
     stages: dict,
     output_root: str,
     report: dsl.Output[RunCard],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.HTML],
+    outcomes: dsl.Output[dsl.ClassificationMetrics],
 ) -> str:
     """Write the run card: one self-contained HTML page."""
     from robolift.stages.component import run_component
@@ -34,6 +37,7 @@ def write_report(
     return run_component(
         "write_report",
         artifact=report,
+        shown={"metrics": metrics, "page": page, "outcomes": outcomes},
         output_root=output_root,
         stages=stages,
         inputs={**annotated, **made, "evaluations": [evaluation, *baselines]},

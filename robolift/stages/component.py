@@ -13,6 +13,7 @@ from robolift import logging
 from robolift.errors import RoboliftError, UsageError
 from robolift.manifest import Manifest
 from robolift.stages.preflight import find_overridden
+from robolift.stages.show import show
 from robolift.stages.stage import execute
 
 P = ParamSpec("P")
@@ -40,6 +41,7 @@ def run_component(
     name: str,
     *,
     artifact: Any,
+    shown: Mapping[str, Any],
     output_root: str,
     stages: Mapping[str, Mapping[str, Any]],
     inputs: Mapping[str, Any] | None = None,
@@ -52,6 +54,7 @@ def run_component(
     Args:
         name: The stage.
         artifact: The step's output artifact.
+        shown: What the UI shows beside it, by :func:`robolift.stages.show.show`.
         output_root: Where the stage publishes.
         stages: The run's stage configurations, of which ``stages[name]`` is this one's.
         inputs: Input artifacts by name, a list where the stage takes many, None where an optional one is absent.
@@ -70,6 +73,7 @@ def run_component(
     config = {**own, **parameters}
     manifest = execute(name, config, {key: _addresses(value) for key, value in (inputs or {}).items()}, output_root)
     record(manifest, artifact)
+    show(manifest, shown)
     return manifest.uri
 
 

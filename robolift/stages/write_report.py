@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from pydantic import Field
 
@@ -11,6 +12,7 @@ from robolift.errors import DataError, UsageError
 from robolift.logging import get_logger
 from robolift.manifest import Output
 from robolift.schema import Kind
+from robolift.stages.show import OUTCOMES_FILE
 from robolift.stages.stage import Input, Inputs, StageConfig
 
 INPUTS = {
@@ -50,7 +52,7 @@ class Config(StageConfig):
 
 
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
-    """Write ``report.html`` and ``summary.json``.
+    """Write ``report.html``, ``summary.json`` and, where episodes of both outcomes are known, ``outcomes.json``.
 
     ``labelled`` is the annotated dataset that a progress estimator learned from, with the estimator's own values and
     the labels made from the annotation.
@@ -64,7 +66,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
         raise UsageError(f"write_report got {', '.join(given)}; give {', '.join(LABELLED)} together, or none of them")
 
     # matplotlib and jinja2 are heavy; `--help` and `--dry-run` need neither.
-    from robolift.reports import findings  # noqa: PLC0415
+    from robolift.reports import findings, outcomes  # noqa: PLC0415
     from robolift.reports.page import run_card  # noqa: PLC0415
 
     sources = findings.Sources(
@@ -96,6 +98,8 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     storage.write_bytes(str(output.path / REPORT_FILE), page)
     summary = findings.summarize(found, findings.tell(found))
     output.write_json(SUMMARY_FILE, summary)
+    if curve := outcomes.outcome_curve(found.frames, found.held_out):
+        output.write_json(OUTCOMES_FILE, {"categories": outcomes.CATEGORIES, **asdict(curve)})
     for row in found.rows:
         output.metrics[f"success_rate/{row.key}"] = row.rate.estimate
     if found.quality:

@@ -84,7 +84,7 @@ def test_parameters_are_fields_of_the_stage_and_have_no_default_of_their_own(nam
 @pytest.mark.parametrize(("name", "file"), [(n, f) for n, f in SOURCES if n not in PLANNERS])
 def test_what_a_pipeline_hands_to_a_stage_is_known_to_the_first_check(name, file):
     call = _function(name, file).body[-1].value
-    passed = {keyword.arg for keyword in call.keywords} - {"artifact", "output_root", "stages", "inputs"}
+    passed = {keyword.arg for keyword in call.keywords} - {"artifact", "shown", "output_root", "stages", "inputs"}
     for wiring in _wirings(name, file):
         assert passed == set(wiring.handed.get(name, {}))
 
@@ -98,9 +98,23 @@ def _wirings(name, file):
 
 @pytest.mark.parametrize(("name", "file"), [(n, f) for n, f in SOURCES if n not in PLANNERS])
 def test_output_artifact_is_of_the_stage_s_kind(name, file):
-    outputs = {k: v for k, v in _component(name, file).component_spec.outputs.items() if k != "Output"}
-    ((_, spec),) = outputs.items()
-    assert spec.type == f"system.{find(name).OUTPUT}@1.0.0"
+    outputs = {k: v.type for k, v in _component(name, file).component_spec.outputs.items() if k != "Output"}
+    ((_, kind),) = ((k, v) for k, v in outputs.items() if k not in SHOWN)
+    assert kind == f"system.{find(name).OUTPUT}@1.0.0"
+
+
+SHOWN = ("metrics", "page", "outcomes")
+
+
+@pytest.mark.parametrize(("name", "file"), [(n, f) for n, f in SOURCES if n not in PLANNERS])
+def test_every_stage_shows_numbers_and_a_page_in_the_ui(name, file):
+    shown = {k: v.type for k, v in _component(name, file).component_spec.outputs.items() if k in SHOWN}
+    expected = {"metrics": "system.Metrics@0.0.1", "page": "system.Markdown@0.0.1"}
+    if name == "write_report":
+        expected |= {"page": "system.HTML@0.0.1", "outcomes": "system.ClassificationMetrics@0.0.1"}
+    assert shown == expected
+    (given,) = (k.value for k in _function(name, file).body[-1].value.keywords if k.arg == "shown")
+    assert {key.value for key in given.keys} == set(expected)
 
 
 def test_every_kind_has_an_artifact_class():

@@ -23,6 +23,18 @@ def toy(monkeypatch):
     toy_stage.install(monkeypatch)
 
 
+class Unseen:
+    """Where the UI would be shown numbers and a page."""
+
+    path = os.devnull
+
+    def log_metric(self, name: str, value: float) -> None:
+        assert isinstance(value, float), name
+
+
+UNSEEN = {"metrics": Unseen(), "page": Unseen()}
+
+
 def artifact(folder: Path, name: str = "targets") -> SimpleNamespace:
     """What a component sees of an artifact: a path that nobody made yet, and metadata."""
     return SimpleNamespace(path=str(folder / "executor" / name), uri=f"minio://mlpipeline/{name}", metadata={})
@@ -30,7 +42,7 @@ def artifact(folder: Path, name: str = "targets") -> SimpleNamespace:
 
 def test_a_step_publishes_and_hands_on_the_manifest(tmp_path):
     made = artifact(tmp_path)
-    uri = run_component("toy", artifact=made, output_root=f"{tmp_path}/runs", stages={"toy": {"rows": 2}})
+    uri = run_component("toy", artifact=made, shown=UNSEEN, output_root=f"{tmp_path}/runs", stages={"toy": {"rows": 2}})
 
     payload = Path(made.path).read_bytes()
     assert payload == storage.read_bytes(f"{uri}/manifest.json")
@@ -42,10 +54,12 @@ def test_a_step_publishes_and_hands_on_the_manifest(tmp_path):
 def test_a_step_reads_the_manifests_of_its_inputs(tmp_path):
     root = f"{tmp_path}/runs"
     one, two, made = (artifact(tmp_path, name) for name in ("one", "two", "made"))
-    first = run_component("toy", artifact=one, output_root=root, stages={"toy": {"seed": 1}})
-    second = run_component("toy", artifact=two, output_root=root, stages={"toy": {"seed": 2}})
+    first = run_component("toy", artifact=one, shown=UNSEEN, output_root=root, stages={"toy": {"seed": 1}})
+    second = run_component("toy", artifact=two, shown=UNSEEN, output_root=root, stages={"toy": {"seed": 2}})
 
-    uri = run_component("toy", artifact=made, output_root=root, stages={}, inputs={"before": one, "others": [one, two]})
+    uri = run_component(
+        "toy", artifact=made, shown=UNSEEN, output_root=root, stages={}, inputs={"before": one, "others": [one, two]}
+    )
 
     assert uri == execute("toy", {}, {"before": first, "others": [first, second]}, root).uri
 
@@ -55,6 +69,7 @@ def test_an_optional_input_may_be_absent(tmp_path, absent):
     uri = run_component(
         "toy",
         artifact=artifact(tmp_path),
+        shown=UNSEEN,
         output_root=str(tmp_path),
         stages={},
         inputs={"before": absent, "others": None},
@@ -66,6 +81,7 @@ def test_what_the_pipeline_sets_is_added_to_the_run_s_configuration(tmp_path):
     uri = run_component(
         "toy",
         artifact=artifact(tmp_path),
+        shown=UNSEEN,
         output_root=str(tmp_path),
         stages={"toy": {"rows": 2}, "other": {"unknown": 1}},
         seed=9,
@@ -76,7 +92,12 @@ def test_what_the_pipeline_sets_is_added_to_the_run_s_configuration(tmp_path):
 def test_what_the_pipeline_sets_cannot_be_set_by_stage_as_well(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         run_component(
-            "toy", artifact=artifact(tmp_path), output_root=str(tmp_path), stages={"toy": {"seed": 1}}, seed=1
+            "toy",
+            artifact=artifact(tmp_path),
+            shown=UNSEEN,
+            output_root=str(tmp_path),
+            stages={"toy": {"seed": 1}},
+            seed=1,
         )
     assert stopped.value.code == 64
     assert "stages.toy.seed: the pipeline sets it; use its parameter seed instead" in capsys.readouterr().err
@@ -84,14 +105,16 @@ def test_what_the_pipeline_sets_cannot_be_set_by_stage_as_well(tmp_path, capsys)
 
 
 def test_a_stage_without_settings_takes_its_defaults(tmp_path):
-    uri = run_component("toy", artifact=artifact(tmp_path), output_root=str(tmp_path), stages={"toy": None})
+    uri = run_component(
+        "toy", artifact=artifact(tmp_path), shown=UNSEEN, output_root=str(tmp_path), stages={"toy": None}
+    )
     assert uri == execute("toy", {}, {}, str(tmp_path)).uri
 
 
 def test_numbers_that_arrive_as_floats_are_the_same_work_as_from_the_command_line(tmp_path, capsys):
     # KFP hands the integers inside a dictionary over as floats.
     stages = json.loads('{"toy": {"rows": 2.0, "part": {"size": 4.0}, "scores": [1.0, 0.5]}}')
-    uri = run_component("toy", artifact=artifact(tmp_path), output_root=f"{tmp_path}/runs", stages=stages)
+    uri = run_component("toy", artifact=artifact(tmp_path), shown=UNSEEN, output_root=f"{tmp_path}/runs", stages=stages)
 
     capsys.readouterr()
     words = ["rows=2", "part.size=4", "scores=[1, 0.5]", f"output_root={tmp_path}/runs"]
@@ -102,7 +125,9 @@ def test_numbers_that_arrive_as_floats_are_the_same_work_as_from_the_command_lin
 
 def test_a_wrong_configuration_stops_the_step_before_the_work(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        run_component("toy", artifact=artifact(tmp_path), output_root=str(tmp_path), stages={"toy": {"rows": "x"}})
+        run_component(
+            "toy", artifact=artifact(tmp_path), shown=UNSEEN, output_root=str(tmp_path), stages={"toy": {"rows": "x"}}
+        )
     assert stopped.value.code == 64
     shown = capsys.readouterr().err
     assert "robolift.errors.UsageError: wrong configuration:" in shown
@@ -116,14 +141,19 @@ def test_a_wrong_configuration_stops_the_step_before_the_work(tmp_path, capsys):
     [
         (
             lambda root: run_component(
-                "toy", artifact=artifact(root), output_root=str(root), stages={"toy": {"fault": "data"}}
+                "toy", artifact=artifact(root), shown=UNSEEN, output_root=str(root), stages={"toy": {"fault": "data"}}
             ),
             DataError,
             65,
             "episode 3 has no video\n  where: videos/3.mp4",
         ),
         (lambda _: run_check(check_source, "/nowhere"), DataError, 65, "no LeRobot dataset\n  where: /nowhere\n"),
-        (lambda _: run_component("toyy", artifact=None, output_root="", stages={}), UsageError, 64, "no stage 'toyy'"),
+        (
+            lambda _: run_component("toyy", artifact=None, shown=UNSEEN, output_root="", stages={}),
+            UsageError,
+            64,
+            "no stage 'toyy'",
+        ),
     ],
 )
 def test_a_user_s_error_ends_a_step_with_its_code_and_the_local_run_reads_it(
@@ -140,7 +170,13 @@ def test_a_user_s_error_ends_a_step_with_its_code_and_the_local_run_reads_it(
 
 def test_a_bug_keeps_its_traceback(tmp_path):
     with pytest.raises(RuntimeError, match="a bug"):
-        run_component("toy", artifact=artifact(tmp_path), output_root=str(tmp_path), stages={"toy": {"fault": "bug"}})
+        run_component(
+            "toy",
+            artifact=artifact(tmp_path),
+            shown=UNSEEN,
+            output_root=str(tmp_path),
+            stages={"toy": {"fault": "bug"}},
+        )
 
 
 def test_metadata_holds_nothing_that_a_cluster_refuses(tmp_path):
@@ -161,17 +197,33 @@ def test_a_pipeline_step_runs_for_real(tmp_path, monkeypatch):
         from kfp import dsl, local
 
         @dsl.component(base_image="python:3.11", install_kfp_package=False)
-        def step(stages: dict, output_root: str, seed: int, targets: dsl.Output[dsl.Artifact]) -> str:
+        def step(
+            stages: dict,
+            output_root: str,
+            seed: int,
+            targets: dsl.Output[dsl.Artifact],
+            metrics: dsl.Output[dsl.Metrics],
+            page: dsl.Output[dsl.Markdown],
+        ) -> str:
             import pytest
             import toy_stage
 
             from robolift.stages.component import run_component
 
             toy_stage.install(pytest.MonkeyPatch())
-            return run_component("toy", artifact=targets, output_root=output_root, stages=stages, seed=seed)
+            shown = {"metrics": metrics, "page": page}
+            return run_component(
+                "toy", artifact=targets, shown=shown, output_root=output_root, stages=stages, seed=seed
+            )
 
         @dsl.component(base_image="python:3.11", install_kfp_package=False)
-        def after(before: dsl.Input[dsl.Artifact], output_root: str, targets: dsl.Output[dsl.Artifact]) -> str:
+        def after(
+            before: dsl.Input[dsl.Artifact],
+            output_root: str,
+            targets: dsl.Output[dsl.Artifact],
+            metrics: dsl.Output[dsl.Metrics],
+            page: dsl.Output[dsl.Markdown],
+        ) -> str:
             import pytest
             import toy_stage
 
@@ -179,7 +231,10 @@ def test_a_pipeline_step_runs_for_real(tmp_path, monkeypatch):
 
             toy_stage.install(pytest.MonkeyPatch())
             inputs = {"before": before, "others": [before, before]}
-            return run_component("toy", artifact=targets, output_root=output_root, stages={}, inputs=inputs)
+            shown = {"metrics": metrics, "page": page}
+            return run_component(
+                "toy", artifact=targets, shown=shown, output_root=output_root, stages={}, inputs=inputs
+            )
 
         @dsl.pipeline(name="one-step")
         def pipeline(stages: dict, output_root: str) -> str:
@@ -195,3 +250,7 @@ def test_a_pipeline_step_runs_for_real(tmp_path, monkeypatch):
     assert ran.output == second.uri
     payloads = [p.read_bytes() for p in (tmp_path / "kfp").rglob("targets")]
     assert sorted(payloads) == sorted([first.to_bytes(), second.to_bytes()])
+    pages = [p.read_text().splitlines()[0] for p in (tmp_path / "kfp").rglob("page")]
+    assert pages == ["# toy", "# toy"]
+    (said,) = (tmp_path / "kfp").rglob("after/executor_output.json")
+    assert json.loads(said.read_text())["artifacts"]["metrics"]["artifacts"][0]["metadata"] == {"frames": 3}

@@ -42,7 +42,7 @@ test-slow: install ## the pixel pipeline end to end and other minutes-long check
 
 oracle: install ## our files in LeRobot's own loader, in an environment of its own
 	@bash tests/oracle/setup.sh
-	@$(BIN)/python -m pytest -m oracle tests/oracle -q
+	@$(BIN)/python -m pytest tests/oracle -q
 
 lint: install ## ruff, mypy (strict) and the import contracts
 	@$(BIN)/ruff check -q . && $(BIN)/ruff format --check -q .

@@ -126,7 +126,7 @@ def discretize(
     Raises:
         UsageError: If ``positive_fraction`` or ``num_slices`` is out of range.
         DataError: If an advantage is not a finite number, a group with scored frames has no population, or a
-            population has one single value (``kai0_legacy`` labels that one).
+            population has one single value (``kai0_legacy`` labels that one, and ``exact`` a single frame).
     """
     check_positive_fraction(positive_fraction)
     if num_slices is not None and num_slices < 2:
@@ -141,7 +141,9 @@ def discretize(
     cuts = []
     for number, rows in _members(group, population | scored):
         name, pool, values = group_names[number], population[rows], exact[rows]
-        _check_pool(values[pool], name, constant=tie == Tie.KAI0_LEGACY)
+        # One frame has nobody to be ranked against: round(f) positives of it is none.
+        alone = tie == Tie.EXACT and pool.sum() == 1
+        _check_pool(values[pool], name, constant=alone or tie == Tie.KAI0_LEGACY)
         if tie == Tie.KAI0_LEGACY:
             ranked = kai0_label(advantage[rows], pool, positive_fraction, num_slices)
         else:

@@ -3,7 +3,7 @@
 Kept for comparison with labels that kai0 made; what we do instead stands in ``advantage``, ``discretize`` and
 ``population``. Bits depend on the precision that a number passes through, so every function computes in the dtypes that
 ``discretize_advantage.py`` (kai0 9d93078), or for progress its forerunner ``gt_label.py``, computes in under the NumPy
-that runs here.
+1.26 that kai0 locks.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ def kai0_progress_advantage(progress: FloatArray, starts: IntArray, *, lookahead
 
 
 def kai0_stages(progress: FloatArray, num_stages: int) -> npt.NDArray[np.int64]:
-    """Return the stage of each frame: int(p / (1 / S)), at most S - 1, in the dtype of ``progress``.
+    """Return the stage of each frame: int(p / (1 / S)), at most S - 1, divided as float64 whatever ``progress`` is.
 
-    Frames on an edge depend on that dtype: 0.3 of ten stages is in stage 2 as float64 and in stage 3 as float32.
+    Frames on an edge depend on the dtype of ``progress``: 0.3 of ten stages is in stage 2 as float64 and in stage 3 as
+    float32. (From NumPy 2 on a float32 would be divided as float32, and 0.7 of ten stages move from stage 6 to 7.)
 
     Args:
         progress: Stage progress, (F,), without NaN; at or below -1 / S kai0 has no stage, here it is the first.
         num_stages: S, at least 1.
     """
-    step = progress.dtype.type(1.0 / num_stages)
-    return np.clip((progress / step).astype(np.int64), 0, num_stages - 1)
+    return np.clip((progress.astype(np.float64) / (1.0 / num_stages)).astype(np.int64), 0, num_stages - 1)
 
 
 def kai0_cut(pool: FloatArray, positive_fraction: float) -> float:

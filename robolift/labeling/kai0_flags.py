@@ -7,6 +7,7 @@ the last bit).
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -121,14 +122,14 @@ def parse_flags(line: str) -> dict[str, Any]:
     return found
 
 
-def _flag(key: str) -> str:
-    return key.replace("-", "_")
+def _flag(key: Any) -> str:
+    return str(key).replace("-", "_")
 
 
 def _number(name: str, value: Any) -> float:
     try:
-        if not isinstance(value, bool):
-            return float(value)
+        if not isinstance(value, bool) and math.isfinite(number := float(value)):
+            return number
     except (TypeError, ValueError):
         pass
     raise UsageError(f"kai0's {name} is {value!r}, expected a number")
@@ -154,7 +155,8 @@ def _threshold(value: Any) -> dict[str, Any]:
             f"kai0's threshold is {value}, expected the percentage of frames that become positive, from 1 to below "
             "100: 30 is the top 30 %. Write a smaller share as positive_fraction"
         )
-    return {"positive_fraction": percent / 100}
+    # 33.3 / 100 is not 0.333: a decimal number was meant.
+    return {"positive_fraction": round(percent / 100, 12)}
 
 
 def _chunk_size(value: Any) -> dict[str, Any]:

@@ -24,7 +24,9 @@ PAIR_BASELINE = 1 / 6
 FRAME_BASELINE = 1 / 12
 """Squared error of always saying one half when progress is uniform: its variance."""
 RESAMPLES = 1000
-EDGE_SLACK = 1e-6
+EDGE_SLACK = 1e-9
+FLOAT32_SLACK = 2.0**-24
+"""Half a unit in the last place below 1: what labels allow a progress that was stored as float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +157,8 @@ def spread(per_episode: Floats) -> Spread | None:
 
 def stages(progress: Floats, num_stages: int) -> Integers:
     """Return the task stage of each frame: min(floor(S p), S - 1), never below 0, as labels are cut by stage."""
-    return np.clip(np.floor(progress * num_stages + EDGE_SLACK), 0, num_stages - 1).astype(np.int64)
+    slack = EDGE_SLACK + num_stages * FLOAT32_SLACK
+    return np.clip(np.floor(progress * num_stages + slack), 0, num_stages - 1).astype(np.int64)
 
 
 def stage_accuracy(predicted: Floats, annotated: Floats, num_stages: int) -> list[Stage]:

@@ -18,6 +18,7 @@ from robolift.labeling.advantage import absolute_advantage
 from robolift.labeling.prompts import PromptTable
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
+from robolift.stages.label_sources import check_lookahead
 from robolift.stages.stage import Input, Inputs, StageConfig
 
 INPUTS = {
@@ -85,6 +86,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     additions = _additions(config, dataset, tables, inputs.get_one("labels"))
     beside = None
     if "kai0_values" in config.columns:
+        check_lookahead(inputs.one("values"), config.lookahead)
         predicted = kai0_columns(dataset, tables["values"], lookahead=config.lookahead)
         if config.kai0_folder:
             beside = Beside(folder=config.kai0_folder, columns=predicted)

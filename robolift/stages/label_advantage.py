@@ -147,6 +147,8 @@ def _tell(config: Config, summary: Mapping[str, Any]) -> None:
                 group=name,
                 **{key: group[key] for key in ("ties", "requested_share", "achieved_share")},
             )
+        if group["positives"] == 0:
+            log.warning("too few frames for one of them to be positive", group=name, frames=group["n"])
     if config.group_by == GroupBy.TASK_STAGE and summary["empty_groups"]:
         log.warning("no frame to rank in these task stages", groups=list(summary["empty_groups"]))
     if summary["failure_tail"]["suspicious"]:

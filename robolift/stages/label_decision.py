@@ -10,7 +10,6 @@ import numpy.typing as npt
 from robolift import schema
 from robolift.errors import DataError, UsageError
 from robolift.labeling.advantage import (
-    ShortTail,
     absolute_advantage,
     gae_advantage,
     may_be_ranked,
@@ -46,26 +45,24 @@ def measure_advantage(config: Config, sources: Sources) -> tuple[npt.NDArray[np.
     if config.source == Source.PROGRESS:
         column = sources.column(config.column)
         advantage, valid = progress_advantage(column, starts, lookahead=lookahead, short_tail=config.short_tail)
-        if config.short_tail != ShortTail.KAI0_LEGACY:
-            advantage = np.clip(advantage, -1.0, 1.0)
         return advantage.astype(np.float32), valid
     if config.source == Source.ABSOLUTE_ADVANTAGE and sources.values is not None:
         values = sources.signal("values", "value", source=config.source)
         advantage, valid = absolute_advantage(values, starts, lookahead=lookahead, short_tail=config.short_tail)
         return advantage.astype(np.float32), valid
-    return _given_advantage(config.source, sources), may_be_ranked(
-        starts, lookahead=lookahead, short_tail=config.short_tail
-    )
+    return _given_advantage(config, sources), may_be_ranked(starts, lookahead=lookahead, short_tail=config.short_tail)
 
 
-def _given_advantage(source: Source, sources: Sources) -> npt.NDArray[np.float32]:
+def _given_advantage(config: Config, sources: Sources) -> npt.NDArray[np.float32]:
     """Return the advantage that a two-frame model, or kai0 in a column of the dataset, has worked out, (F,)."""
+    source = config.source
     if sources.values is None and source not in sources.dataset.features:
         raise UsageError(
             f"source {source} needs input values, or a dataset with a column {source}, as kai0 writes it; this one "
             f"has: {', '.join(sorted(sources.dataset.features))}"
         )
-    found = sources.relative_advantage() if source == Source.RELATIVE_ADVANTAGE else sources.column(source)
+    relative = source == Source.RELATIVE_ADVANTAGE
+    found = sources.relative_advantage(config.lookahead) if relative else sources.column(source)
     return found.astype(np.float32)
 
 

@@ -33,10 +33,12 @@ def describe(config: Config, decision: Decision, summary: Mapping[str, Any]) -> 
     advantage, reason = decision.advantage, decision.reason
     ranked = reason == Reason.THRESHOLD
     whole = summary["all"]
+    share = summary["ranked"]["positive_share"]
+    among = "" if share is None else f"; of those ranked {100 * share:.1f} % are positive"
     lines = [
         f"{whole['frames']:,} frames: {int(ranked.sum()):,} ranked ({config.source}, lookahead {config.lookahead})"
         f"{_others(reason)}",
-        f"labels: {whole['positive']:,} positive, {whole['negative']:,} negative, {whole['none']:,} none",
+        f"labels: {whole['positive']:,} positive, {whole['negative']:,} negative, {whole['none']:,} none{among}",
         "",
     ]
     names = [*decision.group_names, "group"]

@@ -16,6 +16,7 @@ from robolift.data.dataset import Dataset
 from robolift.errors import DataError, UsageError
 from robolift.labeling.population import Role
 from robolift.labeling.returns import BoolArray, FloatArray, IntArray
+from robolift.manifest import Manifest
 from robolift.stages.stage import Inputs
 
 COUNTED = ("index", "task_index")
@@ -35,6 +36,7 @@ class Sources:
     dataset: Dataset
     targets: pa.Table | None
     values: pa.Table | None
+    values_from: Manifest | None = None
     _stored: dict[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -46,7 +48,7 @@ class Sources:
             columns: Columns that :meth:`column` will be asked for; those of the dataset are read in one go.
 
         Raises:
-            DataError: If a table has other frames than the dataset.
+            DataError: If a table has other frames than the dataset, or was made from another one.
         """
         dataset = Dataset.open(inputs.one("dataset"))
         tables: dict[str, pa.Table | None] = {}
@@ -54,8 +56,11 @@ class Sources:
             given = inputs.get_one(name)
             tables[name] = given.table(name) if given else None
             if given:
+                check_origin(given, inputs.one("dataset"), name)
                 check_keys(tables[name], dataset, where=given.file(f"{name}.parquet"))
-        sources = cls(dataset=dataset, targets=tables["targets"], values=tables["values"])
+        sources = cls(
+            dataset=dataset, targets=tables["targets"], values=tables["values"], values_from=inputs.get_one("values")
+        )
         numbers = {name for name, facts in dataset.features.items() if facts["dtype"] != "video"}
         numbers -= {*dataset.frames.column_names, *COUNTED}
         wanted = [name for name in dict.fromkeys(columns) if name in numbers and not sources.predicts(name)]
@@ -116,11 +121,11 @@ class Sources:
         empty = self.values.column(name).null_count == self.values.num_rows
         return not (empty and name in self.dataset.features)
 
-    def relative_advantage(self) -> FloatArray:
-        """Return what a two-frame estimator predicted for each frame and the one a lookahead later, (F,) float32.
+    def relative_advantage(self, lookahead: int) -> FloatArray:
+        """Return what a two-frame estimator predicted for each frame and the one ``lookahead`` later, (F,) float32.
 
         Raises:
-            UsageError: If neither the values nor the dataset has such a column.
+            UsageError: If neither the values nor the dataset has such a column, or the values have another lookahead.
             DataError: If the values were predicted by another kind of model.
         """
         if self.predicts("relative_advantage"):
@@ -133,6 +138,8 @@ class Sources:
                     expected="values predicted by a model of train_value with head: relative",
                     mend="train and predict with that head, or take source: absolute_advantage, which any head gives",
                 )
+            assert self.values_from is not None
+            check_lookahead(self.values_from, lookahead)
         return self.column("relative_advantage")
 
     def stage_progress(self, name: str, rows: BoolArray) -> FloatArray:
@@ -160,6 +167,13 @@ class Sources:
                 where=f"first at episode {episode}, frame {frame}",
                 expected="a fraction of the task in [0, 1]",
                 mend="mend the column",
+            )
+        if rows.any() and (progress[rows] < -PROGRESS_SLACK).all():
+            raise DataError(
+                f"stage progress {name} lies below 0 in all {int(rows.sum())} frames",
+                where="values" if self.predicts(name) else "dataset",
+                expected="a fraction of the task in [0, 1]; the returns of head distribution are none",
+                mend="predict with a model of head relative or single, or name another stage_progress_column",
             )
         return progress
 
@@ -223,6 +237,36 @@ def codes(column: pa.ChunkedArray, names: Sequence[str]) -> npt.NDArray[np.int64
 def strings(code: IntArray, names: Sequence[str]) -> pa.Array:
     """Return the string of each code: the inverse of :func:`codes`."""
     return pa.DictionaryArray.from_arrays(pa.array(code, type=pa.int32()), pa.array(names)).cast(pa.string())
+
+
+def check_origin(made: Manifest, dataset: Manifest, name: str) -> None:
+    """Check that a table was made from this dataset and not from one that has as many frames.
+
+    Raises:
+        DataError: Naming both datasets.
+    """
+    for parent in made.inputs.get("dataset", []):
+        if parent.digest != dataset.digest:
+            raise DataError(
+                f"the {name} were made from another dataset ({parent.uri})",
+                where=made.uri,
+                expected=dataset.uri,
+                mend=f"give the {name} of this dataset",
+            )
+
+
+def check_lookahead(values: Manifest, lookahead: int) -> None:
+    """Check that a two-frame estimator looked as far ahead as is asked for.
+
+    Raises:
+        UsageError: Naming both numbers.
+    """
+    for shard in values.parents("shards")[:1]:
+        if shard.config.get("lookahead", lookahead) != lookahead:
+            raise UsageError(
+                f"lookahead is {lookahead}, and relative_advantage was predicted over {shard.config['lookahead']} "
+                f"frames ({values.uri}); set lookahead to that, or predict again"
+            )
 
 
 def check_keys(table: pa.Table, dataset: Dataset, *, where: str) -> None:

@@ -11,7 +11,7 @@ from robolift import manifest, storage
 from robolift.errors import DataError, UsageError
 from robolift.schema import Kind
 from robolift.stages import NAMES
-from robolift.stages.stage import parse_config
+from robolift.stages.stage import find, parse_config
 
 MAX_SHARDS = 64
 """Each shard is three pods on a cluster; more of them only wait for one another."""
@@ -92,9 +92,16 @@ def _given(parameters: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str
     return {name: parameters[name] for name, source in fields.items() if name == source in parameters}
 
 
+def _offered(name: str, parameters: Mapping[str, Any], wiring: Wiring) -> dict[str, Any]:
+    """Return what parameters say of a stage's fields, where that is something else than their defaults."""
+    given = _given(parameters, wiring.offered.get(name, {}))
+    return {key: value for key, value in given.items() if value != find(name).Config.model_fields[key].default}
+
+
 def _stage_problems(name: str, config: Mapping[str, Any], parameters: Mapping[str, Any], wiring: Wiring) -> list[str]:
     """Return a line for each wrong field of a stage; it starts with the stage's name unless a parameter decides it."""
     given = _given(parameters, wiring.handed.get(name, {}))
+    config = {**_offered(name, parameters, wiring), **config}
     found = _config_problems(name, {**config, **given})
     lines = [short if (short := line.removeprefix(f"{name}.")).partition(":")[0] in given else line for line in found]
     if name == "train_policy":

@@ -16,6 +16,7 @@ from robolift.stages.label_config import Config as LabelConfig
 from robolift.stages.label_config import Source
 from robolift.stages.preflight import HANDED, Wiring, check_source, probe_writable
 from robolift.stages.stage import parse_config
+from robolift.value_model.named_recipes import RECIPES
 
 Stages = Mapping[str, Mapping[str, Any] | None]
 
@@ -25,7 +26,10 @@ WIRING = Wiring(
         "import_dataset": {"dataset_uri": "labelled_uri or new_uri", "iteration": ""},
         "train_value": {"head": "head", "seed": "seed"},
     },
-    offered={"label_advantage": {"num_task_stages": "num_task_stages"}},
+    offered={
+        "label_advantage": {"num_task_stages": "num_task_stages"},
+        "write_report": {"num_task_stages": "num_task_stages"},
+    },
     defaults={"label_advantage": {"preset": "stage_advantage"}},
     layers=("stages", "new_stages"),
 )
@@ -70,12 +74,31 @@ def find_problems(parameters: Mapping[str, Any]) -> list[str]:
             f"{given} is given and {missing} is empty; give both, or neither to record both in the simulator. "
             "They may be the same address"
         )
+    problems += _told_twice(parameters)
     if not problems:
         try:
             _labelling(parameters)
         except UsageError as error:
             problems.append(" ".join(str(error).splitlines()))
     return problems
+
+
+def _told_twice(parameters: Mapping[str, Any]) -> list[str]:
+    """Return a line for each stage setting that says something else than a parameter of the run."""
+    found = []
+    head, lookahead = parameters.get("head", "relative"), parameters.get("lookahead")
+    for layer in WIRING.layers:
+        stages = parameters.get(layer) or {}
+        recipe = (stages.get("train_value") or {}).get("recipe", "")
+        wanted = RECIPES.get(recipe, {}).get("head", head)
+        if wanted != head:
+            found.append(
+                f"{layer}.train_value.recipe: {recipe} has head {wanted}, and head is {head}; set head: {wanted}"
+            )
+        told = (stages.get("predict_values") or {}).get("lookahead", lookahead)
+        if told != lookahead and lookahead is not None:
+            found.append(f"{layer}.predict_values.lookahead is {told}, and lookahead is {lookahead}; leave it out")
+    return found
 
 
 def plan(
@@ -172,16 +195,25 @@ def _labelling(parameters: Mapping[str, Any]) -> tuple[LabelConfig, LabelConfig]
     given = {name: parameters[name] for name in WIRING.handed["label_advantage"] if name in parameters}
     num_task_stages = int(parameters.get("num_task_stages", 1))
     by_stage = {"group_by": "task_stage", "num_task_stages": num_task_stages} if num_task_stages > 1 else {}
-    # Of new episodes only the estimator's progress is known, whatever else their dataset may hold.
-    predicted = {**by_stage, "stage_progress_column": "value"}
-    own = _label_config({**by_stage, **labelled["label_advantage"], **given})
-    new = _label_config({**predicted, **_merge(labelled, new_stages)["label_advantage"], **given})
+    column = str(labelled.get("train_value", {}).get("progress_column", DEFAULT_COLUMN))
+    own = _label_config({**by_stage, "stage_progress_column": column, **labelled["label_advantage"], **given})
+    # Of new episodes only the estimator's progress is known, whatever the annotated dataset calls its own.
+    told = {
+        **labelled["label_advantage"],
+        "stage_progress_column": "value",
+        **(new_stages.get("label_advantage") or {}),
+    }
+    new = _label_config({**by_stage, **told, **given})
     if new.source not in PREDICTED:
         raise UsageError(
             f"label_advantage.source is {new.source}, which needs value targets; in stage_advantage the new "
             f"episodes are labelled from {', '.join(PREDICTED)}"
         )
-    column = str(labelled.get("train_value", {}).get("progress_column", DEFAULT_COLUMN))
+    if new.source == Source.RELATIVE_ADVANTAGE and parameters.get("head") == "single":
+        raise UsageError(
+            "label_advantage.source is relative_advantage, which a single-frame estimator does not predict; "
+            "set head: relative, or source: absolute_advantage"
+        )
     return _label_config({**own.model_dump(mode="json"), "source": Source.PROGRESS, "column": column}), new
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from robolift.data.dataset import DATASET_FILE, Dataset, DatasetFacts
 from robolift.manifest import Manifest, Output, Plan
@@ -18,26 +19,39 @@ FPS = 10.0
 
 
 def publish(
-    root: str, stage: str, kind: Kind, *, tables: Mapping[str, Any], documents: Mapping[str, Any] | None = None
+    root: str,
+    stage: str,
+    kind: Kind,
+    *,
+    tables: Mapping[str, Any],
+    documents: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, list[Manifest]] | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> Manifest:
     """Publish tables as an output of ``kind``; equal content gives an equal digest."""
-    rows = {name: {key: list(map(str, column)) for key, column in table.items()} for name, table in tables.items()}
+    rows = {
+        name: {key: list(map(str, column)) for key, column in _columns(table).items()} for name, table in tables.items()
+    }
     output = Output(
         Plan(
             stage=stage,
             kind=kind,
             root=root,
-            config={},
-            inputs={},
+            config=dict(config or {}),
+            inputs=dict(inputs or {}),
             code="0" * 16,
-            digest=digest_of({"tables": rows, "documents": dict(documents or {})}),
+            digest=digest_of({"stage": stage, "tables": rows, "documents": dict(documents or {})}),
         )
     )
     for name, table in tables.items():
-        output.write_table(name, table)
+        output.write_table(name, _columns(table))
     for name, document in (documents or {}).items():
         output.write_json(name, document)
     return output.publish({"frames": 1})
+
+
+def _columns(table: Any) -> dict[str, Any]:
+    return {name: table[name].to_pylist() for name in table.column_names} if isinstance(table, pa.Table) else table
 
 
 def publish_dataset(

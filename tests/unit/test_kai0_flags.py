@@ -132,6 +132,21 @@ def test_what_is_refused(config: dict[str, Any], message: str) -> None:
     assert caught.value.exit_code == 64
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_a_flag_that_is_no_number_is_the_user_s_to_mend(value: float) -> None:
+    with pytest.raises(UsageError, match=r"kai0's chunk_size is (inf|nan), expected a number"):
+        translate({"preset": "kai0_legacy", "chunk_size": value})
+
+
+def test_keys_that_are_no_text_are_left_to_the_type_of_the_configuration() -> None:
+    assert 30 in translate({30: 1}).config
+
+
+def test_a_decimal_share_is_the_one_that_was_meant() -> None:
+    given = {"preset": "stage_advantage", "threshold": 33.3, "positive_fraction": 0.333}
+    assert translate(given).config["positive_fraction"] == 0.333
+
+
 def test_flags_may_be_joined_with_their_values() -> None:
     assert parse_flags("--threshold=30 --stage-nums 2") == {"threshold": "30", "stage_nums": "2"}
     assert parse_flags("") == {}

@@ -116,6 +116,19 @@ def test_a_constant_group() -> None:
         rank(np.full(5, 0.25), Tie.EXACT)
 
 
+def test_one_frame_alone_is_negative_under_an_exact_share(output_root: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert rank([0.25], Tie.EXACT).positive.tolist() == [False]
+    with pytest.raises(DataError, match="all 1 advantages"):
+        rank([0.25], Tie.AT_LEAST)
+    # A stray frame in a stage of its own does not end the labelling of all others.
+    dataset = publish_dataset(output_root, [5], kind="demo")
+    values = publish_values(output_root, dataset, [1, 2, 3, 4, 5], std=[0, 0.1, 0.2, 0.3, 0.9])
+    stages = {"group_by": "task_stage", "num_task_stages": 2, "stage_progress_column": "value_std"}
+    made = label(output_root, dataset, values=values, positive_fraction=0.25, **CORRECTED, **stages)
+    assert column(made, "advantage_label") == [*["negative"] * 3, "positive", "negative"]
+    assert "too few frames for one of them to be positive" in "".join(capsys.readouterr())
+
+
 def test_an_empty_group_has_the_cut_0() -> None:
     empty = np.empty(0, np.float32)
     assert kai0_cut(empty, 0.3) == 0.0
@@ -142,7 +155,7 @@ def test_cuts_are_computed_in_the_precision_of_the_pool() -> None:
 def test_frames_on_the_edge_of_a_stage() -> None:
     edges = np.array([0.3, 0.7, 1.0])
     assert kai0_stages(edges, 10).tolist() == [2, 6, 9]  # 0.3 / 0.1 is 2.9999999999999996
-    assert kai0_stages(edges.astype(np.float32), 10).tolist() == [3, 7, 9]
+    assert kai0_stages(edges.astype(np.float32), 10).tolist() == [3, 6, 9]
     assert kai0_stages(np.array([0.6]), 5).tolist() == [2]
     assert kai0_stages(np.array([0.6], np.float32), 5).tolist() == [3]
     for dtype in (np.float32, np.float64):

@@ -179,12 +179,17 @@ def test_progress_of_a_dataset_column(
     assert labelled.tolist() == (valid & ~paused).tolist()
 
 
-def test_progress_is_clipped_as_kai0_predicts_it(output_root: str) -> None:
+def test_progress_is_not_clipped(output_root: str) -> None:
     dataset = publish_dataset(output_root, [4])
     values = publish_values(output_root, dataset, [0.5, 0.3, 0.31, 0.3])
     options = {"source": "progress", "column": "value", "lookahead": 50}
     labels = label(output_root, dataset, values=values, **options)
-    assert column(labels, "advantage") == [-1.0, 0.0, pytest.approx(-0.5), None]
+    assert column(labels, "advantage") == [
+        pytest.approx(-50 * 0.2 / 3),
+        pytest.approx(0),
+        pytest.approx(-50 * 0.01),
+        None,
+    ]
     labels = label(output_root, dataset, values=values, short_tail="kai0_legacy", **options)
     assert column(labels, "advantage") == pytest.approx([-50 * 0.2 / 4, 0, -50 * 0.01 / 2, 0])
 

@@ -48,7 +48,7 @@ def test_a_dry_run_shows_the_statistics(
     assert plan["config"]["positive_fraction"] == 0.3
     text = shown[shown.index("}") + 2 :]
     assert text[0] == "20 frames: 20 ranked (column, lookahead 50)"
-    assert text[1] == "labels: 6 positive, 14 negative, 0 none"
+    assert text[1] == "labels: 6 positive, 14 negative, 0 none; of those ranked 30.0 % are positive"
     assert [" ".join(line.split()) for line in text[3:7]] == [
         "group frames mean sd min max cut asked got positive ties",
         "fold, stage 0 8 4.50000 2.29129 1.00000 8.00000 7.000000 30.0 % 25.0 % 2 1",
@@ -88,7 +88,7 @@ def test_frames_that_are_not_ranked_are_counted(output_root: str, capsys: pytest
     config = {"source": "column", "column": "value", "lookahead": 3}
     shown = dry_run(capsys, output_root, {"dataset": dataset, "values": values}, **config)
     assert "10 frames: 5 ranked (column, lookahead 3), 2 demonstrated, 1 corrected, 2 left out" in shown
-    assert "labels: 5 positive, 3 negative, 2 none" in shown
+    assert "labels: 5 positive, 3 negative, 2 none; of those ranked 40.0 % are positive" in shown
 
 
 def test_slices_are_shown_with_their_edges(

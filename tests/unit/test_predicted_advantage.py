@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from labelled import column, label, publish_dataset, publish_values
+from labelled import column, label, publish, publish_dataset, publish_values
 
 from robolift.data.lerobot_format import FeatureSpec
 from robolift.data.lerobot_writer import LeRobotWriter
 from robolift.errors import DataError, UsageError
 from robolift.manifest import Manifest
+from robolift.schema import Kind
 from robolift.stages.stage import execute
 
 KAI0 = ("absolute_advantage", "relative_advantage", "absolute_value")
@@ -182,7 +183,41 @@ def test_recorded_stage_progress_is_a_fraction_and_a_predicted_one_may_stray(tmp
     assert [name[-1] for name in column(made, "group")] == ["0", "0", "1", "1"]
 
 
-@pytest.mark.parametrize(("dtype", "stages"), [("float32", [2, 3, 5, 7]), ("float64", [2, 2, 4, 6])])
+def test_returns_are_no_stage_progress(output_root: str) -> None:
+    dataset = publish_dataset(output_root, [4], kind="demo")
+    values = publish_values(output_root, dataset, [-0.9, -0.6, -0.3, -0.1])
+    staged = {"group_by": "task_stage", "num_task_stages": 2, "stage_progress_column": "value"}
+    with pytest.raises(DataError, match="stage progress value lies below 0 in all 4 frames"):
+        label(output_root, dataset, values=values, preset="stage_advantage", short_tail="kai0_legacy", **staged)
+
+
+def test_values_of_another_dataset_with_the_same_frames_are_refused(output_root: str) -> None:
+    dataset, other = (publish_dataset(output_root, [4], kind=kind) for kind in ("demo", "rollout"))
+    values = publish(
+        output_root,
+        "merge_values",
+        Kind.VALUES,
+        tables={"values": publish_values(output_root, other, [0.0, 0.1, 0.2, 0.4]).table("values")},
+        inputs={"dataset": [other]},
+    )
+    with pytest.raises(DataError, match="the values were made from another dataset") as caught:
+        label(output_root, dataset, values=values, preset="stage_advantage")
+    assert caught.value.expected == dataset.uri
+
+
+def test_relative_advantage_over_another_lookahead_is_refused(output_root: str) -> None:
+    dataset = publish_dataset(output_root, [4], kind="demo")
+    table = publish_values(output_root, dataset, [0.0, 0.1, 0.2, 0.4], relative=[0.1, 0.2, 0.3, 0]).table("values")
+    shard = publish(output_root, "predict_values", Kind.VALUE_SHARD, tables={"values": table}, config={"lookahead": 8})
+    values = publish(output_root, "merge_values", Kind.VALUES, tables={"values": table}, inputs={"shards": [shard]})
+    asked = {"preset": "stage_advantage", "source": "relative_advantage"}
+    with pytest.raises(UsageError, match="lookahead is 20, and relative_advantage was predicted over 8 frames"):
+        label(output_root, dataset, values=values, lookahead=20, **asked)
+    made = label(output_root, dataset, values=values, lookahead=8, positive_fraction=0.34, **asked)
+    assert column(made, "advantage_label") == ["negative", "negative", "positive", "none"]
+
+
+@pytest.mark.parametrize(("dtype", "stages"), [("float32", [2, 3, 5, 6]), ("float64", [2, 2, 4, 6])])
 def test_stage_edges_keep_the_precision_of_the_column(
     dtype: str, stages: list[int], tmp_path: Path, output_root: str
 ) -> None:

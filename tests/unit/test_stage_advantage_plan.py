@@ -11,6 +11,8 @@ from robolift.errors import DataError, UsageError
 from robolift.stages import stage_advantage_plan
 from robolift.stages.stage_advantage_plan import RunPlan
 
+PI06 = "ADVANTAGE_TORCH_PI06_FLATTEN_FOLD"
+
 
 def plan(tmp_path: Path, **changes: Any) -> RunPlan:
     given: dict[str, Any] = {
@@ -49,6 +51,25 @@ def test_task_stages_are_those_of_the_annotation_or_of_the_prediction(tmp_path: 
     assert labelled["stage_progress_column"] == "stage_progress_gt"
     assert new["stage_progress_column"] == "value"
     assert found.new_stages["write_report"] == {"num_task_stages": 2}
+
+
+def test_an_annotation_of_another_name_is_the_labelled_episodes_alone(tmp_path: Path):
+    found = plan(tmp_path, num_task_stages=2, stages={"train_value": {"progress_column": "done"}})
+    told = (found.labelled_stages, found.new_stages)
+    assert [stages["label_advantage"]["stage_progress_column"] for stages in told] == ["done", "value"]
+    named = {"label_advantage": {"stage_progress_column": "part"}}
+    found = plan(tmp_path, num_task_stages=2, stages=named)
+    told = (found.labelled_stages, found.new_stages)
+    assert [stages["label_advantage"]["stage_progress_column"] for stages in told] == ["part", "value"]
+    assert (
+        plan(tmp_path, num_task_stages=2, new_stages=named).new_stages["label_advantage"]["stage_progress_column"]
+        == "part"
+    )
+
+
+def test_stages_may_be_asked_for_in_either_place(tmp_path: Path):
+    found = plan(tmp_path, num_task_stages=2, stages={"label_advantage": {"group_by": "task_stage"}})
+    assert found.new_stages["label_advantage"]["num_task_stages"] == 2
 
 
 def test_what_is_set_wins_and_new_stages_win_over_stages(tmp_path: Path):
@@ -102,6 +123,13 @@ def test_new_episodes_have_scenes_of_their_own(tmp_path: Path):
         ({"num_shards": 65}, "num_shards is 65, expected at most 64"),
         ({"seed": 10_000}, "seed: "),
         ({"num_task_stages": 0}, "num_task_stages: "),
+        ({"num_task_stages": 65}, "num_task_stages: .* 64"),
+        (
+            {"stages": {"train_value": {"recipe": PI06}}},
+            f"{PI06} has head single, and head is relative; set head: single",
+        ),
+        ({"new_stages": {"predict_values": {"lookahead": 8}}}, "lookahead is 8, and lookahead is 50; leave it out"),
+        ({"head": "single", "stages": {"label_advantage": {"source": "relative_advantage"}}}, "set head: relative"),
         ({"stages": {"label_advantage": {"lookahead": 9}}}, "use its parameter lookahead instead"),
         ({"stages": {"train_value": {"head": "single"}}}, "use its parameter head instead"),
         ({"stages": {"import_dataset": {"iteration": 2}}}, "stages.import_dataset.iteration: the pipeline sets it"),

@@ -101,7 +101,7 @@ def rewrite(source: Path, target: Path) -> dict[str, float]:
 def arithmetic(dataset: Manifest, flags: str) -> Callable[[], dict[str, float]]:
     """Return a call that labels from arrays in memory."""
     config: Any = parse_config("label_advantage", {"preset": "kai0_legacy", "kai0": flags})
-    sources = Sources.open(Inputs(dataset=[dataset]), config.columns_read)
+    sources = Sources.open(Inputs(dataset=[dataset]), config.columns_read(predicted=False))
     task, role = sources.tasks(), sources.roles()
 
     def run() -> dict[str, float]:

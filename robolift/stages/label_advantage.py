@@ -99,7 +99,7 @@ def summarize(config: Config, sources: Sources, decision: Decision) -> dict[str,
 
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     """Write ``labels.parquet``, ``prompts.json`` and ``summary.json``."""
-    sources = Sources.open(inputs, config.columns_read)
+    sources = Sources.open(inputs, config.columns_read(predicted=bool(inputs.get("values"))))
     dataset = sources.dataset
     task, role = sources.tasks(), sources.roles()
     weights, weight_facts = weigh(config, sources, role)
@@ -130,7 +130,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
 
 def preview(config: Config, inputs: Inputs) -> str:
     """Return what the labels would be like, for a dry run."""
-    sources = Sources.open(inputs, config.columns_read)
+    sources = Sources.open(inputs, config.columns_read(predicted=bool(inputs.get("values"))))
     decision = decide(config, sources, sources.tasks(), sources.roles())
     summary = summarize(config, sources, decision)
     _tell(config, summary)

@@ -155,12 +155,16 @@ class Config(StageConfig):
             raise ValueError("group_by task_stage needs num_task_stages of 2 or more")
         return self
 
-    @property
-    def columns_read(self) -> tuple[str, ...]:
-        """Columns, of the values table or the dataset, that the labels are made from."""
+    def columns_read(self, *, predicted: bool) -> tuple[str, ...]:
+        """Return the columns, of the values table or the dataset, that the labels are made from.
+
+        Args:
+            predicted: Whether values are given; an absolute advantage is then worked out from them.
+        """
         used = (
             (self.column, self.source in (Source.PROGRESS, Source.COLUMN)),
-            (self.source.value, self.source in (Source.ABSOLUTE_ADVANTAGE, Source.RELATIVE_ADVANTAGE)),
+            (self.source.value, self.source == Source.ABSOLUTE_ADVANTAGE and not predicted),
+            (self.source.value, self.source == Source.RELATIVE_ADVANTAGE),
             (self.stage_progress_column, self.group_by == GroupBy.TASK_STAGE),
             (self.weight_column, self.weight == Weight.RABC),
         )

@@ -117,9 +117,28 @@ def test_a_node_class_of_somebody_else_is_named_and_not_made():
     assert pool["spec"]["template"]["spec"]["nodeClassRef"]["name"] == "theirs"
 
 
-def test_the_pools_that_stages_are_sized_for_exist():
+def test_what_a_pool_leaves_out_has_a_default():
+    values = ON_EKS | {"pools": [{"name": "gpu", "gpus": 1}], "policyTrainer": {"pool": "gpu"}}
+    pool = of_kind("NodePool", values)["robolift-gpu"]["spec"]
+    assert pool["limits"] == {"nodes": 8, "nvidia.com/gpu": 8}
+    assert [taint["key"] for taint in pool["template"]["spec"]["taints"]] == ["nvidia.com/gpu", "robolift.io/pool"]
 
+
+def test_the_pools_that_stages_are_sized_for_exist():
     pools = {pool["name"] for pool in yaml.safe_load((CHART / "values.yaml").read_text())["pools"]}
     # A size's pool, or what it is named after until sizes name a pool.
     used = {getattr(size, "pool", name.split(".")[0]) for name, size in _resources.SIZES.items()}
     assert used <= pools
+
+
+@pytest.mark.parametrize("base", VALUES_FILES)
+def test_a_pod_that_a_pipeline_places_on_a_pool_fits_the_nodes_that_the_chart_makes(base, monkeypatch):
+    placement = pytest.importorskip("components._pools", reason="pipelines don't place by pool yet")
+    site = CHART / ("values.yaml" if base == "values" else f"ci/{base}-values.yaml")
+    monkeypatch.setenv("ROBOLIFT_VALUES", str(site))
+    flavors = of_kind("ResourceFlavor", {"kueue": {"enabled": True}}, base=base)
+    for name in placement.pools():
+        spec = flavors[f"robolift-{name}"]["spec"]
+        placed = placement.placement(name)
+        assert placed.node_selector == spec["nodeLabels"]
+        assert placed.tolerations == spec.get("tolerations", [])

@@ -52,7 +52,7 @@ def test_a_typo_is_refused_by_name_at_every_level(base):
     [
         ({"provider": "aks"}, "provider"),
         ({"pools": [{"name": "GPU", "gpus": 0}]}, "pools/0/name"),
-        ({"pools": [{"name": "gpu", "gpus": 1}]}, "gpuResource"),
+        ({"pools": [{"name": "gpu"}]}, "gpus"),
         ({"pools": []}, "pools"),
         ({"trainer": {"backend": "mpijob"}}, "trainer/backend"),
         ({"trainer": {"sharedMemory": "16 GB"}}, "sharedMemory"),

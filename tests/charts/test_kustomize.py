@@ -88,7 +88,7 @@ def test_kueue_looks_after_pytorchjobs_and_gives_up_half_a_gang():
 
 
 def runtime_job():
-    runtime = build("base/training-runtime")[("TrainingRuntime", "robolift-torch")]
+    runtime = build("base/training-runtime")[("TrainingRuntime", "robolift")]
     (node,) = runtime["spec"]["template"]["spec"]["replicatedJobs"]
     return runtime, node["template"]["spec"]
 

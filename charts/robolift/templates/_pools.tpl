@@ -1,3 +1,17 @@
+{{/* The pools with what a pool may leave out filled in, as YAML. components/_pools.py has the same defaults. */}}
+{{- define "robolift.pools" -}}
+{{- range .Values.pools }}
+- name: {{ .name }}
+  gpus: {{ .gpus }}
+  gpuResource: {{ .gpuResource | default "nvidia.com/gpu" }}
+  accelerator: {{ .accelerator | default "" | quote }}
+  machineTypes: {{ .machineTypes | default list | toJson }}
+  spot: {{ .spot | default false }}
+  maxNodes: {{ .maxNodes | default 8 }}
+  taint: {{ ternary .taint true (hasKey . "taint") }}
+{{- end }}
+{{- end }}
+
 {{/* Node label that selects a pool. components/_pools.py says the same to the pipelines; a test compares the two. */}}
 {{- define "robolift.pool.selector" -}}
 {{- if eq .root.Values.provider "gke" -}}

@@ -15,8 +15,8 @@ HEAD = """# The robolift chart
 Written by `make chart-docs` from `values.schema.json` (words) and `values.yaml` (defaults); edit those.
 
 {description}
-What it stands on is not in it: Kubernetes {kubernetes}, Kubeflow Pipelines, the training operator or Trainer, Kueue and
-the GPU drivers are installed before ([docs/cluster.md](../../docs/cluster.md) has every command), and `helm test` says
+What it stands on is not in it: Kubernetes 1.29 or later, Kubeflow Pipelines, the training operator or Trainer, Kueue
+and GPU drivers are installed before ([docs/cluster.md](../../docs/cluster.md) has every command), and `helm test` says
 which of them is missing.
 
 ```bash
@@ -75,7 +75,7 @@ def render() -> str:
     schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    head = HEAD.format(description=f"{chart['description']}.", kubernetes=chart["kubeVersion"].removesuffix("-0"))
+    head = HEAD.format(description=f"{chart['description']}.")
     lines = [head, "| key | type | default | |", "|---|---|---|---|"]
     lines += _rows(schema, values, schema["definitions"], prefix="")
     return "\n".join([*lines, ""])

@@ -123,6 +123,20 @@ def test_a_bucket_that_is_not_there_is_a_failure(fake, capsys, s3_endpoint):
     assert "FAIL s3://no-such-bucket-here/runs/preflight/probe can't be written" in out
 
 
+def test_a_store_that_does_not_answer_is_a_failure_not_a_crash(fake, capsys, monkeypatch, request):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    import s3fs
+
+    # A file system remembers its endpoint, and fsspec remembers file systems.
+    s3fs.S3FileSystem.clear_instance_cache()
+    request.addfinalizer(s3fs.S3FileSystem.clear_instance_cache)
+    assert run(fake, "--storage=s3://preflight-nowhere/runs") == 1
+    assert "FAIL s3://preflight-nowhere/runs can't be written: EndpointConnectionError" in capsys.readouterr().out
+
+
 def test_an_unknown_store_is_a_failure(fake, capsys):
     assert run(fake, "--storage=warez://bucket") == 1
     assert "FAIL no store for warez://bucket" in capsys.readouterr().out

@@ -54,7 +54,7 @@ def test_config_connector_makes_node_pools_that_outlive_the_chart():
     pool = of_kind("ContainerNodePool", base="gke-node-pools")["robolift-gpu"]
     assert pool["metadata"]["annotations"]["cnrm.cloud.google.com/deletion-policy"] == "abandon"
     spec = pool["spec"]
-    assert spec["clusterRef"] == {"external": "projects/example-project/locations/europe-west4/clusters/robots"}
+    assert spec["clusterRef"] == {"external": "robots"}
     assert spec["autoscaling"] == {"totalMinNodeCount": 0, "totalMaxNodeCount": 4, "locationPolicy": "ANY"}
     assert spec["nodeConfig"]["labels"] == {"cloud.google.com/compute-class": "gpu", "robolift.io/pool": "gpu"}
     assert [taint["key"] for taint in spec["nodeConfig"]["taint"]] == [

@@ -9,7 +9,7 @@ PARAMS ?= params/$(PIPELINE).yaml
 OBS ?= pixels
 STAMP := $(VENV)/.installed
 
-.PHONY: help install system-packages demo test test-slow oracle lint fmt typecheck golden compile submit run docs bench constraints clean
+.PHONY: help install system-packages demo test test-slow oracle lint fmt typecheck golden compile submit run docs bench constraints clean chart chart-docs
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/  \1\t\2/' | expand -t 20
@@ -77,3 +77,11 @@ constraints: install ## resolve constraints.txt anew
 
 clean: ## remove build products; keeps .venv and runs/
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .coverage* htmlcov
+
+chart: install ## lint the Helm chart and render it with every values file, with a real helm
+	@helm=$$(bash scripts/helm_binary.sh $(VENV)); for f in charts/robolift/values.yaml charts/robolift/ci/*.yaml; do \
+	  $$helm lint --strict --quiet charts/robolift -f $$f && $$helm template robolift charts/robolift -f $$f >/dev/null \
+	  && echo "ok $$f" || exit 1; done
+
+chart-docs: install ## write charts/robolift/README.md from the chart's schema and values
+	@$(BIN)/python scripts/chart_readme.py

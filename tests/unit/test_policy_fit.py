@@ -46,8 +46,8 @@ class KilledStore(StateStore):
 
     saved: list[int] = field(default_factory=list)
 
-    def save(self, tree, document):
-        super().save(tree, document)
+    def save(self, tree, document, *, step):
+        super().save(tree, document, step=step)
         self.saved.append(int(tree.step))
         if len(self.saved) == 2:
             raise KeyboardInterrupt

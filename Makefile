@@ -35,7 +35,7 @@ demo: install ## recap on simulated robot data, a report at the end (OBS=pixels,
 
 test: install ## everything CI checks, lint first
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -n 2 -m "not slow and not oracle" --cov --cov-report=term:skip-covered -q
+	@$(BIN)/python -m pytest -n 2 -m "not slow and not oracle and not cluster" --cov --cov-report=term:skip-covered -q
 
 test-slow: install ## the pixel pipeline end to end and other minutes-long checks
 	@$(BIN)/python -m pytest -m slow -q

@@ -76,9 +76,8 @@ def show(kubeflow: Kubeflow) -> int:
     """Print every schedule."""
     schedules = listed(kubeflow)
     for schedule in schedules:
-        print(
-            f"{schedule.display_name}  {_cron(schedule)}  {(schedule.status or '').lower()}  {schedule.recurring_run_id}"
-        )
+        state = (schedule.status or "").lower()
+        print(f"{schedule.display_name}  {_cron(schedule)}  {state}  {schedule.recurring_run_id}")
     if not schedules:
         print("no schedules")
     return 0

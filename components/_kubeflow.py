@@ -142,7 +142,7 @@ class Kubeflow:
         root = self.host.removesuffix("/pipeline")
         parts = urlsplit(self.host)
         origin = urlunsplit((parts.scheme, parts.netloc, "", "", ""))
-        for candidate in dict.fromkeys((f"{root}/pipeline", root, origin)):
+        for candidate in dict.fromkeys((f"{root}/pipeline", root, f"{origin}/pipeline", origin)):
             if candidate != self.host and isinstance(self._probe(f"{candidate}{API}/healthz"), dict):
                 return UsageError(f"{self.host} is not the pipelines API\n  mend: --host {candidate}, where it answers")
         if isinstance(self._probe(f"{self.host}/apis/v1beta1/healthz"), dict):
@@ -246,7 +246,9 @@ def connect(args: Any) -> Kubeflow:
         UnavailableError: If the server doesn't answer.
     """
     host = address(args.host or default_host())
-    in_cluster = bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
+    # A pod's own token goes to services of its cluster alone, whatever --host says.
+    inside = host == IN_CLUSTER_HOST or bool(re.search(r"\.svc(\.|$)", urlsplit(host).hostname or ""))
+    in_cluster = inside and bool(os.environ.get("KUBERNETES_SERVICE_HOST"))
     credentials = _kubeflow_auth.choose(args, host, in_cluster=in_cluster)
     if credentials:
         credentials.token()  # a missing file is an error before the network is touched

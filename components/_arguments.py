@@ -52,14 +52,18 @@ def _placed(command: argparse.ArgumentParser) -> None:
     command.add_argument("--pipeline-root", default="", metavar="URI", help="where Kubeflow keeps its own files")
 
 
+def _waiting(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--wait", action="store_true", help="follow it; exit 0 finished, 1 failed, 3 not in time")
+    command.add_argument("--timeout", default="0", metavar="TIME", help="with --wait: 90, 30m, 12h, 2d; default: never")
+    command.add_argument("--poll", default="10", metavar="TIME", help="with --wait: between two looks; default: 10")
+
+
 def _submitting(commands: Any) -> None:
     submit = commands.add_parser("submit", help="start a run on Kubeflow Pipelines")
     submit.add_argument("pipeline", metavar="PIPELINE")
     submit.add_argument("--run", default="", metavar="NAME", help="name of the run; default: pipeline and time")
     submit.add_argument("--release", action="store_true", help="upload a version first and run that")
-    submit.add_argument("--wait", action="store_true", help="follow it; exit 0 finished, 1 failed, 3 not in time")
-    submit.add_argument("--timeout", default="0", metavar="TIME", help="with --wait: 90, 30m, 12h, 2d; default: never")
-    submit.add_argument("--poll", default="10", metavar="TIME", help="with --wait: between two looks; default: 10")
+    _waiting(submit)
 
     upload = commands.add_parser("upload", help="upload the pipeline as a version")
     upload.add_argument("pipeline", metavar="PIPELINE")
@@ -88,6 +92,7 @@ def _following(commands: Any) -> None:
     for command in (status, logs, cancel):
         command.add_argument("run", metavar="RUN", help="the run's id, or the address of its page")
         _server(command)
+    _waiting(status)
     logs.add_argument("--step", default="", metavar="NAME", help="one step, as train_value; default: all")
     cancel.add_argument("--yes", action="store_true", help="do not ask")
 

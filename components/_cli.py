@@ -83,12 +83,13 @@ def summary_lines(report_uri: str) -> list[str]:
 
 def _follow(args: argparse.Namespace) -> int:
     """Look at, read or end a run that was submitted."""
-    from components import _kubeflow, _runs
+    from components import _kubeflow, _runs, _wait
 
     run = _runs.run_id(args.run)
+    patience = _wait.Patience.read(args.timeout, args.poll) if args.command == "status" else None
     kubeflow = _kubeflow.connect(args)
-    if args.command == "status":
-        return _runs.status(kubeflow, run)
+    if patience:
+        return _wait.wait(kubeflow, run, patience) if args.wait else _runs.status(kubeflow, run)
     if args.command == "logs":
         return _runs.logs(kubeflow, run, args.step)
     return _runs.cancel(kubeflow, run, yes=args.yes)

@@ -1,7 +1,6 @@
 """submit, upload and schedule: bring a checked, compiled pipeline to Kubeflow Pipelines."""
 
 import argparse
-import re
 import time
 import uuid
 from dataclasses import dataclass
@@ -11,10 +10,6 @@ from typing import Any, Dict, Mapping
 from components import _kubeflow, _releases, _schedules, _wait
 from components._kubeflow import Kubeflow
 from components._kubeflow_errors import ConflictError, UnavailableError
-from robolift.errors import UsageError
-
-DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
-SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,18 +20,6 @@ class Job:
     package: Path
     spec: Mapping[str, Any]
     parameters: Mapping[str, Any]
-
-
-def seconds(text: str) -> float:
-    """Return the seconds of ``90``, ``90s``, ``30m``, ``12h`` or ``2d``.
-
-    Raises:
-        UsageError: If it is none of these.
-    """
-    found = DURATION.fullmatch(text)
-    if not found:
-        raise UsageError(f"{text!r} is no duration: expected 90, 90s, 30m, 12h or 2d")
-    return float(found[1]) * SECONDS[found[2]]
 
 
 def run_name(pipeline: str) -> str:
@@ -77,7 +60,7 @@ def submit(job: Job, args: argparse.Namespace) -> int:
     Returns:
         0 submitted or finished, 1 failed, 3 not finished in time, 130 left running by Ctrl-C.
     """
-    timeout_s, poll_s = seconds(args.timeout), seconds(args.poll)
+    patience = _wait.Patience.read(args.timeout, args.poll)
     kubeflow = _kubeflow.connect(args)
     print(f"server:     {kubeflow.host} (Kubeflow Pipelines {kubeflow.version})")
     source: Dict[str, Any] = {"pipeline_package_path": str(job.package)}
@@ -103,7 +86,7 @@ def submit(job: Job, args: argparse.Namespace) -> int:
         raise
     print(f"run:        {name} ({made.run_id})")
     print(f"submitted:  {kubeflow.run_url(made.run_id)}", flush=True)
-    return _wait.wait(kubeflow, made.run_id, timeout_s=timeout_s, poll_s=poll_s) if args.wait else 0
+    return _wait.wait(kubeflow, made.run_id, patience) if args.wait else 0
 
 
 def upload(job: Job, args: argparse.Namespace) -> int:

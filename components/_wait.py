@@ -1,17 +1,52 @@
 """Wait for a submitted run: show each step as it starts and ends, and ask before a Ctrl-C ends anything."""
 
+import re
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any, Dict, List
 
 from components import _runs, _steps
 from components._kubeflow import Kubeflow
 from components._kubeflow_errors import UnavailableError
+from robolift.errors import UsageError
 
 EXIT_TIMEOUT = 3
 EXIT_INTERRUPTED = 130
 # A server may restart while a run goes on for days: this many polls in a row may fail.
 MAX_FAILED_POLLS = 30
+DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
+SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(text: str) -> float:
+    """Return the seconds of ``90``, ``90s``, ``30m``, ``12h`` or ``2d``.
+
+    Raises:
+        UsageError: If it is none of these.
+    """
+    found = DURATION.fullmatch(text)
+    if not found:
+        raise UsageError(f"{text!r} is no duration: expected 90, 90s, 30m, 12h or 2d")
+    return float(found[1]) * SECONDS[found[2]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patience:
+    """How long to wait, and how often to look."""
+
+    timeout_s: float
+    """0 waits for ever."""
+    poll_s: float
+
+    @classmethod
+    def read(cls, timeout: str, poll: str) -> "Patience":
+        """Return what two durations on the command line say.
+
+        Raises:
+            UsageError: If one is none.
+        """
+        return cls(timeout_s=seconds(timeout), poll_s=seconds(poll))
 
 
 class _Watch:
@@ -34,8 +69,9 @@ class _Watch:
         return lines
 
 
-def _poll(kubeflow: Kubeflow, run: str, timeout_s: float, poll_s: float) -> int:
-    """Poll until the run is over; return 0, 1 or, after ``timeout_s`` seconds (0: never), 3."""
+def _poll(kubeflow: Kubeflow, run: str, patience: Patience) -> int:
+    """Poll until the run is over; return 0, 1 or, when patience ends, 3."""
+    timeout_s, poll_s = patience.timeout_s, patience.poll_s
     watch, failed, began = _Watch(), 0, time.monotonic()
     while True:
         try:
@@ -77,20 +113,19 @@ def _end(kubeflow: Kubeflow, run: str, facts: Any) -> int:
     return code
 
 
-def wait(kubeflow: Kubeflow, run: str, *, timeout_s: float, poll_s: float) -> int:
+def wait(kubeflow: Kubeflow, run: str, patience: Patience) -> int:
     """Wait for a run to finish.
 
     Args:
         kubeflow: Connection.
         run: Id of the run.
-        timeout_s: Seconds to wait; 0 waits for ever.
-        poll_s: Seconds between two looks.
+        patience: How long to wait.
 
     Returns:
         0 finished, 1 failed or ended, 3 not finished in time, 130 left running by Ctrl-C.
     """
     try:
-        return _poll(kubeflow, run, timeout_s, poll_s)
+        return _poll(kubeflow, run, patience)
     except KeyboardInterrupt:
         return _interrupted(kubeflow, run)
 
@@ -107,5 +142,5 @@ def _interrupted(kubeflow: Kubeflow, run: str) -> int:
             return _runs.EXIT_FAILED
     except KeyboardInterrupt:
         sys.stderr.write("\n")
-    sys.stderr.write(f"left running: {kubeflow.run_url(run)}\n  look at it with: pipeline.py status {run}\n")
+    sys.stderr.write(f"left running: {kubeflow.run_url(run)}\n  wait again with: pipeline.py status {run} --wait\n")
     return EXIT_INTERRUPTED

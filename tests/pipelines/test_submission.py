@@ -6,7 +6,7 @@ import re
 import pytest
 from kfp_server import Fault, problems
 
-from components import _submit
+from components import _submit, _wait
 from robolift.errors import UsageError
 
 MODELS = {"/experiments": "V2beta1Experiment", "/pipelines": "V2beta1Pipeline", "/runs": "V2beta1Run"}
@@ -208,15 +208,35 @@ def test_the_fourth_repetition_is_the_last(kfp, submit):
     ("text", "seconds"), [("90", 90), ("90s", 90), ("30m", 1800), ("12h", 43200), ("2d", 172800), ("0.5", 0.5)]
 )
 def test_durations(text, seconds):
-    assert _submit.seconds(text) == seconds
+    assert _wait.seconds(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "soon", "5w", "-3", "1h30m"])
 def test_no_duration(text):
     with pytest.raises(UsageError, match="is no duration: expected 90"):
-        _submit.seconds(text)
+        _wait.seconds(text)
 
 
 def test_a_wrong_timeout_is_refused_before_anything_is_sent(kfp, submit):
     assert submit("--wait", "--timeout", "soon").code == 64
+    assert kfp.state.requests == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("submit",), "the following arguments are required: PIPELINE"),
+        (("submit", "recap", "--auth", "password"), "invalid choice: 'password'"),
+        (("status",), "the following arguments are required: RUN"),
+        (("send", "recap"), "invalid choice: 'send'"),
+        (("logs", "1", "--wait"), "unrecognized arguments: --wait"),
+    ],
+)
+def test_a_wrong_call_ends_with_64(kfp, capsys, arguments, message):
+    from components import _cli
+
+    with pytest.raises(SystemExit) as ended:
+        _cli.main({"recap": None}, arguments)
+    assert ended.value.code == 64
+    assert message in capsys.readouterr().err
     assert kfp.state.requests == []

@@ -11,7 +11,7 @@ import os
 import re
 import time
 import warnings
-from typing import Any, Callable, Dict, Tuple
+from typing import Any, Callable, Dict, Iterator, Tuple
 from urllib.parse import urlsplit, urlunsplit
 
 import kfp_server_api
@@ -29,6 +29,18 @@ API = "/apis/v2beta1"
 TIMEOUTS_S = (10, 120)
 RETRY_WAITS_S = (1.0, 2.0, 4.0)
 EQUALS = 1
+# With these set the client's constructor opens a browser, whatever credentials it is given; --auth iap needs none.
+CLIENT_LOGIN_VARIABLES = ("KF_PIPELINES_IAP_OAUTH2_CLIENT_ID", "KF_PIPELINES_APP_OAUTH2_CLIENT_ID")
+
+
+@contextlib.contextmanager
+def _without(names: Tuple[str, ...]) -> Iterator[None]:
+    """Hide variables of the environment."""
+    hidden = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
 
 
 class _Client(Client):
@@ -91,7 +103,7 @@ class Kubeflow:
         self.credentials = credentials
         self.namespace = namespace
         self._ready = False
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _without(CLIENT_LOGIN_VARIABLES):
             warnings.simplefilter("ignore")  # about the client's own age, and a host without a scheme
             # A namespace keeps the constructor off the network, so that its first request is ours, below.
             self.client: Any = self._guard(
@@ -116,7 +128,9 @@ class Kubeflow:
             health = self.ask("connecting", self.client.get_kfp_healthz)
         except _kubeflow_errors.NotFoundError as error:
             raise self._wrong_address(str(error)) from None
-        facts = json.loads(self._wire.last_response.data)
+        facts = self._json(self._wire.last_response.data)
+        if not isinstance(facts, dict):
+            raise self._wrong_address("an answer that is not the API's")
         self.version = str(facts.get("tag_name") or "unknown")
         self.multi_user = bool(health.multi_user)
         if self.multi_user and not self.namespace:
@@ -128,13 +142,19 @@ class Kubeflow:
         self.client.set_user_namespace(self.api_namespace or "")
         self._ready = True
 
+    @staticmethod
+    def _json(text: Any) -> Any:
+        with contextlib.suppress(ValueError):
+            return json.loads(text)
+        return None
+
     def _probe(self, url: str) -> Any:
         """Return the JSON at ``url``, or None."""
         headers: Dict[str, str] = {"Accept": "application/json"}
         if self.credentials:
             headers["authorization"] = f"Bearer {self.credentials.token()}"
-        with contextlib.suppress(kfp_server_api.ApiException, urllib3.exceptions.HTTPError, ValueError, AttributeError):
-            return json.loads(self._wire.rest_client.GET(url, headers=headers).data)
+        with contextlib.suppress(kfp_server_api.ApiException, urllib3.exceptions.HTTPError, AttributeError):
+            return self._json(self._wire.rest_client.GET(url, headers=headers).data)
         return None
 
     def _wrong_address(self, found: str) -> UsageError:

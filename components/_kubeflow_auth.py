@@ -158,7 +158,7 @@ def choose(args: Any, host: str, *, in_cluster: bool) -> Credentials | None:
         audience = kubectl_audience(host) if args.audience is None else args.audience
         return from_kubectl(args.namespace, args.token_account, audience)
     if args.auth == "iap":
-        return from_google(args.audience or "")
+        return from_google(args.audience or os.environ.get("KF_PIPELINES_IAP_OAUTH2_CLIENT_ID", ""))
     path = os.environ.get(POD_TOKEN_VARIABLE) or POD_TOKEN
     if in_cluster and Path(path).exists():
         return from_file(path)

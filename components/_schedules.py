@@ -4,7 +4,7 @@ import re
 from typing import Any, Dict, List, Mapping
 
 from components._kubeflow import Kubeflow
-from components._kubeflow_errors import ConflictError, NotFoundError
+from components._kubeflow_errors import ConflictError, NotFoundError, UnavailableError
 from components._releases import Release
 from robolift.errors import UsageError
 
@@ -139,20 +139,24 @@ def create(
         options: Further arguments of the client: service account, pipeline root.
         older: Schedules whose place it takes.
     """
-    made = kubeflow.ask(
-        f"creating schedule {name}",
-        kubeflow.client.create_recurring_run,
-        experiment_id,
-        name,
-        cron_expression=cron,
-        max_concurrency=1,
-        no_catchup=True,
-        params=dict(parameters),
-        pipeline_id=release.pipeline_id,
-        version_id=release.version_id,
-        repeat=False,
-        **options,
-    )
+    try:
+        made = kubeflow.ask(
+            f"creating schedule {name}",
+            kubeflow.client.create_recurring_run,
+            experiment_id,
+            name,
+            cron_expression=cron,
+            max_concurrency=1,
+            no_catchup=True,
+            params=dict(parameters),
+            pipeline_id=release.pipeline_id,
+            version_id=release.version_id,
+            repeat=False,
+            **options,
+        )
+    except UnavailableError as error:
+        error.args = (f"{error}\n  it may be there all the same: pipeline.py schedule --list",)
+        raise
     # The old one goes last: if this fails there are two schedules, which shows, rather than none, which doesn't.
     _remove(kubeflow, older)
     return str(made.recurring_run_id)

@@ -208,6 +208,13 @@ def test_google_gives_an_identity_token_for_the_proxy(kfp, submit, google):
     assert google.token not in done.out + done.err
 
 
+def test_the_client_s_own_browser_login_is_never_started(kfp, submit, google, monkeypatch):
+    monkeypatch.setenv("KF_PIPELINES_IAP_OAUTH2_CLIENT_ID", "proxy-id")
+    assert submit("--auth", "iap").code == 0
+    assert submit().code == 0
+    assert [claim["target_audience"] for claim in google.claims] == ["proxy-id"]
+
+
 def test_google_without_an_audience_or_an_account(kfp, submit, monkeypatch, tmp_path):
     assert "--auth iap needs --audience" in submit("--auth", "iap").err
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))

@@ -171,6 +171,14 @@ def test_a_server_that_is_something_else(kfp, submit):
     assert "answered 404: Not Found" in done.err
 
 
+@pytest.mark.parametrize("answer", ["ok", "[]"])
+def test_a_server_that_answers_something_else(kfp, submit, answer):
+    kfp.state.faults = [Fault("GET", "/healthz$", 200, answer, times=9, content_type="text/plain")]
+    done = submit()
+    assert done.code == 64
+    assert "is not the pipelines API\n  found: an answer that is not the API's" in done.err
+
+
 def test_nobody_listens(submit):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -130,3 +130,11 @@ def test_an_incomplete_schedule_is_refused_before_anything_is_sent(kfp, command,
     assert done.code == 64
     assert message in done.err
     assert kfp.state.requests == []
+
+
+def test_a_schedule_that_may_be_there_is_not_created_twice(kfp, command):
+    kfp.state.faults = [Fault("POST", "/recurringruns$", 502, "bad gateway", times=9, after=True)]
+    done = command(*NIGHTLY)
+    assert done.code == 69
+    assert "it may be there all the same: pipeline.py schedule --list" in done.err
+    assert len(kfp.state.recurring) == 1

@@ -2,11 +2,13 @@
 
 import hashlib
 import re
+import subprocess
 
 import pytest
+import yaml
 from kfp_server import Fault, problems
 
-from components import _submit, _wait
+from components import _releases, _submit, _wait
 from robolift.errors import UsageError
 
 MODELS = {"/experiments": "V2beta1Experiment", "/pipelines": "V2beta1Pipeline", "/runs": "V2beta1Run"}
@@ -162,8 +164,6 @@ def test_a_wrong_parameter_is_refused_before_anything_is_sent(kfp, submit):
     ],
 )
 def test_an_image_is_a_digest_or_tags_are_allowed(kfp, submit, package, tmp_path, monkeypatch, image, accepted):
-    from components import _releases
-
     spec = {"deploymentSpec": {"executors": {"a": {"container": {"image": image}}, "b": {"importer": {}}}}}
     if accepted:
         _releases.require_digests(spec)
@@ -172,6 +172,51 @@ def test_an_image_is_a_digest_or_tags_are_allowed(kfp, submit, package, tmp_path
         _releases.require_digests(spec)
     monkeypatch.setattr(_releases, "require_digests", lambda spec: pytest.fail("not to be called"))
     assert submit("--allow-tags").code == 0
+
+
+def test_images_named_by_tag_stop_a_submission_and_a_dry_run(kfp, submit, package, monkeypatch):
+    from components import _cli
+
+    tagged = package.read_text().replace(f"@sha256:{'a' * 64}", ":1.0")
+    assert tagged != package.read_text()
+
+    def compiled(pipeline, path):
+        path.write_text(tagged)
+        return yaml.safe_load(tagged)
+
+    monkeypatch.setattr(_cli, "compile_to", compiled)
+    for done in (submit(), submit("--dry-run")):
+        assert done.code == 64
+        assert "images without a digest: registry.example/robolift-cpu:1.0" in done.err
+        assert "images.lock.json" in done.err
+    assert kfp.state.requests == []
+    assert submit("--allow-tags").code == 0
+
+
+def _git(repository, *arguments):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    return subprocess.run(["git", "-C", repository, *identity, *arguments], check=True, capture_output=True, text=True)
+
+
+def test_a_version_says_commit_content_and_uncommitted_changes(tmp_path, monkeypatch):
+    package = tmp_path / "package.yaml"
+    package.write_text("a: 1\n")
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    assert _releases.version_name(package, repository) == "unknown-37b128c5"
+    _git(repository, "init", "-q")
+    assert _releases.commit(repository) == "unknown"
+    (repository / "file").write_text("one")
+    _git(repository, "add", "file")
+    _git(repository, "commit", "-qm", "one")
+    sha = _git(repository, "rev-parse", "HEAD").stdout[:12]
+    assert _releases.version_name(package, repository) == f"{sha}-37b128c5"
+    (repository / "untracked").write_text("ignored")
+    assert _releases.commit(repository) == sha
+    (repository / "file").write_text("two")
+    assert _releases.version_name(package, repository) == f"{sha}-dirty-37b128c5"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _releases.commit(repository) == "unknown"
 
 
 def test_a_run_that_may_have_started_is_not_started_twice(kfp, submit):

@@ -164,5 +164,5 @@ def cancel(kubeflow: Kubeflow, run: str, *, yes: bool) -> int:
         # It may have come to its end while we asked.
         if _steps.state_of(get(kubeflow, run)) not in _steps.FINISHED:
             raise
-    print(f"ending run {run}; its jobs are removed with it")
+    print(f"ending run {run}")
     return 0

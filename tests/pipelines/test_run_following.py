@@ -240,7 +240,7 @@ def test_cancel_needs_a_yes(kfp, command, a_run, monkeypatch):
     assert done.code == 64
     assert f"End run first try ({RUN}), running? There is no terminal to ask on; add --yes" in done.err
     assert kfp.state.terminated == []
-    assert command("cancel", RUN, "--yes").out == f"ending run {RUN}; its jobs are removed with it\n"
+    assert command("cancel", RUN, "--yes").out == f"ending run {RUN}\n"
     assert kfp.state.terminated == [RUN]
     (sent,) = kfp.state.sent("POST", ":terminate")
     assert sent.body is None

@@ -1,7 +1,8 @@
 """Recurring runs: the cron expression, what is sent, one schedule of a name, list and delete."""
 
 import pytest
-from kfp_server import Fault, problems
+from kfp_models import problems
+from kfp_server import Fault
 
 from components import _schedules
 from robolift.errors import UsageError

@@ -6,7 +6,8 @@ import subprocess
 
 import pytest
 import yaml
-from kfp_server import Fault, problems
+from kfp_models import problems
+from kfp_server import Fault
 
 from components import _releases, _submit, _wait
 from robolift.errors import UsageError

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from kfp_server import problems
+from kfp_models import problems
 
 ROOT = Path(__file__).parents[2]
 SUBMIT = ("submit", "recap", "--params", "params/recap.yaml", "--set", "output_root=s3://bucket/runs", "--allow-tags")

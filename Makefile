@@ -9,7 +9,8 @@ PARAMS ?= params/$(PIPELINE).yaml
 OBS ?= pixels
 STAMP := $(VENV)/.installed
 
-.PHONY: help install system-packages demo test test-slow oracle lint fmt typecheck golden compile submit run docs bench constraints clean chart chart-docs
+.PHONY: help install system-packages demo test test-slow oracle lint fmt typecheck golden compile submit upload schedule status \
+  logs cancel run docs bench constraints clean chart chart-docs e2e-cluster
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/  \1\t\2/' | expand -t 20
@@ -61,8 +62,39 @@ compile: install ## compile PIPELINE to build/PIPELINE.yaml
 run: install ## run PIPELINE on this machine: PARAMS=file SET="a=1 b=2"
 	@$(BIN)/python pipeline.py run $(PIPELINE) --params $(PARAMS) $(foreach s,$(SET),--set $(s))
 
-submit: install ## submit PIPELINE to Kubeflow Pipelines at KFP_HOST: PARAMS=file SET="a=1" DRY_RUN=1
-	@$(BIN)/python pipeline.py submit $(PIPELINE) --params $(PARAMS) $(foreach s,$(SET),--set $(s)) $(if $(DRY_RUN),--dry-run)
+# Given to make, never taken from the environment: shells export some of these for themselves.
+HOST :=
+NAME :=
+RUN :=
+# What the targets below hand to pipeline.py; every option is in docs/submission.md.
+SERVER = $(if $(HOST),--host $(HOST)) $(if $(NAMESPACE),--namespace $(NAMESPACE)) $(if $(AUTH),--auth $(AUTH)) \
+  $(if $(AUDIENCE),--audience $(AUDIENCE)) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE)) $(if $(CA_FILE),--ca-file $(CA_FILE))
+TAGS = $(if $(ALLOW_TAGS),--allow-tags)
+PLACE = $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(SERVICE_ACCOUNT),--service-account $(SERVICE_ACCOUNT)) \
+  $(if $(DRY_RUN),--dry-run)
+PATIENCE = $(if $(WAIT),--wait) $(if $(TIMEOUT),--timeout $(TIMEOUT))
+GIVEN = $(PIPELINE) --params $(PARAMS) $(foreach s,$(SET),--set $(s))
+KFP = $(if $(VALUES),ROBOLIFT_VALUES=$(VALUES)) $(BIN)/python pipeline.py
+
+submit: install ## start PIPELINE on Kubeflow: HOST= PARAMS= SET="a=1" WAIT=1 DRY_RUN=1 RELEASE=1 NAMESPACE= EXPERIMENT= RUN=
+	@$(KFP) submit $(GIVEN) $(SERVER) $(TAGS) $(PLACE) $(if $(RUN),--run '$(RUN)') $(PATIENCE) \
+	  $(if $(RELEASE),--release)
+
+upload: install ## upload PIPELINE to Kubeflow as a version: HOST= NAMESPACE=
+	@$(KFP) upload $(PIPELINE) $(SERVER) $(TAGS) $(if $(DRY_RUN),--dry-run)
+
+schedule: install ## run PIPELINE again and again: CRON='0 0 2 * * *' NAME= REPLACE=1; or LIST=1; or DELETE=name
+	@$(KFP) schedule $(if $(CRON),$(GIVEN) $(TAGS) $(PLACE) --cron '$(CRON)' $(if $(NAME),--name '$(NAME)')) \
+	  $(if $(REPLACE),--replace) $(if $(LIST),--list) $(if $(DELETE),--delete '$(DELETE)') $(SERVER)
+
+status: install ## what a run on Kubeflow is doing: RUN=id or the address of its page, WAIT=1
+	@$(KFP) status '$(RUN)' $(PATIENCE) $(SERVER)
+
+logs: install ## what the steps of a run printed: RUN= STEP=train_value
+	@$(KFP) logs '$(RUN)' $(if $(STEP),--step $(STEP)) $(SERVER)
+
+cancel: install ## end a run: RUN= YES=1
+	@$(KFP) cancel '$(RUN)' $(if $(YES),--yes) $(SERVER)
 
 docs: install ## write docs/stages.md from the stages' configurations
 	@$(BIN)/python docs/generate_stages.py
@@ -85,3 +117,8 @@ chart: install ## lint the Helm chart and render it with every values file, with
 
 chart-docs: install ## write charts/robolift/README.md from the chart's schema and values
 	@$(BIN)/python scripts/chart_readme.py
+
+e2e-cluster: install ## chart, launcher and two-pod training on the cluster that KUBECONFIG names: IMAGES="cpu=REF,torch=REF"
+	@test -n "$(KUBECONFIG)" || { echo "name a cluster: make e2e-cluster KUBECONFIG=file IMAGES=cpu=REF,torch=REF"; exit 64; }
+	@helm=$$(bash scripts/helm_binary.sh $(VENV)) && KUBECONFIG="$(KUBECONFIG)" HELM="$${HELM:-$$helm}" \
+	  ROBOLIFT_E2E_IMAGES="$(IMAGES)" $(BIN)/python -m pytest -m cluster tests/e2e_cluster -q

@@ -1,8 +1,7 @@
-"""Command line of pipeline.py: list | compile | run | submit."""
+"""Command line of pipeline.py: what each command does."""
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import time
@@ -10,46 +9,15 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Sequence
 
 import yaml
-from kfp import Client, compiler
+from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
-from components import _local, _parameters
+from components import _arguments, _local, _parameters
 from robolift import storage
-from robolift.errors import EXIT_USAGE, RoboliftError, UsageError
+from robolift.errors import RoboliftError, UsageError
 
 DEFAULT_OUTPUT_ROOT = "runs"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        self.print_usage(sys.stderr)
-        self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="pipeline.py", description="Compile, run and submit Robolift's pipelines.")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    commands.add_parser("list", help="the pipelines and their parameters")
-    compiled = commands.add_parser("compile", help="write the pipeline as YAML")
-    run = commands.add_parser("run", help="run the compiled pipeline on this machine")
-    submit = commands.add_parser("submit", help="submit it to Kubeflow Pipelines")
-    for command in (compiled, run, submit):
-        command.add_argument("pipeline", metavar="PIPELINE")
-    compiled.add_argument("--output", metavar="FILE", help="default: build/<pipeline>.yaml")
-    for command in (run, submit):
-        command.add_argument("--params", metavar="FILE", help="YAML file with the run's parameters")
-        command.add_argument(
-            "--set", action="append", default=[], metavar="K=V", help="override one parameter; may be repeated"
-        )
-        command.add_argument(
-            "--dry-run", action="store_true", help="check the parameters, print the plan, start nothing"
-        )
-    run.add_argument("--name", default="", help="name of the run's folder below <output_root>/logs; default: the time")
-    submit.add_argument(
-        "--host", default=os.environ.get("KFP_HOST", ""), help="address of Kubeflow Pipelines; default: $KFP_HOST"
-    )
-    submit.add_argument("--experiment", default="robolift")
-    return parser
+EXIT_INTERRUPTED = 130
 
 
 def compile_to(pipeline: BaseComponent, path: Path) -> Dict[str, Any]:
@@ -113,51 +81,94 @@ def summary_lines(report_uri: str) -> list[str]:
     ]
 
 
-def _submit(package: Path, spec: Mapping[str, Any], parameters: Mapping[str, Any], args: argparse.Namespace) -> int:
-    if not args.host:
-        raise UsageError("no --host and no $KFP_HOST: where is Kubeflow Pipelines?")
-    moving = sorted({e["container"]["image"] for e in spec["deploymentSpec"]["executors"].values()})
-    moving = [image for image in moving if "@sha256:" not in image]
-    if moving:
-        raise UsageError(
-            f"images without a digest: {', '.join(moving)}; build and push them, then images.lock.json names them"
-        )
-    client = Client(host=args.host)
-    created = client.create_run_from_pipeline_package(
-        str(package), arguments=dict(parameters), experiment_name=args.experiment
-    )
-    print(f"submitted: {args.host}/#/runs/details/{created.run_id}")
-    return 0
+def _follow(args: argparse.Namespace) -> int:
+    """Look at, read or end a run that was submitted."""
+    from components import _kubeflow, _runs, _wait
+
+    run = _runs.run_id(args.run)
+    patience = _wait.Patience.read(args.timeout, args.poll) if args.command == "status" else None
+    kubeflow = _kubeflow.connect(args)
+    if patience:
+        return _wait.wait(kubeflow, run, patience) if args.wait else _runs.status(kubeflow, run)
+    if args.command == "logs":
+        return _runs.logs(kubeflow, run, args.step)
+    return _runs.cancel(kubeflow, run, yes=args.yes)
+
+
+def _schedules_without_pipeline(args: argparse.Namespace) -> int | None:
+    """List or delete schedules; None if one is to be made.
+
+    Raises:
+        UsageError: If the options don't say what to do.
+    """
+    from components import _kubeflow, _schedules
+
+    asked = [name for name in ("list", "delete", "cron") if getattr(args, name)]
+    if len(asked) != 1:
+        raise UsageError("schedule takes one of: PIPELINE --cron '0 0 2 * * *', --list, --delete NAME")
+    if args.cron:
+        args.cron = _schedules.check_cron(args.cron)
+        if not args.pipeline:
+            raise UsageError("schedule --cron needs a PIPELINE")
+        return None
+    kubeflow = _kubeflow.connect(args)
+    return _schedules.show(kubeflow) if args.list else _schedules.delete(kubeflow, args.delete)
+
+
+def _compiled(pipelines: Mapping[str, BaseComponent], args: argparse.Namespace, folder: Path) -> int:
+    """Compile, check and show a pipeline, then run, submit, upload or schedule it."""
+    parameters: Dict[str, Any] = {}
+    if args.command != "upload":
+        parameters = _parameters.overlay(_parameters.read(args.params) if args.params else {}, args.set)
+    if args.command == "run":
+        parameters.setdefault("output_root", DEFAULT_OUTPUT_ROOT)
+    package = folder / f"{args.pipeline}.yaml"
+    spec = compile_to(_find(pipelines, args.pipeline), package)
+    if args.command != "upload":
+        _parameters.check(spec, parameters)
+        print(_parameters.plan(args.pipeline, spec, parameters), flush=True)
+    if args.command == "run":
+        return 0 if args.dry_run else _run(package, parameters, args.name)
+
+    from components import _releases, _submit
+
+    if not args.allow_tags:
+        _releases.require_digests(spec)
+    if args.dry_run:
+        return 0
+    job = _submit.Job(pipeline=args.pipeline, package=package, spec=spec, parameters=parameters)
+    commands = {"submit": _submit.submit, "upload": _submit.upload, "schedule": _submit.schedule}
+    return commands[args.command](job, args)
 
 
 def _dispatch(pipelines: Mapping[str, BaseComponent], args: argparse.Namespace) -> int:
     if args.command == "list":
         return _list(pipelines)
-    pipeline = _find(pipelines, args.pipeline)
+    if args.command in ("status", "logs", "cancel"):
+        return _follow(args)
     if args.command == "compile":
         path = Path(args.output or f"build/{args.pipeline}.yaml")
-        compile_to(pipeline, path)
+        compile_to(_find(pipelines, args.pipeline), path)
         print(path)
         return 0
-    parameters = _parameters.overlay(_parameters.read(args.params) if args.params else {}, args.set)
-    if args.command == "run":
-        parameters.setdefault("output_root", DEFAULT_OUTPUT_ROOT)
+    if args.command == "schedule" and (code := _schedules_without_pipeline(args)) is not None:
+        return code
     with tempfile.TemporaryDirectory(prefix="robolift-") as folder:
-        package = Path(folder) / f"{args.pipeline}.yaml"
-        spec = compile_to(pipeline, package)
-        _parameters.check(spec, parameters)
-        print(_parameters.plan(args.pipeline, spec, parameters))
-        if args.dry_run:
-            return 0
-        if args.command == "submit":
-            return _submit(package, spec, parameters, args)
-        return _run(package, parameters, args.name)
+        return _compiled(pipelines, args, Path(folder))
 
 
 def main(pipelines: Mapping[str, BaseComponent], argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 64 usage, 65 data, 70 a failed step."""
+    """Run the command line and return its exit code.
+
+    Returns:
+        0 done, 1 a submitted run failed, 3 it did not finish in time, 64 usage, 65 data, 69 the server is not to be
+        reached, 70 a step failed on this machine, 130 interrupted.
+    """
     try:
-        return _dispatch(pipelines, _parser().parse_args(argv))
+        return _dispatch(pipelines, _arguments.parser().parse_args(argv))
     except RoboliftError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted\n")
+        return EXIT_INTERRUPTED

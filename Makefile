@@ -56,8 +56,8 @@ fmt: install ## format the source
 golden: install ## rewrite the golden files; read the diff
 	@ROBOLIFT_GOLDEN=1 $(BIN)/python -m pytest -q -k golden
 
-compile: install ## compile PIPELINE to build/PIPELINE.yaml
-	@$(BIN)/python pipeline.py compile $(PIPELINE)
+compile: install ## compile PIPELINE to build/PIPELINE.yaml: VALUES=site.yaml
+	@$(KFP) compile $(PIPELINE)
 
 run: install ## run PIPELINE on this machine: PARAMS=file SET="a=1 b=2"
 	@$(BIN)/python pipeline.py run $(PIPELINE) --params $(PARAMS) $(foreach s,$(SET),--set $(s))

@@ -17,11 +17,9 @@ from jax.experimental import multihost_utils
 
 from robolift.errors import UsageError
 
-COORDINATOR_VARIABLE = "ROBOLIFT_COORDINATOR"
-"""``host:port`` of the first process."""
-COUNT_VARIABLE = "ROBOLIFT_NUM_HOSTS"
-INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
-"""Set by Kubernetes in every pod of an indexed Job."""
+COUNT_VARIABLE, INDEX_VARIABLE = "PET_NNODES", "PET_NODE_RANK"
+ADDRESS_VARIABLE, PORT_VARIABLE = "PET_MASTER_ADDR", "PET_MASTER_PORT"
+"""torchrun's own names, because every kind of job sets them already."""
 MEETING_TIMEOUT_S = 1800
 """Pods start minutes apart: their nodes have to be made, and images pulled."""
 
@@ -46,13 +44,15 @@ def this_host(environ: Mapping[str, str] = os.environ) -> Host:
         UsageError: If the variables don't fit together.
     """
     count = environ.get(COUNT_VARIABLE, "1")
-    index = environ.get(INDEX_VARIABLE, "0") if count != "1" else "0"
+    if count == "1":
+        return Host()
+    index = environ.get(INDEX_VARIABLE, "")
     if not (count.isdecimal() and index.isdecimal() and int(index) < int(count)):
         raise UsageError(
             f"{INDEX_VARIABLE} is {index!r} and {COUNT_VARIABLE} {count!r}; expected a number below the other"
         )
-    if int(count) > 1 and COORDINATOR_VARIABLE not in environ:
-        raise UsageError(f"{COUNT_VARIABLE} is {count} and {COORDINATOR_VARIABLE} is not set; expected host:port")
+    if missing := [name for name in (ADDRESS_VARIABLE, PORT_VARIABLE) if name not in environ]:
+        raise UsageError(f"{COUNT_VARIABLE} is {count} and {missing[0]} is not set; it says where processes meet")
     return Host(int(index), int(count))
 
 
@@ -61,7 +61,7 @@ def join(environ: Mapping[str, str] = os.environ) -> Host:
     host = this_host(environ)
     if host.count > 1 and not jax.distributed.is_initialized():
         jax.distributed.initialize(
-            coordinator_address=environ[COORDINATOR_VARIABLE],
+            coordinator_address=f"{environ[ADDRESS_VARIABLE]}:{environ[PORT_VARIABLE]}",
             num_processes=host.count,
             process_id=host.index,
             initialization_timeout=MEETING_TIMEOUT_S,

@@ -130,9 +130,8 @@ def test_a_step_further_starts_the_count_anew(tmp_path):
     ("environ", "first"),
     [
         ({}, True),
-        ({"PET_NODE_RANK": "0", "JOB_COMPLETION_INDEX": "0"}, True),
+        ({"PET_NODE_RANK": "0"}, True),
         ({"PET_NODE_RANK": "1"}, False),
-        ({"JOB_COMPLETION_INDEX": "2"}, False),
     ],
 )
 def test_only_the_first_pod_counts(environ, first):

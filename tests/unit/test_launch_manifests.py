@@ -110,9 +110,11 @@ def test_the_pods_of_a_plain_job_meet_at_the_first_of_them():
     pod = manifest["spec"]["template"]["spec"]
     env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
     assert pod["subdomain"] == NAME
-    assert env["ROBOLIFT_COORDINATOR"] == f"{NAME}-0.{NAME}:23456"
-    assert (env["ROBOLIFT_NUM_HOSTS"], env["PET_NNODES"], env["PET_NPROC_PER_NODE"]) == ("3", "3", "4")
-    assert "PET_NODE_RANK" in env
+    assert (env["PET_MASTER_ADDR"], env["PET_MASTER_PORT"]) == (f"{NAME}-0.{NAME}", "23456")
+    assert (env["PET_NNODES"], env["PET_NPROC_PER_NODE"]) == ("3", "4")
+    (rank,) = [entry for entry in pod["containers"][0]["env"] if entry["name"] == "PET_NODE_RANK"]
+    index = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    assert rank["valueFrom"]["fieldRef"]["fieldPath"] == index
     (service,) = job.companions(spec("job"))
     assert service["metadata"]["name"] == NAME
     assert service["spec"]["publishNotReadyAddresses"] is True

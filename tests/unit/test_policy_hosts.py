@@ -41,6 +41,10 @@ def free_port():
         return server.getsockname()[1]
 
 
+def meeting(port):
+    return {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": str(port)}
+
+
 @pytest.fixture
 def hosts(dataset, tmp_path):
     """Start both processes of a job on an output root; whatever is left of them is killed at the end."""
@@ -56,9 +60,8 @@ def hosts(dataset, tmp_path):
             env = {
                 **{name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
                 "JAX_PLATFORMS": "cpu",
-                "ROBOLIFT_COORDINATOR": f"127.0.0.1:{port}",
-                "ROBOLIFT_NUM_HOSTS": "2",
-                "JOB_COMPLETION_INDEX": str(index),
+                **meeting(port),
+                "PET_NODE_RANK": str(index),
             }
             command = [sys.executable, "-m", "robolift.launch.entry", "train_policy", "--config", str(job)]
             pair.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
@@ -145,8 +148,8 @@ def run_cut(work, **environ):
 
 def test_weights_cut_over_two_machines_learn_what_those_of_one_with_two_devices_learn(tmp_path):
     alone = run_cut(tmp_path / "one", XLA_FLAGS="--xla_force_host_platform_device_count=2")
-    told = {"ROBOLIFT_COORDINATOR": f"127.0.0.1:{free_port()}", "ROBOLIFT_NUM_HOSTS": "2"}
-    pair = [run_cut(tmp_path / "two", JOB_COMPLETION_INDEX=str(index), **told) for index in range(2)]
+    told = meeting(free_port())
+    pair = [run_cut(tmp_path / "two", PET_NODE_RANK=str(index), **told) for index in range(2)]
     codes, ends = finish([alone, *pair])
     assert codes == [0, 0, 0], ends
     one, first, second = (json.loads(end[0].splitlines()[-1]) for end in ends)
@@ -156,22 +159,25 @@ def test_weights_cut_over_two_machines_learn_what_those_of_one_with_two_devices_
     assert first["losses"] == pytest.approx(one["losses"], abs=1e-5)
 
 
+TOLD = {"PET_NNODES": "4", "PET_NODE_RANK": "3", "PET_MASTER_ADDR": "j-0.j", "PET_MASTER_PORT": "23456"}
+
+
 def test_who_a_process_is():
-    assert this_host({}) == this_host({"JOB_COMPLETION_INDEX": "0"}) == Host(0, 1)
-    told = {"ROBOLIFT_NUM_HOSTS": "4", "JOB_COMPLETION_INDEX": "3", "ROBOLIFT_COORDINATOR": "j-0.j:23456"}
-    assert this_host(told) == Host(3, 4)
-    assert not this_host(told).is_main
+    assert this_host({}) == this_host({"PET_NNODES": "1", "PET_NODE_RANK": "0"}) == Host(0, 1)
+    assert this_host(TOLD) == Host(3, 4)
+    assert not this_host(TOLD).is_main
 
 
 @pytest.mark.parametrize(
     ("wrong", "text"),
     [
-        ({"JOB_COMPLETION_INDEX": "4"}, "expected a number below the other"),
-        ({"ROBOLIFT_NUM_HOSTS": "all"}, "'all'"),
-        ({"ROBOLIFT_COORDINATOR": None}, "ROBOLIFT_COORDINATOR is not set"),
+        ({"PET_NODE_RANK": "4"}, "expected a number below the other"),
+        ({"PET_NODE_RANK": None}, "PET_NODE_RANK is ''"),
+        ({"PET_NNODES": "all"}, "'all'"),
+        ({"PET_MASTER_ADDR": None}, "PET_MASTER_ADDR is not set"),
     ],
 )
 def test_variables_that_do_not_fit_are_named(wrong, text):
-    told = {"ROBOLIFT_NUM_HOSTS": "4", "JOB_COMPLETION_INDEX": "3", "ROBOLIFT_COORDINATOR": "j-0.j:23456", **wrong}
+    told = {**TOLD, **wrong}
     with pytest.raises(UsageError, match=text):
         this_host({name: value for name, value in told.items() if value is not None})

@@ -135,7 +135,9 @@ class Operator:
     def _tell(self, job: dict[str, Any], condition: str, message: str = "") -> None:
         if conditions(job) == [condition]:
             return
-        status = {"conditions": [{"type": condition, "status": "True", "reason": condition, "message": message}]}
+        # A message of some sort: servers before 1.21 take an empty one for null.
+        told = {"type": condition, "status": "True", "reason": condition, "message": message or condition.lower()}
+        status = {"conditions": [told]}
         self._objects.patch_namespaced_custom_object_status(
             namespace=self.namespace, name=job["metadata"]["name"], body={"status": status}, **PLACE
         )

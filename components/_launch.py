@@ -6,7 +6,7 @@ from typing import Any, Dict
 
 from components import _pools
 from components._images import image, image_named
-from components._resources import STAGE_SIZES, TRAINERS, is_launched, resources, size
+from components._resources import STAGE_SIZES, TRAINERS, is_launched, resources, size, step_environment
 from robolift.errors import UsageError
 from robolift.launch.spec import Launch
 
@@ -17,6 +17,7 @@ def check_placement() -> None:
         for stage in STAGE_SIZES:
             _pools.placement(resources(stage).pool)
         for stage in TRAINERS:
+            step_environment(stage)
             launch(stage)
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Dict
 
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
@@ -114,6 +115,23 @@ def resources(stage: str) -> Resources:
     return dataclasses.replace(asked, gpus=gpus)
 
 
+def step_environment(stage: str) -> Dict[str, str]:
+    """Return the variables of a stage's step: those that its job would have, if it trains by itself.
+
+    Raises:
+        UsageError: If they come from where a pipeline's step can't take them.
+    """
+    if stage not in TRAINERS or is_launched(stage):
+        return {}
+    told = _pools.trainer(TRAINERS[stage])
+    if told.env_from or any("value" not in entry for entry in told.env):
+        raise UsageError(
+            f"{TRAINERS[stage]}.envFrom and valueFrom in {_pools.source()} need a backend other than process: "
+            "a pipeline's step takes plain values only"
+        )
+    return {entry["name"]: str(entry["value"]) for entry in told.env}
+
+
 def place(task: PipelineTask) -> PipelineTask:
     """Give ``task`` the nodes, resources, retries and user of its stage and return it.
 
@@ -144,6 +162,8 @@ def _place_pod(task: PipelineTask, stage: str, asked: Resources, found: Placemen
     if asked.shared_memory:
         kubernetes.empty_dir_mount(task, "dshm", "/dev/shm", medium="Memory", size_limit=asked.shared_memory)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=GROUP, run_as_non_root=True)
+    for name, value in step_environment(stage).items():
+        task.set_env_variable(name, value)
     if is_launched(stage):
         # No deadline: the job may wait in a queue for days, and has one of its own.
         for name, path in OWN_POD.items():

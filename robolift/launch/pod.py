@@ -18,6 +18,8 @@ SHUTDOWN_TIMEOUT_S = 100
 TMP = "/tmp"
 NO_MESH = {"sidecar.istio.io/inject": "false"}
 """A service mesh would stand between the processes of a job, and its sidecar would keep a finished pod alive."""
+UNDISTURBED = {"karpenter.sh/do-not-disrupt": "true", "cluster-autoscaler.kubernetes.io/safe-to-evict": "false"}
+"""What tidies nodes up by moving pods would cost the whole job a restart."""
 VOLUME_MOUNTS = [{"name": "dshm", "mountPath": "/dev/shm"}, {"name": "tmp", "mountPath": TMP}]
 
 
@@ -92,7 +94,7 @@ def template(spec: JobSpec, container: str, **container_fields: Any) -> dict[str
     }
     chosen = {"schedulerName": launch.scheduler_name, "priorityClassName": launch.priority_class}
     return {
-        "metadata": {"labels": {**spec.labels, **NO_MESH}, "annotations": dict(NO_MESH)},
+        "metadata": {"labels": {**spec.labels, **NO_MESH}, "annotations": {**NO_MESH, **UNDISTURBED}},
         "spec": {
             "serviceAccountName": launch.service_account,
             "automountServiceAccountToken": False,

@@ -49,7 +49,8 @@ def build(spec: JobSpec) -> dict[str, Any]:
             {"name": CONTAINER, "volumeMounts": pod.VOLUME_MOUNTS, "securityContext": pod.container_security()}
         ],
     }
-    template = {"metadata": {"labels": {**spec.labels, **pod.NO_MESH}, "annotations": dict(pod.NO_MESH)}, "spec": patch}
+    metadata = {"labels": {**spec.labels, **pod.NO_MESH}, "annotations": {**pod.NO_MESH, **pod.UNDISTURBED}}
+    template = {"metadata": metadata, "spec": patch}
     job = {"name": CONTAINER, "template": {"spec": {"template": template}}}
     manifest = {
         "apiVersion": f"{RESOURCE.group}/{RESOURCE.version}",

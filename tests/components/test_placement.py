@@ -156,6 +156,19 @@ def test_a_value_model_that_trains_in_its_step_gets_the_trainer_s_gpus(site):
     assert "torch" in _launch.step_image("train_value")
 
 
+def test_a_policy_that_trains_in_its_step_gets_its_variables_there(site, tmp_path):
+    told = {"env": [{"name": "AWS_REGION", "value": "eu-west-1"}]}
+    done, spec, _ = compiled(tmp_path, ROBOLIFT_VALUES=str(site({"policyTrainer": told})))
+    assert done.returncode == 0, done.stderr
+    step = spec["deploymentSpec"]["executors"]["exec-train-policy"]["container"]
+    assert step["env"] == [{"name": "AWS_REGION", "value": "eu-west-1"}]
+    told = {"envFrom": [{"secretRef": {"name": "store"}}]}
+    done, _, _ = compiled(tmp_path, ROBOLIFT_VALUES=str(site({"policyTrainer": told})))
+    assert done.returncode == 64
+    assert "policyTrainer.envFrom and valueFrom" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_pool_without_gpus_is_asked_for_none(site):
     site({"pools": [{"name": "cpu"}, {"name": "gpu"}], "trainer": {"backend": "process"}})
     assert {stage: _resources.resources(stage).gpus for stage in ("train_value", "train_policy", "predict_values")} == {

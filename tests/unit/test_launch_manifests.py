@@ -143,7 +143,11 @@ def test_the_pod_may_do_nothing_but_train():
         "tmp": {},
     }
     assert {m["mountPath"] for m in main["volumeMounts"]} == {"/dev/shm", "/tmp"}
-    assert template["metadata"]["annotations"]["sidecar.istio.io/inject"] == "false"
+    assert template["metadata"]["annotations"] == {
+        "sidecar.istio.io/inject": "false",
+        "karpenter.sh/do-not-disrupt": "true",
+        "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+    }
     assert template["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
 
 

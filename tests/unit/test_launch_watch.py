@@ -198,6 +198,7 @@ def test_an_expired_watch_is_begun_anew(kubernetes):
         fake.set_conditions(JOBS, NAME, "Succeeded")
 
     kubernetes.on_create = play
+    kubernetes.fail(410, times=2, watch=True)  # some servers say so by the status of the answer
     launch(kubernetes)
     assert kubernetes.count("POST", JOBS) == 1
 

@@ -4,7 +4,7 @@ import dataclasses
 import sys
 from typing import Any, Dict
 
-from components import _pools
+from components import _environment, _pools
 from components._images import image, image_named
 from components._resources import STAGE_SIZES, TRAINERS, is_launched, resources, size, step_environment
 from robolift.errors import UsageError
@@ -16,8 +16,8 @@ def check_placement() -> None:
     try:
         for stage in STAGE_SIZES:
             _pools.placement(resources(stage).pool)
+            _environment.of_step(step_environment(stage))
         for stage in TRAINERS:
-            step_environment(stage)
             launch(stage)
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -64,7 +64,7 @@ def launch(stage: str) -> Dict[str, Any]:
         scheduler_name=told.scheduler_name,
         priority_class="" if is_workload else told.priority_class,
         workload_priority=told.priority_class if is_workload else "",
-        env=told.env,
+        env=_environment.merged(told.env),
         env_from=told.env_from,
     )
     return dataclasses.asdict(found)

@@ -2,12 +2,12 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Dict
+from typing import Any, Dict, List
 
 from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
-from components import _pools
+from components import _environment, _pools
 from robolift.errors import UsageError
 from robolift.launch.cluster import NAMESPACE_VARIABLE, RUN_ID_VARIABLE, WORKFLOW_VARIABLE
 from robolift.launch.spec import NAME_LABELS, PROCESS, QUEUE_LABEL, STAGE_LABEL, Placement
@@ -115,21 +115,21 @@ def resources(stage: str) -> Resources:
     return dataclasses.replace(asked, gpus=gpus)
 
 
-def step_environment(stage: str) -> Dict[str, str]:
-    """Return the variables of a stage's step: those that its job would have, if it trains by itself.
+def step_environment(stage: str) -> List[Dict[str, Any]]:
+    """Return the variables of a stage's step besides the store's: its job's, if it trains by itself.
 
     Raises:
         UsageError: If they come from where a pipeline's step can't take them.
     """
     if stage not in TRAINERS or is_launched(stage):
-        return {}
+        return []
     told = _pools.trainer(TRAINERS[stage])
-    if told.env_from or any("value" not in entry for entry in told.env):
+    if told.env_from:
         raise UsageError(
-            f"{TRAINERS[stage]}.envFrom and valueFrom in {_pools.source()} need a backend other than process: "
-            "a pipeline's step takes plain values only"
+            f"{TRAINERS[stage]}.envFrom in {_pools.source()} needs a backend other than process: a pipeline's step "
+            "takes single keys of a Secret, as env or storage.env name them"
         )
-    return {entry["name"]: str(entry["value"]) for entry in told.env}
+    return told.env
 
 
 def place(task: PipelineTask) -> PipelineTask:
@@ -162,8 +162,7 @@ def _place_pod(task: PipelineTask, stage: str, asked: Resources, found: Placemen
     if asked.shared_memory:
         kubernetes.empty_dir_mount(task, "dshm", "/dev/shm", medium="Memory", size_limit=asked.shared_memory)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=GROUP, run_as_non_root=True)
-    for name, value in step_environment(stage).items():
-        task.set_env_variable(name, value)
+    _environment.give(task, step_environment(stage))
     if is_launched(stage):
         # No deadline: the job may wait in a queue for days, and has one of its own.
         for name, path in OWN_POD.items():

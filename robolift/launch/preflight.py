@@ -149,7 +149,7 @@ def storage_writable(root: str) -> Finding:
         return Finding(
             ok=False,
             what=f"{root} can't be written: {type(error).__name__}: {error}",
-            mend="check storage.root, storage.env and storage.envFrom, and the account's cloud identity",
+            mend="check storage.root and storage.env, and the account's cloud identity",
         )
     return Finding(ok=True, what=f"{root} can be written")
 

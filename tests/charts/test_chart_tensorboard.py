@@ -23,5 +23,6 @@ def test_it_reads_the_named_events_as_the_reviewer_with_the_stores_environment()
     assert pod["serviceAccountName"] == "robolift-reviewer"
     (container,) = pod["containers"]
     assert container["args"] == ["--logdir=s3://robolift/events", "--host=0.0.0.0", "--port=6006"]
-    assert container["env"] == [{"name": "AWS_ENDPOINT_URL", "value": "http://seaweedfs.kubeflow:8333"}]
-    assert container["envFrom"] == [{"secretRef": {"name": "object-store"}}]
+    address, key = container["env"]
+    assert address == {"name": "AWS_ENDPOINT_URL", "value": "http://seaweedfs.kubeflow:8333"}
+    assert key["valueFrom"] == {"secretKeyRef": {"name": "object-store", "key": "AWS_SECRET_ACCESS_KEY"}}

@@ -104,7 +104,7 @@ def test_every_default_is_in_the_schema_and_every_key_of_the_schema_has_a_defaul
 
     def compare(node, values, path):
         node = {**definitions[node["$ref"].rsplit("/", 1)[1]], **node} if "$ref" in node else node
-        optional = path[:1] == ("images",) or path[-1:] == ("resources",)
+        optional = path[:1] in (("images",), ("sizes",)) or path[-1:] == ("resources",)
         if "properties" in node and not optional:
             assert set(node["properties"]) == set(values), path
             for key, entry in node["properties"].items():

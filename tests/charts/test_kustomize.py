@@ -166,11 +166,11 @@ def test_kind_has_a_node_with_the_label_and_taint_of_each_pool():
 
 
 def test_the_secret_that_the_kind_values_name_is_the_overlays():
-    values = kind_values()
     built = build("overlays/kind")
-    for key in ("trainer", "policyTrainer", "storage"):
-        (source,) = values[key]["envFrom"]
-        assert ("Secret", source["secretRef"]["name"]) in built
+    for entry in kind_values()["storage"]["env"]:
+        source = entry["valueFrom"]["secretKeyRef"]
+        assert source["key"] == entry["name"]
+        assert source["key"] in built[("Secret", source["name"])]["data"]
 
 
 def test_the_installed_kubeflow_is_the_one_the_client_is_made_for():

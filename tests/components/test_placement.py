@@ -133,6 +133,33 @@ def test_the_launch_parameter_says_what_the_placement_file_says(site):
     assert _launch.launch("train_policy") == {}
 
 
+def secret(name, key):
+    return {"name": name, "valueFrom": {"secretKeyRef": {"name": "store", "key": key}}}
+
+
+def test_the_store_s_variables_reach_every_step_and_every_job(site, tmp_path):
+    store = [{"name": "AWS_ENDPOINT_URL", "value": "http://store:9000"}, secret("AWS_SECRET_ACCESS_KEY", "key")]
+    own = [{"name": "AWS_ENDPOINT_URL", "value": "http://near:9000"}]
+    path = site({"storage": {"env": store}, "trainer": {"env": own}})
+    assert _launch.launch("train_value")["env"] == [*own, store[1]]  # the trainer's own wins
+    done, spec, steps = compiled(tmp_path, ROBOLIFT_VALUES=str(path))
+    assert done.returncode == 0, done.stderr
+    executors = spec["deploymentSpec"]["executors"]
+    assert {name for name, e in executors.items() if store[0] in e["container"].get("env", [])} == set(executors)
+    for name in executors:
+        (told,) = steps[name]["secretAsEnv"]
+        assert told["keyToEnv"] == [{"secretKey": "key", "envVar": "AWS_SECRET_ACCESS_KEY"}]
+
+
+def test_a_variable_that_a_step_can_not_take_is_named(site, tmp_path):
+    memory = {"name": "LIMIT", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory"}}}
+    done, _, _ = compiled(tmp_path, ROBOLIFT_VALUES=str(site({"storage": {"env": [memory]}})))
+    assert done.returncode == 64
+    assert "variable LIMIT in" in done.stderr
+    assert "comes from resourceFieldRef; a pipeline's step takes value, valueFrom.secretKeyRef" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("backend", ["job", "pytorchjob", "trainjob"])
 def test_a_policy_may_train_in_a_job_too(site, backend):
     site({"policyTrainer": {"backend": backend}})
@@ -165,7 +192,7 @@ def test_a_policy_that_trains_in_its_step_gets_its_variables_there(site, tmp_pat
     told = {"envFrom": [{"secretRef": {"name": "store"}}]}
     done, _, _ = compiled(tmp_path, ROBOLIFT_VALUES=str(site({"policyTrainer": told})))
     assert done.returncode == 64
-    assert "policyTrainer.envFrom and valueFrom" in done.stderr
+    assert "policyTrainer.envFrom in" in done.stderr
     assert "Traceback" not in done.stderr
 
 

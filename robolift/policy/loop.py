@@ -170,7 +170,7 @@ def fit(config: PolicyConfig, shape: PolicyShape, data: ChunkData, recipe: Recip
             done = step + 1
             if done % recipe.log_every == 0 or done == recipe.steps:
                 state = _record(state, done, recipe, curves, measure)
-            stop = done < recipe.steps and _must_stop(done, asked)
+            stop = done < recipe.steps and _must_stop(state, done, asked)
             if done < recipe.steps and (done % recipe.save_every == 0 or stop):
                 store.save(state, {"curves": curves}, step=done)
             if stop:
@@ -178,10 +178,14 @@ def fit(config: PolicyConfig, shape: PolicyShape, data: ChunkData, recipe: Recip
     return Fit(params=hosts.to_host(state.average), curves=curves)
 
 
-def _must_stop(done: int, asked: threading.Event) -> bool:
+def _must_stop(state: State, done: int, asked: threading.Event) -> bool:
     """Tell whether to stop after step ``done``: all machines after the same one, or those left would wait for ever."""
-    if jax.process_count() > 1 and done % ASK_EVERY:
+    if jax.process_count() == 1:
+        return asked.is_set()
+    if done % ASK_EVERY:
         return False
+    # Two programs that talk to other machines must not be under way at once: they may begin in another order there.
+    jax.block_until_ready(state)  # type: ignore[no-untyped-call]
     return hosts.any_of_us(said=asked.is_set())
 
 

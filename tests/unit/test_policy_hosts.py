@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ CONFIG = {
     "vision": "none",
     "state_keys": STATES,
     "objective": "regression",
-    "steps": 60,
+    "steps": 300,
     "batch_size": 16,
     "log_every": 20,
     "save_every": 10,
@@ -64,13 +65,23 @@ def hosts(dataset, tmp_path):
                 "PET_NODE_RANK": str(index),
             }
             command = [sys.executable, "-m", "robolift.launch.entry", "train_policy", "--config", str(job)]
-            pair.append(subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+            pair.append(
+                subprocess.Popen(
+                    command,
+                    env=env,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+            )
         started.extend(pair)
         return pair
 
     yield start
     for process in started:
-        process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with the stage below it, which holds the pipes too
         process.communicate()
 
 
@@ -92,7 +103,7 @@ def test_two_machines_stopped_together_go_on_to_the_same_bytes(hosts, dataset, t
     assert codes == [0, 0], ends
     planned, whole = weights(whole_root, dataset)
     assert [end[0].splitlines()[-1] for end in ends] == [planned.uri, planned.uri]
-    assert planned.finished().counts["steps"] == 60
+    assert planned.finished().counts["steps"] == 300
 
     longer = weights(stopped_root, dataset)[0]
     pair = hosts(stopped_root)
@@ -104,7 +115,7 @@ def test_two_machines_stopped_together_go_on_to_the_same_bytes(hosts, dataset, t
     codes, ends = finish(pair)
     assert codes == [143, 143], ends
     step = storage.read_json(f"{longer.work_uri}/latest.json")["step"]
-    assert 10 <= step < 60
+    assert 10 <= step < 300
     assert f"stopped after step {step}" in ends[0][1]
 
     codes, ends = finish(hosts(stopped_root))

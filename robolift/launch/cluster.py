@@ -63,12 +63,27 @@ def connect(environ: Mapping[str, str] = os.environ) -> Any:
         if in_cluster(environ):
             config.load_incluster_config(client_configuration=configuration)
         else:
-            config.load_kube_config(environ.get("KUBECONFIG"), client_configuration=configuration)
-    except config.ConfigException as error:
-        raise UsageError(f"no way to the Kubernetes API: {error}") from error
+            # The library looks at the variable when it is imported; a caller may have set it since.
+            config.load_kube_config(environ.get("KUBECONFIG") or None, client_configuration=configuration)
+    except (config.ConfigException, OSError) as error:
+        raise UsageError(
+            f"no way to the Kubernetes API: {error}; run in a pod, or point KUBECONFIG at a kubeconfig file"
+        ) from error
     # urllib3 would try thrice without a pause; calls are repeated here.
     configuration.retries = 0
     return client.ApiClient(configuration)
+
+
+def reason(error: Exception) -> str:
+    """Return what the API or the network said, in one line.
+
+    Args:
+        error: An ``ApiException``, or what urllib3 raises when nobody answers.
+    """
+    status = getattr(error, "status", None)
+    if status is None:
+        return f"no answer: {error}"
+    return f"{status} {getattr(error, 'reason', '') or ''}".strip()
 
 
 @dataclass

@@ -11,22 +11,21 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from robolift import logging, storage
 from robolift.errors import RoboliftError
-from robolift.launch.api import TIMEOUT_S, connect, reason
+from robolift.launch import cluster
+from robolift.launch.backends import BACKENDS
+from robolift.launch.cluster import connect, reason
+from robolift.launch.spec import PROCESS
 
 EXIT_NOT_READY = 1
-BACKENDS = {
-    "pytorchjob": ("kubeflow.org", "v1", "pytorchjobs"),
-    "trainjob": ("trainer.kubeflow.org", "v1alpha1", "trainjobs"),
-    "job": ("batch", "v1", "jobs"),
-    "process": None,
-}
+TIMEOUT_S = 15.0
 # What must be served, and who serves it.
-WORKFLOWS = ("argoproj.io", "v1alpha1", "workflows")
+KINDS = {**{name: astuple(backend.RESOURCE) for name, backend in BACKENDS.items()}, PROCESS: None}
+WORKFLOWS = astuple(cluster.WORKFLOWS)
 KUEUE = ("kueue.x-k8s.io", "v1beta2", "localqueues")
 PROVIDERS = {
     "none": (),
@@ -103,7 +102,7 @@ def may_launch(api: Any, namespace: str, backends: Sequence[str]) -> Finding:
     from kubernetes.client import ApiException  # noqa: PLC0415
     from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
-    needs = [(resource[0], resource[2], verb) for b in backends if (resource := BACKENDS[b]) for verb in JOB_VERBS]
+    needs = [(resource[0], resource[2], verb) for b in backends if (resource := KINDS[b]) for verb in JOB_VERBS]
     needs += [
         ("", "pods", "list"),
         ("", "pods/log", "get"),
@@ -157,7 +156,7 @@ def storage_writable(root: str) -> Finding:
 def check(args: argparse.Namespace) -> Iterator[Finding]:
     """Yield the answers in the order in which a pipeline would meet them."""
     api = connect()
-    wanted = [WORKFLOWS, *(resource for b in dict.fromkeys(args.backend) if (resource := BACKENDS[b]))]
+    wanted = [WORKFLOWS, *(resource for b in dict.fromkeys(args.backend) if (resource := KINDS[b]))]
     wanted += [*PROVIDERS[args.provider], *([KUEUE] if args.kueue else [])]
     wanted += [CONFIG_CONNECTOR] if args.config_connector else []
     for resource in wanted:
@@ -174,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--namespace", required=True, help="where runs will be")
     parser.add_argument("--kfp-url", required=True, help="API of Kubeflow Pipelines")
-    parser.add_argument("--backend", action="append", default=[], choices=sorted(BACKENDS), help="may be given twice")
+    parser.add_argument("--backend", action="append", default=[], choices=sorted(KINDS), help="may be given twice")
     parser.add_argument("--provider", default="none", choices=sorted(PROVIDERS), help="who makes nodes")
     parser.add_argument("--kueue", action="store_true", help="queues are used")
     parser.add_argument("--config-connector", action="store_true", help="node pools are made by Config Connector")

@@ -11,24 +11,25 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from robolift import logging
 from robolift.errors import EXIT_INTERNAL, RoboliftError
-from robolift.launch.api import LAUNCHER, MANAGED_BY, TIMEOUT_S, WORKFLOW_LABEL, connect, reason
+from robolift.launch import cluster
+from robolift.launch.backends import BACKENDS
+from robolift.launch.cluster import connect, reason
+from robolift.launch.spec import NAME_LABELS, WORKFLOW_LABEL
 
+MANAGED_BY = "app.kubernetes.io/managed-by"
 GRACE_PERIOD_S = 900
 KEEP_FINISHED_S = 86_400
 PAGE = 200
+TIMEOUT_S = 15.0
 # Job kinds a launcher can create: API group, version, plural.
-KINDS = (
-    ("kubeflow.org", "v1", "pytorchjobs"),
-    ("trainer.kubeflow.org", "v1alpha1", "trainjobs"),
-    ("batch", "v1", "jobs"),
-)
-WORKFLOWS = ("argoproj.io", "v1alpha1", "workflows")
+KINDS = tuple(astuple(backend.RESOURCE) for backend in BACKENDS.values())
+WORKFLOWS = astuple(cluster.WORKFLOWS)
 WORKFLOW_ENDS = ("Succeeded", "Failed", "Error")
 JOB_ENDS = ("Succeeded", "Complete", "Failed")
 
@@ -127,7 +128,7 @@ def _jobs(api: Any, namespace: str, kind: tuple[str, str, str]) -> Iterator[dict
     """Yield the launcher's jobs of one kind; none where the cluster doesn't know the kind."""
     from kubernetes.client import ApiException  # noqa: PLC0415
 
-    selector = f"{MANAGED_BY}={LAUNCHER},{WORKFLOW_LABEL}"
+    selector = f"{MANAGED_BY}={NAME_LABELS[MANAGED_BY]},{WORKFLOW_LABEL}"
     page = None
     while page != "":
         token: dict[str, str] = {"_continue": page} if page else {}

@@ -35,7 +35,7 @@ def test_what_the_preflight_asks_for_is_granted():
 
     granted = {(group, resource, verb) for group, resource, verb in LAUNCHER}
     for backend in ("pytorchjob", "trainjob", "job"):
-        group, _, plural = preflight.BACKENDS[backend]
+        group, _, plural = preflight.KINDS[backend]
         assert {(group, plural, verb) for verb in preflight.JOB_VERBS} <= granted
 
 

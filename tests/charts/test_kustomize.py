@@ -107,12 +107,12 @@ def test_the_job_inside_the_training_runtime_is_a_job_to_kubernetes():
         kubernetes_validate.validate(broken, KUBERNETES[-1], strict=True)
 
 
-def test_only_exit_code_143_starts_a_trainjob_again_and_then_all_of_it():
+def test_only_a_pod_that_was_stopped_starts_a_trainjob_again_and_then_all_of_it():
     runtime, spec = runtime_job()
     (rule,) = spec["podFailurePolicy"]["rules"]
     assert rule == {
         "action": "FailJob",
-        "onExitCodes": {"containerName": "node", "operator": "NotIn", "values": [143]},
+        "onExitCodes": {"containerName": "node", "operator": "NotIn", "values": [137, 143]},
     }
     # Kubernetes takes a podFailurePolicy only with this restart policy.
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
@@ -211,5 +211,5 @@ def test_the_guides_commands_are_shell(block):
 
 def test_the_guide_shows_what_the_preflight_prints():
     (shown,) = re.findall(r"```\n(ok   workflows.*?)```", GUIDE, flags=re.DOTALL)
-    for group, version, plural in (preflight.WORKFLOWS, preflight.BACKENDS["pytorchjob"], preflight.KUEUE):
+    for group, version, plural in (preflight.WORKFLOWS, preflight.KINDS["pytorchjob"], preflight.KUEUE):
         assert f"ok   {plural}.{group}/{version} is served\n" in shown

@@ -23,18 +23,6 @@ def toy(monkeypatch):
     toy_stage.install(monkeypatch)
 
 
-class Unseen:
-    """Where the UI would be shown numbers and a page."""
-
-    path = os.devnull
-
-    def log_metric(self, name: str, value: float) -> None:
-        assert isinstance(value, float), name
-
-
-UNSEEN = {"metrics": Unseen(), "page": Unseen()}
-
-
 def artifact(folder: Path, name: str = "targets") -> SimpleNamespace:
     """What a component sees of an artifact: a path that nobody made yet, and metadata."""
     return SimpleNamespace(path=str(folder / "executor" / name), uri=f"minio://mlpipeline/{name}", metadata={})
@@ -42,7 +30,9 @@ def artifact(folder: Path, name: str = "targets") -> SimpleNamespace:
 
 def test_a_step_publishes_and_hands_on_the_manifest(tmp_path):
     made = artifact(tmp_path)
-    uri = run_component("toy", artifact=made, shown=UNSEEN, output_root=f"{tmp_path}/runs", stages={"toy": {"rows": 2}})
+    uri = run_component(
+        "toy", artifact=made, shown=toy_stage.UNSEEN, output_root=f"{tmp_path}/runs", stages={"toy": {"rows": 2}}
+    )
 
     payload = Path(made.path).read_bytes()
     assert payload == storage.read_bytes(f"{uri}/manifest.json")
@@ -54,11 +44,16 @@ def test_a_step_publishes_and_hands_on_the_manifest(tmp_path):
 def test_a_step_reads_the_manifests_of_its_inputs(tmp_path):
     root = f"{tmp_path}/runs"
     one, two, made = (artifact(tmp_path, name) for name in ("one", "two", "made"))
-    first = run_component("toy", artifact=one, shown=UNSEEN, output_root=root, stages={"toy": {"seed": 1}})
-    second = run_component("toy", artifact=two, shown=UNSEEN, output_root=root, stages={"toy": {"seed": 2}})
+    first = run_component("toy", artifact=one, shown=toy_stage.UNSEEN, output_root=root, stages={"toy": {"seed": 1}})
+    second = run_component("toy", artifact=two, shown=toy_stage.UNSEEN, output_root=root, stages={"toy": {"seed": 2}})
 
     uri = run_component(
-        "toy", artifact=made, shown=UNSEEN, output_root=root, stages={}, inputs={"before": one, "others": [one, two]}
+        "toy",
+        artifact=made,
+        shown=toy_stage.UNSEEN,
+        output_root=root,
+        stages={},
+        inputs={"before": one, "others": [one, two]},
     )
 
     assert uri == execute("toy", {}, {"before": first, "others": [first, second]}, root).uri
@@ -69,7 +64,7 @@ def test_an_optional_input_may_be_absent(tmp_path, absent):
     uri = run_component(
         "toy",
         artifact=artifact(tmp_path),
-        shown=UNSEEN,
+        shown=toy_stage.UNSEEN,
         output_root=str(tmp_path),
         stages={},
         inputs={"before": absent, "others": None},
@@ -81,7 +76,7 @@ def test_what_the_pipeline_sets_is_added_to_the_run_s_configuration(tmp_path):
     uri = run_component(
         "toy",
         artifact=artifact(tmp_path),
-        shown=UNSEEN,
+        shown=toy_stage.UNSEEN,
         output_root=str(tmp_path),
         stages={"toy": {"rows": 2}, "other": {"unknown": 1}},
         seed=9,
@@ -94,7 +89,7 @@ def test_what_the_pipeline_sets_cannot_be_set_by_stage_as_well(tmp_path, capsys)
         run_component(
             "toy",
             artifact=artifact(tmp_path),
-            shown=UNSEEN,
+            shown=toy_stage.UNSEEN,
             output_root=str(tmp_path),
             stages={"toy": {"seed": 1}},
             seed=1,
@@ -106,7 +101,7 @@ def test_what_the_pipeline_sets_cannot_be_set_by_stage_as_well(tmp_path, capsys)
 
 def test_a_stage_without_settings_takes_its_defaults(tmp_path):
     uri = run_component(
-        "toy", artifact=artifact(tmp_path), shown=UNSEEN, output_root=str(tmp_path), stages={"toy": None}
+        "toy", artifact=artifact(tmp_path), shown=toy_stage.UNSEEN, output_root=str(tmp_path), stages={"toy": None}
     )
     assert uri == execute("toy", {}, {}, str(tmp_path)).uri
 
@@ -114,7 +109,9 @@ def test_a_stage_without_settings_takes_its_defaults(tmp_path):
 def test_numbers_that_arrive_as_floats_are_the_same_work_as_from_the_command_line(tmp_path, capsys):
     # KFP hands the integers inside a dictionary over as floats.
     stages = json.loads('{"toy": {"rows": 2.0, "part": {"size": 4.0}, "scores": [1.0, 0.5]}}')
-    uri = run_component("toy", artifact=artifact(tmp_path), shown=UNSEEN, output_root=f"{tmp_path}/runs", stages=stages)
+    uri = run_component(
+        "toy", artifact=artifact(tmp_path), shown=toy_stage.UNSEEN, output_root=f"{tmp_path}/runs", stages=stages
+    )
 
     capsys.readouterr()
     words = ["rows=2", "part.size=4", "scores=[1, 0.5]", f"output_root={tmp_path}/runs"]
@@ -126,7 +123,11 @@ def test_numbers_that_arrive_as_floats_are_the_same_work_as_from_the_command_lin
 def test_a_wrong_configuration_stops_the_step_before_the_work(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         run_component(
-            "toy", artifact=artifact(tmp_path), shown=UNSEEN, output_root=str(tmp_path), stages={"toy": {"rows": "x"}}
+            "toy",
+            artifact=artifact(tmp_path),
+            shown=toy_stage.UNSEEN,
+            output_root=str(tmp_path),
+            stages={"toy": {"rows": "x"}},
         )
     assert stopped.value.code == 64
     shown = capsys.readouterr().err
@@ -141,7 +142,11 @@ def test_a_wrong_configuration_stops_the_step_before_the_work(tmp_path, capsys):
     [
         (
             lambda root: run_component(
-                "toy", artifact=artifact(root), shown=UNSEEN, output_root=str(root), stages={"toy": {"fault": "data"}}
+                "toy",
+                artifact=artifact(root),
+                shown=toy_stage.UNSEEN,
+                output_root=str(root),
+                stages={"toy": {"fault": "data"}},
             ),
             DataError,
             65,
@@ -149,7 +154,7 @@ def test_a_wrong_configuration_stops_the_step_before_the_work(tmp_path, capsys):
         ),
         (lambda _: run_check(check_source, "/nowhere"), DataError, 65, "no LeRobot dataset\n  where: /nowhere\n"),
         (
-            lambda _: run_component("toyy", artifact=None, shown=UNSEEN, output_root="", stages={}),
+            lambda _: run_component("toyy", artifact=None, shown=toy_stage.UNSEEN, output_root="", stages={}),
             UsageError,
             64,
             "no stage 'toyy'",
@@ -173,7 +178,7 @@ def test_a_bug_keeps_its_traceback(tmp_path):
         run_component(
             "toy",
             artifact=artifact(tmp_path),
-            shown=UNSEEN,
+            shown=toy_stage.UNSEEN,
             output_root=str(tmp_path),
             stages={"toy": {"fault": "bug"}},
         )

@@ -145,8 +145,8 @@ def test_an_unknown_store_is_a_failure(fake, capsys):
 def test_without_a_cluster_nothing_is_checked(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
-    assert preflight.main(["--namespace=ns", "--kfp-url=http://127.0.0.1:9"]) == 70
-    assert "no cluster to talk to" in capsys.readouterr().err
+    assert preflight.main(["--namespace=ns", "--kfp-url=http://127.0.0.1:9"]) == 64
+    assert "no way to the Kubernetes API" in capsys.readouterr().err
 
 
 def test_in_a_pod_the_mounted_account_is_used(fake, tmp_path, monkeypatch):

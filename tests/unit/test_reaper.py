@@ -8,7 +8,7 @@ from kubernetes.client import CustomObjectsApi
 
 from robolift import logging
 from robolift.launch import reaper
-from robolift.launch.api import connect
+from robolift.launch.cluster import connect
 from robolift.launch.reaper import Limits, Outcome, reap
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)  # a day after what the fake server holds was made
@@ -171,8 +171,8 @@ def test_the_command_ends_with_70_when_it_could_not_ask(fake):
 def test_without_a_cluster_the_command_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
-    assert reaper.main(["--namespace=ns"]) == 70
-    assert "no cluster to talk to" in capsys.readouterr().err
+    assert reaper.main(["--namespace=ns"]) == 64
+    assert "no way to the Kubernetes API" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there_is_an_error_not_a_crash(fake, capsys, tmp_path, monkeypatch):

@@ -92,6 +92,7 @@ def step(dataset, tmp_path):
         uri = run_component(
             "train_value",
             artifact=made,
+            shown=toy_stage.UNSEEN,
             output_root=root,
             stages=stages,
             launch=launch(**changes),
@@ -164,14 +165,23 @@ def test_a_folder_of_the_pod_is_no_place_for_a_job_s_output(kubernetes, step, tm
 def test_a_step_without_a_backend_does_the_work_itself(monkeypatch, tmp_path, told):
     toy_stage.install(monkeypatch)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    run_component("toy", artifact=artifact(tmp_path), output_root=str(tmp_path), stages={}, launch=told)
+    run_component(
+        "toy", artifact=artifact(tmp_path), shown=toy_stage.UNSEEN, output_root=str(tmp_path), stages={}, launch=told
+    )
     assert toy_stage.runs == 1
 
 
 def test_outside_a_cluster_a_step_does_the_work_itself(monkeypatch, tmp_path):
     toy_stage.install(monkeypatch)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    run_component("toy", artifact=artifact(tmp_path), output_root=str(tmp_path), stages={}, launch=launch())
+    run_component(
+        "toy",
+        artifact=artifact(tmp_path),
+        shown=toy_stage.UNSEEN,
+        output_root=str(tmp_path),
+        stages={},
+        launch=launch(),
+    )
     assert toy_stage.runs == 1
 
 

@@ -7,7 +7,9 @@ set -eu
 cd "$1"
 
 find . -type d \( -name tests -o -name test \) -prune -exec rm -rf {} +
-find . -type f \( -name '*.pyx' -o -name '*.pxi' -o -name '*.pxd' -o -name '*.pyi' \) -delete
+# Not CUDA's and triton's: those compile while they run.
+find . \( -path ./nvidia -o -path ./triton \) -prune -o -type f \( -name '*.pyx' -o -name '*.pxi' -o -name '*.pxd' \
+  -o -name '*.pyi' -o -name '*.c' -o -name '*.cc' -o -name '*.cpp' -o -name '*.h' \) -exec rm -f {} +
 rm -rf pyarrow/include numpy/_core/include torch/include torch/share matplotlib/mpl-data/sample_data
 rm -f pyarrow/libarrow_flight.so* pyarrow/_flight.*.so pyarrow/libarrow_substrait.so* pyarrow/_substrait.*.so
 find . -type f -name '*.a' -delete

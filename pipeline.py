@@ -15,7 +15,12 @@ os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 from kfp import dsl
 
 from components._cli import main
+from components._launch import check_placement, launch
 from components._resources import place
+
+if __name__ == "__main__":
+    check_placement()  # the pipelines are built while this file is read
+
 from components.check_dataset.component import check_dataset
 from components.check_run.component import check_run
 from components.compute_norm_stats.component import compute_norm_stats
@@ -95,7 +100,8 @@ def recap_iteration(
     dataset = imported.outputs["dataset"]
 
     targets = place(label_returns(dataset=dataset, **run)).outputs["targets"]
-    checkpoint = place(train_value(dataset=dataset, targets=targets, seed=seed, **run)).outputs["checkpoint"]
+    valued = place(train_value(dataset=dataset, targets=targets, seed=seed, launch=launch("train_value"), **run))
+    checkpoint = valued.outputs["checkpoint"]
     planned = place(plan_shards(num_shards=num_shards))
     with dsl.ParallelFor(planned.output, parallelism=LOOP_PARALLELISM, name="shards") as shard:
         predicted = place(
@@ -114,7 +120,8 @@ def recap_iteration(
     labels = place(labelled).outputs["labels"]
     place(export_dataset(dataset=dataset, targets=targets, values=values, labels=labels, **run))
 
-    learned = {"dataset": dataset, "labels": labels, "values": values, "checkpoint": checkpoint, "seed": seed, **run}
+    made = {"dataset": dataset, "labels": labels, "values": values, "checkpoint": checkpoint}
+    learned = {**made, "seed": seed, "launch": launch("train_policy"), **run}
     trained = place(train_policy(variant="advantage", **learned))
     evaluated = place(evaluate_policy(dataset=dataset, policy=trained.outputs["policy"], seed=seed, **run))
     with dsl.ParallelFor(baselines, parallelism=LOOP_PARALLELISM, name="baselines") as variant:
@@ -281,7 +288,7 @@ def stage_advantage_run(
 
     labelled = _episodes(labelled_uri, seed=seed, **first)
     labelled_labels = place(label_annotated(dataset=labelled, **cut, **first)).outputs["labels"]
-    estimated = place(train_estimator(dataset=labelled, head=head, seed=seed, **first))
+    estimated = place(train_estimator(dataset=labelled, head=head, seed=seed, launch=launch("train_value"), **first))
     checkpoint = estimated.outputs["checkpoint"]
     labelled_values = _values(labelled, checkpoint, num_shards=num_shards, **first)
 
@@ -291,7 +298,7 @@ def stage_advantage_run(
     norm_stats = place(compute_norm_stats(dataset=dataset, **run)).outputs["norm_stats"]
 
     made = {"dataset": dataset, "labels": labels, "values": values, "checkpoint": checkpoint}
-    learned = {**made, "norm_stats": norm_stats, "seed": seed, **run}
+    learned = {**made, "norm_stats": norm_stats, "seed": seed, "launch": launch("train_policy"), **run}
     trained = place(train_normalized(variant="advantage", **learned))
     evaluated = place(evaluate_policy(dataset=dataset, policy=trained.outputs["policy"], seed=seed, **run))
     with dsl.ParallelFor(baselines, parallelism=LOOP_PARALLELISM, name="baselines") as variant:

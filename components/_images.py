@@ -34,7 +34,11 @@ STAGE_IMAGES = {
 
 def image(stage: str) -> str:
     """Return the image reference of ``stage``."""
-    name = STAGE_IMAGES[stage]
+    return image_named(STAGE_IMAGES[stage])
+
+
+def image_named(name: str) -> str:
+    """Return the reference of one of the images: cpu, torch, jax, review."""
     if LOCK_FILE.exists():
         return str(json.loads(LOCK_FILE.read_text())[name])
     return f"robolift-{name}:{__version__}"

@@ -1,25 +1,38 @@
 """What each stage asks of a node. Locally ignored; on a cluster it decides placement."""
 
+import dataclasses
 from dataclasses import dataclass
 
+from kfp import kubernetes
 from kfp.dsl import PipelineTask
+
+from components import _pools
+from robolift.errors import UsageError
+from robolift.launch.cluster import NAMESPACE_VARIABLE, RUN_ID_VARIABLE, WORKFLOW_VARIABLE
+from robolift.launch.spec import NAME_LABELS, PROCESS, QUEUE_LABEL, STAGE_LABEL, Placement
+
+USER, GROUP = 10001, 0
+"""Who the images' processes are; group 0 is what their writable folders belong to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """A named size: CPU cores, memory, GPUs and the retries that its kind of work deserves."""
+    """A named size: what a pod gets, on which pool, for how long, and the retries its kind of work deserves."""
 
     cpu: str
     memory: str
+    pool: str = "cpu"
     gpus: int = 0
+    shared_memory: str = ""
+    hours: int = 24
     retries: int = 2
 
 
 SIZES = {
     "cpu.small": Resources(cpu="1", memory="2Gi"),
-    "cpu.large": Resources(cpu="8", memory="32Gi"),
-    "gpu.small": Resources(cpu="8", memory="64Gi", gpus=1),
-    "gpu.large": Resources(cpu="16", memory="128Gi", gpus=1),
+    "cpu.large": Resources(cpu="8", memory="32Gi", hours=72),
+    "gpu.small": Resources(cpu="8", memory="64Gi", pool="gpu", gpus=1, shared_memory="16Gi", hours=72),
+    "gpu.large": Resources(cpu="16", memory="128Gi", pool="gpu", gpus=1),
 }
 
 STAGE_SIZES = {
@@ -41,18 +54,97 @@ STAGE_SIZES = {
     "write_report": "cpu.small",
 }
 
+LAUNCHER_SIZE = "cpu.small"
+TRAINERS = {"train_value": "trainer", "train_policy": "policyTrainer"}
+"""Where the placement file says how a stage that trains is run."""
+
 # Argo counts the longest back-off from the first attempt's start: one hour, its default, would never retry a long step.
 RETRY_WINDOW = "604800s"
+OWN_POD = {
+    RUN_ID_VARIABLE: "metadata.labels['pipeline/runid']",
+    WORKFLOW_VARIABLE: "metadata.labels['workflows.argoproj.io/workflow']",
+    NAMESPACE_VARIABLE: "metadata.namespace",
+}
+"""What a step that launches a job must know of itself. Not by parameters: each would make KFP's cache key differ."""
+
+
+def size(name: str) -> Resources:
+    """Return a named size; the placement file's ``sizes`` may give it other ``cpu`` and ``memory``.
+
+    Raises:
+        UsageError: If the placement file names a size that there isn't, or gives one something else.
+    """
+    told = _pools.values().get("sizes") or {}
+    if unknown := sorted(set(told) - set(SIZES)):
+        raise UsageError(f"sizes.{unknown[0]} in {_pools.source()}: no such size; there are: {', '.join(SIZES)}")
+    own = told.get(name) or {}
+    if wrong := sorted(set(own) - {"cpu", "memory"}):
+        raise UsageError(f"sizes.{name}.{wrong[0]} in {_pools.source()}: expected cpu or memory")
+    return dataclasses.replace(SIZES[name], **{key: str(value) for key, value in own.items()})
+
+
+def is_launched(stage: str) -> bool:
+    """Tell whether the step of a stage only watches a job of its own."""
+    return stage in TRAINERS and _pools.trainer(TRAINERS[stage]).backend != PROCESS
+
+
+def resources(stage: str) -> Resources:
+    """Return what the step of a stage gets.
+
+    A policy that trains in its step gets a whole node's GPUs, a value model as many as it has processes.
+
+    Raises:
+        UsageError: If there is no such pool, or its nodes have fewer GPUs.
+    """
+    if stage not in TRAINERS or is_launched(stage):
+        asked = size(LAUNCHER_SIZE if stage in TRAINERS else STAGE_SIZES[stage])
+        pool = _pools.pool(asked.pool)
+        gpus = asked.gpus if pool.gpus else 0
+    else:
+        told = _pools.trainer(TRAINERS[stage])
+        pool = _pools.pool(told.pool)
+        gpus = (told.processes_per_node if stage == "train_value" else pool.gpus) if pool.gpus else 0
+        hours = -(-told.active_deadline_seconds // 3600)
+        named = size(STAGE_SIZES[stage])
+        asked = dataclasses.replace(named, pool=pool.name, shared_memory=told.shared_memory, hours=hours)
+    if gpus > pool.gpus:
+        raise UsageError(f"{stage} asks for {gpus} GPUs, a node of pool {pool.name} has {pool.gpus}")
+    return dataclasses.replace(asked, gpus=gpus)
 
 
 def place(task: PipelineTask) -> PipelineTask:
-    """Give ``task`` the resources and retries of its stage and return it.
+    """Give ``task`` the nodes, resources, retries and user of its stage and return it.
 
     KFP's cache is off: it can't see that the files behind an address changed. Stages find finished work themselves.
+
+    Raises:
+        UsageError: If the placement file doesn't define the pool.
     """
-    size = SIZES[STAGE_SIZES[task.component_spec.name.replace("-", "_")]]
-    task.set_cpu_request(size.cpu).set_memory_request(size.memory).set_memory_limit(size.memory)
-    if size.gpus:
-        task.set_accelerator_type("nvidia.com/gpu").set_accelerator_limit(size.gpus)
+    stage = task.component_spec.name.replace("-", "_")
+    asked = resources(stage)
+    task.set_cpu_request(asked.cpu).set_memory_request(asked.memory).set_memory_limit(asked.memory)
+    found = _pools.placement(asked.pool)
+    if asked.gpus:
+        task.set_accelerator_type(found.gpu_resource).set_accelerator_limit(asked.gpus)
+    _place_pod(task, stage, asked, found)
     task.set_caching_options(False)
-    return task.set_retry(size.retries, "60s", 2.0, RETRY_WINDOW)
+    return task.set_retry(asked.retries, "60s", 2.0, RETRY_WINDOW)
+
+
+def _place_pod(task: PipelineTask, stage: str, asked: Resources, found: Placement) -> None:
+    for key, value in found.node_selector.items():
+        kubernetes.add_node_selector(task, key, value)
+    for toleration in found.tolerations:
+        kubernetes.add_toleration(task, **toleration)
+    labels = {"app.kubernetes.io/name": NAME_LABELS["app.kubernetes.io/name"], STAGE_LABEL: stage}
+    for key, value in {**labels, **({QUEUE_LABEL: found.queue} if found.queue else {})}.items():
+        kubernetes.add_pod_label(task, key, value)
+    if asked.shared_memory:
+        kubernetes.empty_dir_mount(task, "dshm", "/dev/shm", medium="Memory", size_limit=asked.shared_memory)
+    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=GROUP, run_as_non_root=True)
+    if is_launched(stage):
+        # No deadline: the job may wait in a queue for days, and has one of its own.
+        for name, path in OWN_POD.items():
+            kubernetes.use_field_path_as_env(task, name, path)
+        return
+    kubernetes.set_timeout(task, asked.hours * 3600)

@@ -3,10 +3,10 @@
 from kfp import dsl
 
 from components._artifacts import EpisodeDataset, LabelSet, PolicyCheckpoint, ValueCheckpoint, ValueSet
-from components._images import image
+from components._launch import step_image
 
 
-@dsl.component(base_image=image("train_policy"), install_kfp_package=False)
+@dsl.component(base_image=step_image("train_policy"), install_kfp_package=False)
 def train_policy(
     dataset: dsl.Input[EpisodeDataset],
     labels: dsl.Input[LabelSet],
@@ -15,6 +15,7 @@ def train_policy(
     variant: str,
     seed: int,
     stages: dict,
+    launch: dict,
     output_root: str,
     policy: dsl.Output[PolicyCheckpoint],
 ) -> str:
@@ -26,6 +27,7 @@ def train_policy(
         artifact=policy,
         output_root=output_root,
         stages=stages,
+        launch=launch,
         inputs={"dataset": dataset, "labels": labels, "values": values, "checkpoint": checkpoint},
         variant=variant,
         seed=seed,

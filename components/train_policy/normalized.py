@@ -6,10 +6,10 @@ An artifact that a pipeline doesn't make can't be left out of a component's sign
 from kfp import dsl
 
 from components._artifacts import EpisodeDataset, LabelSet, NormStats, PolicyCheckpoint, ValueCheckpoint, ValueSet
-from components._images import image
+from components._launch import step_image
 
 
-@dsl.component(base_image=image("train_policy"), install_kfp_package=False)
+@dsl.component(base_image=step_image("train_policy"), install_kfp_package=False)
 def train_policy(
     dataset: dsl.Input[EpisodeDataset],
     labels: dsl.Input[LabelSet],
@@ -19,6 +19,7 @@ def train_policy(
     variant: str,
     seed: int,
     stages: dict,
+    launch: dict,
     output_root: str,
     policy: dsl.Output[PolicyCheckpoint],
 ) -> str:
@@ -31,6 +32,7 @@ def train_policy(
         artifact=policy,
         output_root=output_root,
         stages=stages,
+        launch=launch,
         inputs={"dataset": dataset, **made},
         variant=variant,
         seed=seed,

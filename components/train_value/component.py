@@ -3,15 +3,16 @@
 from kfp import dsl
 
 from components._artifacts import EpisodeDataset, ValueCheckpoint, ValueTargets
-from components._images import image
+from components._launch import step_image
 
 
-@dsl.component(base_image=image("train_value"), install_kfp_package=False)
+@dsl.component(base_image=step_image("train_value"), install_kfp_package=False)
 def train_value(
     dataset: dsl.Input[EpisodeDataset],
     targets: dsl.Input[ValueTargets],
     seed: int,
     stages: dict,
+    launch: dict,
     output_root: str,
     checkpoint: dsl.Output[ValueCheckpoint],
 ) -> str:
@@ -23,6 +24,7 @@ def train_value(
         artifact=checkpoint,
         output_root=output_root,
         stages=stages,
+        launch=launch,
         inputs={"dataset": dataset, "targets": targets},
         seed=seed,
     )

@@ -6,15 +6,16 @@ An artifact that a pipeline doesn't make can't be left out of a component's sign
 from kfp import dsl
 
 from components._artifacts import EpisodeDataset, ValueCheckpoint
-from components._images import image
+from components._launch import step_image
 
 
-@dsl.component(base_image=image("train_value"), install_kfp_package=False)
+@dsl.component(base_image=step_image("train_value"), install_kfp_package=False)
 def train_value(
     dataset: dsl.Input[EpisodeDataset],
     head: str,
     seed: int,
     stages: dict,
+    launch: dict,
     output_root: str,
     checkpoint: dsl.Output[ValueCheckpoint],
 ) -> str:
@@ -26,6 +27,7 @@ def train_value(
         artifact=checkpoint,
         output_root=output_root,
         stages=stages,
+        launch=launch,
         inputs={"dataset": dataset},
         head=head,
         seed=seed,

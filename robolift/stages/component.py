@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 from robolift import logging
 from robolift.errors import RoboliftError, UsageError
 from robolift.manifest import Manifest
+from robolift.stages import remote
 from robolift.stages.preflight import find_overridden
 from robolift.stages.stage import execute
 
@@ -43,6 +44,7 @@ def run_component(
     output_root: str,
     stages: Mapping[str, Mapping[str, Any]],
     inputs: Mapping[str, Any] | None = None,
+    launch: Mapping[str, Any] | None = None,
     **parameters: Any,
 ) -> str:
     """Run one stage inside a pipeline step.
@@ -55,6 +57,8 @@ def run_component(
         output_root: Where the stage publishes.
         stages: The run's stage configurations, of which ``stages[name]`` is this one's.
         inputs: Input artifacts by name, a list where the stage takes many, None where an optional one is absent.
+        launch: How the stage runs as a job of its own, which this step then watches; empty or None to run it here.
+            Outside a cluster it always runs here.
         parameters: Configuration that the pipeline sets itself; ``stages`` must not set it too.
 
     Returns:
@@ -68,7 +72,11 @@ def run_component(
     if overridden := find_overridden(name, own, parameters):
         raise UsageError("\n  ".join(["wrong parameters:", *overridden]))
     config = {**own, **parameters}
-    manifest = execute(name, config, {key: _addresses(value) for key, value in (inputs or {}).items()}, output_root)
+    addresses = {key: _addresses(value) for key, value in (inputs or {}).items()}
+    if launch and remote.is_remote(launch):
+        manifest = remote.execute(name, config, addresses, output_root, launch=launch)
+    else:
+        manifest = execute(name, config, addresses, output_root)
     record(manifest, artifact)
     return manifest.uri
 

@@ -71,7 +71,7 @@ def test_source_avoids_what_kfp_cannot_ship(name, file):
 def test_parameters_are_fields_of_the_stage_and_have_no_default_of_their_own(name, file):
     signature = inspect.signature(_component(name, file).python_func)
     stage = find(name)
-    plumbing = {"stages", "output_root", "source_uri", "policy_uri", "previous_uri"}
+    plumbing = {"stages", "launch", "output_root", "source_uri", "policy_uri", "previous_uri"}
     inputs = set(stage.INPUTS) | {"evaluation", "baselines"}
     component = _component(name, file).component_spec
     outputs = set(component.outputs) - {"Output"}
@@ -84,7 +84,7 @@ def test_parameters_are_fields_of_the_stage_and_have_no_default_of_their_own(nam
 @pytest.mark.parametrize(("name", "file"), [(n, f) for n, f in SOURCES if n not in PLANNERS])
 def test_what_a_pipeline_hands_to_a_stage_is_known_to_the_first_check(name, file):
     call = _function(name, file).body[-1].value
-    passed = {keyword.arg for keyword in call.keywords} - {"artifact", "output_root", "stages", "inputs"}
+    passed = {keyword.arg for keyword in call.keywords} - {"artifact", "output_root", "stages", "inputs", "launch"}
     for wiring in _wirings(name, file):
         assert passed == set(wiring.handed.get(name, {}))
 

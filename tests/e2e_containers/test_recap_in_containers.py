@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import fsspec
-import pytest
 import yaml
 from container_images import ROOT, image_name, s3_environment
 from docker_daemon import Daemon

@@ -13,7 +13,7 @@ STAMP := $(VENV)/.installed
   images base-image image-locks e2e-containers clean
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/  \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)$$/  \1\t\2/' | expand -t 20
 
 install: $(STAMP) ## create .venv with every dependency at its pinned version
 
@@ -90,7 +90,7 @@ base-image: ## a stand-in for python:3.11-slim from Debian packages, where there
 	@bash scripts/base_image.sh $(BASE_IMAGE)
 
 e2e-containers: install ## build the images, run recap in them and train in two containers; as root, half an hour
-	@bash scripts/container_packages.sh base run
+	@bash scripts/container_packages.sh base run registry
 	@$(BIN)/python -m pytest -m containers tests/e2e_containers -q
 
 clean: ## remove build products; keeps .venv and runs/

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Debian packages for building images and for running them: container_packages.sh build|push|base|run ...
+# Debian packages for building images and for running them: container_packages.sh build|push|base|run|registry ...
 # Root on Debian gets them installed; anyone else is told which are missing.
 set -euo pipefail
 
@@ -14,6 +14,7 @@ for purpose in "$@"; do
     push) needs skopeo skopeo ;;   # tells whether the registry has an image already
     base) needs mmdebstrap mmdebstrap; needs buildah buildah; needs runc runc ;;
     run) needs dockerd docker.io; needs buildah buildah; needs runc runc ;;
+    registry) needs docker-registry docker-registry; needs skopeo skopeo ;;   # what tests push to
     *) echo "container_packages.sh: unknown purpose $purpose" >&2; exit 64 ;;
   esac
 done

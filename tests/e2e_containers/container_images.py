@@ -1,4 +1,4 @@
-"""Names that the container tests share: the images, what the tests' daemon calls them, and the S3 server's variables."""
+"""What the container tests share: names of the images, and the variables that lead to the S3 server."""
 
 from __future__ import annotations
 

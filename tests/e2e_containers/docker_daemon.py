@@ -52,8 +52,11 @@ class Daemon:
 
     def take(self, reference: str, name: str) -> None:
         """Copy an image from buildah's storage; the daemon knows it as ``name``."""
-        environment = {**os.environ, "DOCKER_HOST": self.address}
-        subprocess.run(["buildah", "push", "-q", reference, f"docker-daemon:{name}"], check=True, env=environment)
+        archive = self.folder / "image.tar"
+        subprocess.run(["buildah", "push", "-q", reference, f"docker-archive:{archive}:{name}"], check=True)
+        with archive.open("rb") as stream:
+            self.client.images.load(stream)
+        archive.unlink()
 
     def stop(self) -> None:
         """Stop every container and the daemon, and delete all that it kept."""

@@ -68,7 +68,7 @@ def test_an_image_is_not_larger_than_promised(daemon, name, limit):
 @pytest.mark.parametrize("name", NAMES)
 def test_an_image_says_what_it_is_and_has_no_entrypoint(daemon, references, name):
     config = daemon.client.images.get(image_name(name)).attrs["Config"]
-    assert config["Entrypoint"] is None
+    assert not config["Entrypoint"]
     assert config["User"] == "10001:0"
     labels = config["Labels"]
     assert labels["org.opencontainers.image.title"] == f"robolift-{name}"

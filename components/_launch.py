@@ -32,7 +32,8 @@ def launch(stage: str) -> Dict[str, Any]:
     """Return the ``launch`` parameter of a stage's step; empty if the step does the work itself.
 
     Raises:
-        UsageError: If the placement file names a pool that it doesn't define, or is wrong otherwise.
+        UsageError: If the placement file names a pool that it doesn't define, its nodes have too few GPUs, or it is
+            wrong otherwise.
     """
     if not is_launched(stage):
         return {}
@@ -41,10 +42,16 @@ def launch(stage: str) -> Dict[str, Any]:
     values = _pools.values()
     queued = [entry["name"] for entry in (values.get("kueue") or {}).get("priorities") or []]
     is_workload = told.priority_class in queued
+    placement = _pools.placement(told.pool)
+    if 0 < placement.gpus < told.processes_per_node:
+        raise UsageError(
+            f"{TRAINERS[stage]}.processesPerNode is {told.processes_per_node} in {_pools.source()}, "
+            f"a node of pool {told.pool} has {placement.gpus} GPUs"
+        )
     found = Launch(
         backend=told.backend,
         image=image(stage),
-        placement=_pools.placement(told.pool),
+        placement=placement,
         cpu=asked.cpu,
         memory=asked.memory,
         shared_memory=told.shared_memory,

@@ -108,7 +108,9 @@ def resources(stage: str) -> Resources:
         named = size(STAGE_SIZES[stage])
         asked = dataclasses.replace(named, pool=pool.name, shared_memory=told.shared_memory, hours=hours)
     if gpus > pool.gpus:
-        raise UsageError(f"{stage} asks for {gpus} GPUs, a node of pool {pool.name} has {pool.gpus}")
+        raise UsageError(
+            f"{stage} asks for {gpus} GPUs, a node of pool {pool.name} has {pool.gpus} in {_pools.source()}"
+        )
     return dataclasses.replace(asked, gpus=gpus)
 
 

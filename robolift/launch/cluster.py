@@ -63,7 +63,7 @@ def connect(environ: Mapping[str, str] = os.environ) -> Any:
         if in_cluster(environ):
             config.load_incluster_config(client_configuration=configuration)
         else:
-            config.load_kube_config(client_configuration=configuration)
+            config.load_kube_config(environ.get("KUBECONFIG"), client_configuration=configuration)
     except config.ConfigException as error:
         raise UsageError(f"no way to the Kubernetes API: {error}") from error
     # urllib3 would try thrice without a pause; calls are repeated here.

@@ -41,7 +41,7 @@ def exit_code(code: int, *, asked_to_stop: bool) -> int:
 
 def is_first_pod(environ: Mapping[str, str] = os.environ) -> bool:
     """Tell whether this is the pod of its job that counts attempts and publishes."""
-    return environ.get("PET_NODE_RANK", environ.get("JOB_COMPLETION_INDEX", "0")) == "0"
+    return environ.get("PET_NODE_RANK", "0") == "0"
 
 
 def count_attempt(work_uri: str, job: str) -> None:

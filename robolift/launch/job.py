@@ -1,7 +1,7 @@
 """A plain batch/v1 Job: no operator needed, and a pod on a vanished spot node is made anew, which a step's is not.
 
-Several pods are an indexed Job; a headless Service gives the first of them a name at which the others find it. torch
-reads PET_* variables, JAX the coordinator's address and the pod's index.
+Several pods are an indexed Job; a headless Service gives the first of them a name at which the others find it. They are
+told so by the PET_* variables that the training operator would set.
 """
 
 from __future__ import annotations
@@ -72,8 +72,6 @@ def _meeting_point(spec: JobSpec) -> list[dict[str, Any]]:
         "PET_NPROC_PER_NODE": str(spec.launch.processes_per_node),
         "PET_MASTER_ADDR": host,
         "PET_MASTER_PORT": str(PORT),
-        "ROBOLIFT_COORDINATOR": f"{host}:{PORT}",
-        "ROBOLIFT_NUM_HOSTS": str(spec.nodes),
     }
     rank = {"name": "PET_NODE_RANK", "valueFrom": {"fieldRef": {"fieldPath": INDEX_FIELD}}}
     return [*({"name": name, "value": value} for name, value in values.items()), rank]

@@ -46,9 +46,13 @@ class Follower:
         """Begin to copy."""
         self._thread.start()
 
+    def stop(self) -> None:
+        """Copy nothing any more than what is there already; don't wait for it."""
+        self._stop.set()
+
     def finish(self, timeout_s: float) -> None:
         """Copy what is still to come of a finished pod, for at most ``timeout_s``."""
-        self._stop.set()
+        self.stop()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
 

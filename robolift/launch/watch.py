@@ -97,11 +97,12 @@ def run_job(
             status = _wait(cluster, backend, spec, waiting, log)
         except (KeyboardInterrupt, SystemExit, TimeoutError) as error:
             log.warning("deleting the job", cause=type(error).__name__)
-            follower.finish(0)
             cluster.delete(backend.RESOURCE, spec.name)
             if isinstance(error, TimeoutError):
                 raise JobLostError(f"job {spec.name} {error}; it was deleted") from None
             raise
+        finally:
+            follower.stop()
     follower.finish(waiting.log)
     if status.state == State.FAILED:
         raise _failure(cluster, backend, spec, status, say)

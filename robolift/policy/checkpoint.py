@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from robolift import storage
 from robolift.errors import DataError
 from robolift.labeling.prompts import PromptTable
-from robolift.policy import encoder, model
+from robolift.policy import encoder, hosts, model
 from robolift.policy.encoder import EncoderSpec
 from robolift.policy.model import Objective, Params, PolicyShape
 from robolift.policy.normalize import Normalizer
@@ -24,6 +24,7 @@ from robolift.policy.presets import PolicyConfig
 
 WEIGHTS_FILE = "model.safetensors"
 SPEC_FILE = "policy.json"
+LATEST_FILE = "latest.json"
 STATE_FILE = "state.safetensors"
 POLICY_PREFIX = "policy."
 
@@ -133,9 +134,9 @@ class PolicySpec:
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
-    """Return the arrays of a tree by dotted path, on the host."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf) for path, leaf in leaves}
+    """Return the arrays of a tree by dotted path, on the host; every process of the job has to call it."""
+    leaves = jax.tree_util.tree_flatten_with_path(hosts.to_host(tree))[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def unflatten(template: Any, tensors: Mapping[str, np.ndarray], *, where: str) -> Any:
@@ -206,6 +207,8 @@ def read_tensors(uri: str) -> dict[str, np.ndarray]:
 class StateStore:
     """The resumable state of one run: a single file, so that a reader sees the old state or the new one whole.
 
+    ``latest.json`` beside it says of which step it is, for those who only want to know how far the run has come.
+
     Attributes:
         uri: Folder of the file.
     """
@@ -217,10 +220,16 @@ class StateStore:
         """Address of the state."""
         return storage.join(self.uri, STATE_FILE)
 
-    def save(self, tree: Any, document: Mapping[str, Any]) -> None:
-        """Write the arrays of ``tree``, and ``document`` (JSON) as the file's metadata."""
-        metadata = {"document": json.dumps(document)}
-        storage.write_bytes(self.file, safetensors.numpy.save(flatten(tree), metadata=metadata))
+    def save(self, tree: Any, document: Mapping[str, Any], *, step: int) -> None:
+        """Write the arrays of ``tree`` after ``step``, and ``document`` (JSON) as the file's metadata.
+
+        Every process of the job has to call it; the main one writes.
+        """
+        tensors = flatten(tree)
+        if not hosts.this_host().is_main:
+            return
+        storage.write_bytes(self.file, safetensors.numpy.save(tensors, metadata={"document": json.dumps(document)}))
+        storage.write_bytes(storage.join(self.uri, LATEST_FILE), storage.to_json_bytes({"step": step}))
 
     def load(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
         """Return the tree in the form of ``template`` and the document, None if none was saved.

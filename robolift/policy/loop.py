@@ -7,19 +7,20 @@ to save is weights, their average, the optimizer's moments, the step and the cur
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax  # type: ignore[import-untyped]
+from jax.sharding import Mesh
 
 from robolift.errors import UsageError
 from robolift.logging import get_logger
+from robolift.policy import hosts, model, sharding
 from robolift.policy import loss as losses
-from robolift.policy import model, sharding
 from robolift.policy.checkpoint import StateStore
 from robolift.policy.data import ChunkData
 from robolift.policy.loss import Batch
@@ -27,8 +28,11 @@ from robolift.policy.model import Params, PolicyShape
 from robolift.policy.presets import PolicyConfig
 from robolift.policy.recipe import Recipe
 from robolift.training.sampler import EpochSampler
+from robolift.training.stopping import TrainingStoppedError, stop_requests
 
 WARMUP_FRACTION = 0.3
+ASK_EVERY = 10
+"""Steps after which several machines ask one another whether to stop; each time they wait for the slowest."""
 EVAL_KEY = 0x5EED
 """Held-out losses are always measured with the same noise and flow times, so that a curve shows the weights alone."""
 
@@ -142,6 +146,7 @@ def fit(config: PolicyConfig, shape: PolicyShape, data: ChunkData, recipe: Recip
     Raises:
         UsageError: If the devices do not fit, or training diverges.
         DataError: If the saved state is damaged.
+        TrainingStoppedError: If SIGTERM came; the state is saved first.
     """
     mesh = sharding.make_mesh(recipe.num_devices, recipe.fsdp_devices)
     optimizer = make_optimizer(recipe)
@@ -151,29 +156,40 @@ def fit(config: PolicyConfig, shape: PolicyShape, data: ChunkData, recipe: Recip
     if (saved := store.load(state)) is not None:
         state, curves = saved[0], saved[1]["curves"]
         get_logger("policy").info("resumed", step=int(state.step))
-    state = jax.device_put(state, places)
+    state = hosts.put(state, places)
     rows = sharding.batch_sharding(mesh)
     bare = jnp.asarray(data.bare)
     advance = jax.jit(
         make_step(shape, recipe, optimizer, bare), in_shardings=(places, rows), out_shardings=places, donate_argnums=0
     )
-    measure = _held_out_loss(data, shape)
+    measure = _held_out_loss(data, shape, mesh)
     sampler = EpochSampler(num_rows=data.num_rows, batch_size=recipe.batch_size, seed=recipe.seed)
-    for step in range(int(state.step), recipe.steps):
-        state = advance(state, jax.device_put(data.batch(sampler.batch(step)), rows))
-        done = step + 1
-        if done % recipe.log_every == 0 or done == recipe.steps:
-            state = _record(state, done, recipe, curves, measure)
-        if done % recipe.save_every == 0 and done < recipe.steps:
-            store.save(state, {"curves": curves})
-    return Fit(params=jax.tree.map(np.asarray, state.average), curves=curves)
+    with stop_requests() as asked:
+        for step in range(int(state.step), recipe.steps):
+            state = advance(state, hosts.put(data.batch(sampler.batch(step)), rows))
+            done = step + 1
+            if done % recipe.log_every == 0 or done == recipe.steps:
+                state = _record(state, done, recipe, curves, measure)
+            stop = done < recipe.steps and _must_stop(done, asked)
+            if done < recipe.steps and (done % recipe.save_every == 0 or stop):
+                store.save(state, {"curves": curves}, step=done)
+            if stop:
+                raise TrainingStoppedError(f"stopped after step {done}, its state is saved; run again to resume")
+    return Fit(params=hosts.to_host(state.average), curves=curves)
 
 
-def _held_out_loss(data: ChunkData, shape: PolicyShape) -> Callable[[Params], jax.Array] | None:
+def _must_stop(done: int, asked: threading.Event) -> bool:
+    """Tell whether to stop after step ``done``: all machines after the same one, or those left would wait for ever."""
+    if jax.process_count() > 1 and done % ASK_EVERY:
+        return False
+    return hosts.any_of_us(said=asked.is_set())
+
+
+def _held_out_loss(data: ChunkData, shape: PolicyShape, mesh: Mesh) -> Callable[[Params], jax.Array] | None:
     batch = data.held_out()
     if batch is None:
         return None
-    placed = jax.device_put(batch)
+    placed = jax.device_put(batch) if jax.process_count() == 1 else hosts.put(batch, sharding.replicated(mesh))
     return jax.jit(lambda params: losses.loss(params, jax.random.key(EVAL_KEY), placed, shape))
 
 

@@ -22,10 +22,18 @@ SMALLEST_SHARDED_BYTES = 4 << 20
 def make_mesh(num_devices: int, fsdp_devices: int) -> Mesh:
     """Return a mesh of (num_devices / fsdp_devices, fsdp_devices) over the first devices of this machine.
 
+    Of several machines that train together it takes all devices: one left out would have nothing to do for its process.
+
     Raises:
-        UsageError: If there are fewer devices.
+        UsageError: If there are fewer devices, or several machines have more.
     """
-    available = jax.local_devices()
+    machines = jax.process_count()
+    available = jax.local_devices() if machines == 1 else jax.devices()
+    if machines > 1 and num_devices != len(available):
+        raise UsageError(
+            f"num_devices is {num_devices}, the {machines} machines of this job have {len(available)}; "
+            "it is part of what identifies the result, so set it to the number of the job's devices"
+        )
     if num_devices > len(available):
         raise UsageError(
             f"num_devices is {num_devices}, this machine has {len(available)} ({available[0].platform}); "

@@ -16,7 +16,7 @@ from robolift.errors import DataError
 from robolift.labeling.prompts import PromptTable, advantage_prompts
 from robolift.logging import get_logger
 from robolift.manifest import Manifest
-from robolift.policy import loop, model, norm_stats
+from robolift.policy import hosts, loop, model, norm_stats
 from robolift.policy.checkpoint import PolicySpec, StateStore, save_policy
 from robolift.policy.data import ChunkData, Labels, Prepared, prepare
 from robolift.policy.presets import PRESETS
@@ -57,6 +57,8 @@ class Trained:
 def train(recipe: Recipe, sources: Sources, *, work_uri: str, folder: Path) -> Trained:
     """Train a policy and write model.safetensors, policy.json and the norm statistics it was given into ``folder``.
 
+    On several machines each process calls it alike, and only the main one writes.
+
     Args:
         recipe: How.
         sources: From what.
@@ -66,7 +68,9 @@ def train(recipe: Recipe, sources: Sources, *, work_uri: str, folder: Path) -> T
     Raises:
         UsageError: If recipe and inputs don't fit, or training diverges.
         DataError: If an input is broken or was made for other frames.
+        TrainingStoppedError: If SIGTERM came; the same call goes on from there.
     """
+    host = hosts.join()
     dataset = Dataset.open(sources.dataset)
     given = sources.norm_stats
     stats = norm_stats.load(given, dataset, recipe.state_keys) if given else None
@@ -81,11 +85,17 @@ def train(recipe: Recipe, sources: Sources, *, work_uri: str, folder: Path) -> T
     spec = _spec(recipe, dataset, prompts, prepared, frozen)
     _tell(recipe, spec)
     fitted = loop.fit(spec.architecture, spec.shape, prepared.chunks, recipe, StateStore(work_uri))
-    save_policy(folder, spec, fitted.params, frozen.weights if frozen else {})
-    if stats is not None:
+    if host.is_main:
+        save_policy(folder, spec, fitted.params, frozen.weights if frozen else {})
+    if host.is_main and stats is not None:
         content = storage.to_json_bytes(stats.to_dict())
         storage.write_bytes(str(folder / norm_stats.NORM_STATS_FILE), content)
     return _report(fitted, prepared, prompts, dataset)
+
+
+def publishes() -> bool:
+    """Tell whether this process is the one of its job that publishes the output; the others wait for it."""
+    return hosts.this_host().is_main
 
 
 def _prompts(labels: Manifest | None, dataset: Dataset) -> PromptTable:

@@ -1,4 +1,7 @@
-"""Train a policy in JAX: conditioned on advantage, or one of the baselines it is compared with."""
+"""Train a policy in JAX: conditioned on advantage, or one of the baselines it is compared with.
+
+On one machine, or on several as the pods of an indexed Job (:mod:`robolift.policy.hosts`).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from robolift.manifest import Manifest, Output
 from robolift.policy import memory
 from robolift.policy.recipe import UNLABELLED, Recipe
 from robolift.schema import Kind
+from robolift.stages.joint_output import wait_for
 from robolift.stages.stage import Input, Inputs, StageConfig
 
 INPUTS = {
@@ -43,7 +47,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     if config.memory_fraction is not None:
         memory.reserve(config.memory_fraction)
 
-    from robolift.policy.train import Sources, train  # noqa: PLC0415  (JAX takes seconds to import)
+    from robolift.policy.train import Sources, publishes, train  # noqa: PLC0415  (JAX takes seconds to import)
 
     sources = Sources(
         dataset=inputs.one("dataset"),
@@ -53,6 +57,9 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
         norm_stats=inputs.get_one("norm_stats"),
     )
     trained = train(config, sources, work_uri=output.plan.work_uri, folder=output.path)
+    if not publishes():
+        wait_for(output.plan)
+        return {}
     output.write_json(CURVES_FILE, trained.curves)
     output.metrics.update(trained.metrics)
     if config.recipe:

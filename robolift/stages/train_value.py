@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from typing import ClassVar
 
 from robolift import storage
-from robolift.manifest import Output, Plan
+from robolift.manifest import Output
 from robolift.schema import Kind
+from robolift.stages.joint_output import wait_for
 from robolift.stages.stage import Input, Inputs, StageConfig
 from robolift.value_model.recipe import Recipe
 
 INPUTS = {"dataset": Input(kind=Kind.DATASET), "targets": Input(kind=Kind.TARGETS, optional=True)}
 OUTPUT = Kind.VALUE_CHECKPOINT
-POLL_S = 0.5
-PUBLISH_TIMEOUT_S = 600.0
 
 
 class Config(StageConfig, Recipe):
@@ -51,16 +49,3 @@ def summary(curves: dict[str, list[dict[str, float]]]) -> dict[str, float]:
     """Return the last row of each curve, its names prefixed with ``train_`` or ``val_``."""
     short = {"train": "train", "validation": "val"}
     return {f"{short[name]}_{key}": value for name, rows in curves.items() if rows for key, value in rows[-1].items()}
-
-
-def wait_for(plan: Plan) -> None:
-    """Wait until the main process of the job has published, so that no pod reports success for it.
-
-    Raises:
-        TimeoutError: If it doesn't within ten minutes.
-    """
-    deadline = time.monotonic() + PUBLISH_TIMEOUT_S
-    while not plan.finished():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{plan.uri} was not published by the main process")
-        time.sleep(POLL_S)

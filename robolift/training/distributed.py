@@ -24,18 +24,13 @@ import torch
 import torch.distributed as dist
 
 from robolift.errors import EXIT_DATA, EXIT_TERMINATED, EXIT_USAGE, DataError, RoboliftError, UsageError
+from robolift.training.stopping import TrainingStoppedError
 
 PR_SET_PDEATHSIG = 1
 TIMEOUT = timedelta(minutes=60)
 DEFAULT_PORT = 12345
 """Where processes meet when kai0's variables name no port."""
 ERROR_FILE_VARIABLE = "ROBOLIFT_ERROR_FILE"
-
-
-class TrainingStoppedError(RoboliftError):
-    """A training process was stopped or lost; the same command goes on from the last saved state."""
-
-    exit_code = EXIT_TERMINATED
 
 
 @dataclass(frozen=True)

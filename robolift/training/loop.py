@@ -7,10 +7,7 @@ to save is weights, their average, optimizer moments and the curves so far; no g
 from __future__ import annotations
 
 import math
-import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -20,8 +17,9 @@ from torch import nn
 from robolift.errors import UsageError
 from robolift.logging import get_logger
 from robolift.training.checkpoint import ResumeState, StateStore
-from robolift.training.distributed import TrainingStoppedError, World, average_gradients, share, sum_over
+from robolift.training.distributed import World, average_gradients, share, sum_over
 from robolift.training.optim import AdamW, MovingAverage, assign, learning_rate
+from robolift.training.stopping import TrainingStoppedError, stop_requests
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,17 +235,3 @@ def fit(model: nn.Module, objective: Objective, options: LoopOptions, *, world: 
     if options.select == "best":
         return Fit(weights=trainer.best, step=trainer.best_step, curves=trainer.curves)
     return Fit(weights=trainer.average.weights, step=trainer.step, curves=trainer.curves)
-
-
-@contextmanager
-def stop_requests() -> Iterator[threading.Event]:
-    """Turn SIGTERM into an event for the length of the block, so that a step in progress ends before the process."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-    previous = signal.signal(signal.SIGTERM, lambda *_: asked.set())
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGTERM, previous)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import dataclass, field, replace
 
 import jax
@@ -14,8 +16,9 @@ from toy_policies import BAD, BARE, GOOD, NEGATIVE, POSITIVE, SMALL, recipe, sha
 from robolift import storage
 from robolift.errors import DataError, UsageError
 from robolift.policy import loop, loss, sampling
-from robolift.policy.checkpoint import StateStore
+from robolift.policy.checkpoint import StateStore, flatten
 from robolift.policy.data import ChunkData
+from robolift.training.stopping import TrainingStoppedError
 
 LEARN = {"steps": 250, "learning_rate": 1e-2, "log_every": 100}
 SHORT = {"steps": 12, "save_every": 5, "log_every": 7, "label_dropout": 0.3, "input_noise": 0.1}
@@ -46,11 +49,24 @@ class KilledStore(StateStore):
 
     saved: list[int] = field(default_factory=list)
 
-    def save(self, tree, document):
-        super().save(tree, document)
+    def save(self, tree, document, *, step):
+        super().save(tree, document, step=step)
         self.saved.append(int(tree.step))
         if len(self.saved) == 2:
             raise KeyboardInterrupt
+
+
+@dataclass(frozen=True)
+class ToldToStop(StateStore):
+    """Sends this process SIGTERM while it saves its first state, as a cluster does that wants its node back."""
+
+    saved: list[int] = field(default_factory=list)
+
+    def save(self, tree, document, *, step):
+        super().save(tree, document, step=step)
+        self.saved.append(step)
+        if len(self.saved) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +83,19 @@ def killed(tmp_path_factory):
         train(two_modes(), SHORT, store)
     assert store.saved == [5, 10]
     return store
+
+
+def test_sigterm_ends_the_run_after_a_step_whose_state_is_saved(whole, tmp_path):
+    store = ToldToStop(str(tmp_path))
+    with pytest.raises(TrainingStoppedError, match="stopped after step 6, its state is saved") as stopped:
+        train(two_modes(), SHORT, store)
+    assert stopped.value.exit_code == 143
+    assert store.saved == [5, 6]
+    assert storage.read_json(f"{store.uri}/latest.json") == {"step": 6}
+    resumed = train(two_modes(), SHORT, StateStore(store.uri))
+    assert resumed.curves == whole.curves
+    for name, tensor in flatten(whole.params).items():
+        assert np.array_equal(flatten(resumed.params)[name], tensor), name
 
 
 @pytest.mark.parametrize("objective", ["flow", "regression"])

@@ -13,7 +13,7 @@ import yaml
 
 from robolift import manifest, storage
 from robolift.errors import DataError, UsageError
-from robolift.stages import train_value
+from robolift.stages import joint_output
 from robolift.stages.stage import execute, load_inputs, parse_config, plan
 
 ROOT = Path(__file__).parents[2]
@@ -191,10 +191,10 @@ def test_two_processes_killed_and_started_again_give_the_bytes_of_the_pods(by_po
 
 def test_waiting_for_a_main_process_that_never_publishes_ends(inputs, output_root, monkeypatch):
     planned = plan("train_value", parse_config("train_value", {}), load_inputs("train_value", inputs), output_root)
-    monkeypatch.setattr(train_value, "PUBLISH_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(train_value, "POLL_S", 0.05)
+    monkeypatch.setattr(joint_output, "PUBLISH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(joint_output, "POLL_S", 0.05)
     with pytest.raises(TimeoutError, match="was not published"):
-        train_value.wait_for(planned)
+        joint_output.wait_for(planned)
 
 
 def test_targets_of_another_dataset_are_refused(inputs, output_root, tmp_path):

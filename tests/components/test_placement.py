@@ -1,0 +1,202 @@
+"""The placement file: what it says reaches every step and job, and what is wrong in it is named."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from components import _launch, _pools, _resources
+from robolift.errors import UsageError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """Lay a site's values over those of the chart."""
+
+    def lay(document):
+        path = tmp_path / f"site-{len(list(tmp_path.iterdir()))}.yaml"
+        path.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
+        monkeypatch.setenv("ROBOLIFT_VALUES", str(path))
+        return path
+
+    monkeypatch.delenv("ROBOLIFT_VALUES", raising=False)
+    return lay
+
+
+POOLS = [{"name": "cpu", "taint": False}, {"name": "gpu", "gpus": 8, "gpuResource": "amd.com/gpu"}]
+
+
+def compiled(tmp_path, **environ):
+    """Compile recap in a process of its own; return how it ended, and the platform part by step."""
+    path = tmp_path / "recap.yaml"
+    done = subprocess.run(
+        [sys.executable, "pipeline.py", "compile", "recap", "--output", str(path)],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        return done, {}, {}
+    spec, platform = yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader)
+    return done, spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+@pytest.mark.parametrize("document", [{"trainer": {"pool": "a100"}}, {"pools": [{"name": "cpu"}]}])
+def test_a_pipeline_with_a_pool_that_is_not_defined_does_not_compile(site, tmp_path, document):
+    done, _, _ = compiled(tmp_path, ROBOLIFT_VALUES=str(site(document)))
+    missing = "a100" if "trainer" in document else "gpu"
+    assert done.returncode == 64
+    assert f"error: no node pool {missing!r} in charts/robolift/values.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "recap.yaml").exists()
+
+
+def test_every_stage_has_a_pool_that_the_chart_defines(site):
+    for stage in _resources.STAGE_SIZES:
+        assert _resources.resources(stage).pool in _pools.pools()
+
+
+def test_every_step_is_placed(site, tmp_path):
+    # One document says where the nodes are, and every pod of a run follows it.
+    path = site({"provider": "gke", "pools": POOLS, "kueue": {"enabled": True, "queue": "team-queue"}})
+    done, spec, steps = compiled(tmp_path, ROBOLIFT_VALUES=str(path))
+    assert done.returncode == 0, done.stderr
+    assert set(steps) == set(spec["deploymentSpec"]["executors"])
+    for name, step in steps.items():
+        gpu = name.startswith(("exec-predict-values", "exec-train-policy"))
+        pool = "gpu" if gpu else "cpu"
+        assert step["nodeSelector"]["labels"] == {"cloud.google.com/compute-class": pool}
+        class_taint = {"key": "cloud.google.com/compute-class", "operator": "Equal", "value": pool}
+        tolerations = [{**class_taint, "effect": "NoSchedule"}]
+        if gpu:
+            pool_taint = {"key": "robolift.io/pool", "operator": "Equal", "value": "gpu", "effect": "NoSchedule"}
+            tolerations = [
+                {"key": "amd.com/gpu", "operator": "Exists", "effect": "NoSchedule"},
+                pool_taint,
+                *tolerations,
+            ]
+        assert step["tolerations"] == tolerations
+        assert step["podMetadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-queue"
+        assert step["podMetadata"]["labels"]["app.kubernetes.io/name"] == "robolift"
+        assert step["securityContext"] == {"runAsUser": "10001", "runAsGroup": "0", "runAsNonRoot": True}
+    containers = {name: e["container"] for name, e in spec["deploymentSpec"]["executors"].items()}
+    assert containers["exec-predict-values"]["resources"]["accelerator"]["resourceCount"] == "1"
+    assert containers["exec-train-policy"]["resources"]["accelerator"]["resourceCount"] == "8"
+    assert containers["exec-train-policy"]["resources"]["accelerator"]["resourceType"] == "amd.com/gpu"
+    assert "accelerator" not in containers["exec-train-value"]["resources"]
+    assert steps["exec-predict-values"]["emptyDirMounts"][0]["mountPath"] == "/dev/shm"
+
+
+def test_a_step_that_launches_knows_its_run_and_has_no_deadline_of_its_own(site, tmp_path):
+    _, spec, steps = compiled(tmp_path)
+    told = {field["name"]: field["fieldPath"] for field in steps["exec-train-value"]["fieldPathAsEnv"]}
+    assert told == {
+        "ROBOLIFT_RUN_ID": "metadata.labels['pipeline/runid']",
+        "ROBOLIFT_WORKFLOW": "metadata.labels['workflows.argoproj.io/workflow']",
+        "ROBOLIFT_NAMESPACE": "metadata.namespace",
+    }
+    assert "activeDeadlineSeconds" not in steps["exec-train-value"]
+    assert steps["exec-train-policy"]["activeDeadlineSeconds"] == "604800"
+    assert "fieldPathAsEnv" not in steps["exec-train-policy"]
+    images = {name: e["container"]["image"] for name, e in spec["deploymentSpec"]["executors"].items()}
+    assert images["exec-train-value"] == images["exec-label-returns"]  # the launcher needs no torch
+    assert images["exec-train-policy"] != images["exec-label-returns"]
+
+
+def test_the_launch_parameter_says_what_the_placement_file_says(site):
+    trainer = {
+        "backend": "trainjob",
+        "processesPerNode": 8,
+        "socketInterface": "eth0",
+        "env": [{"name": "AWS_REGION", "value": "eu-west-1"}],
+        "envFrom": [{"secretRef": {"name": "store"}}],
+        "priorityClass": "training",
+    }
+    site({"pools": POOLS, "trainer": trainer, "sizes": {"gpu.large": {"cpu": 2, "memory": "4Gi"}}})
+    told = _launch.launch("train_value")
+    assert told["backend"] == "trainjob"
+    assert told["placement"]["node_selector"] == {"robolift.io/pool": "gpu"}
+    assert (told["placement"]["gpu_resource"], told["placement"]["gpus"]) == ("amd.com/gpu", 8)
+    assert (told["cpu"], told["memory"], told["shared_memory"]) == ("2", "4Gi", "16Gi")
+    assert (told["processes_per_node"], told["socket_interface"], told["priority_class"]) == (8, "eth0", "training")
+    assert told["env"] == trainer["env"]
+    assert told["env_from"] == trainer["envFrom"]
+    assert told["service_account"] == "robolift-trainer"
+    assert "torch" in told["image"]
+    assert _launch.launch("train_policy") == {}
+
+
+@pytest.mark.parametrize("backend", ["job", "pytorchjob", "trainjob"])
+def test_a_policy_may_train_in_a_job_too(site, backend):
+    site({"policyTrainer": {"backend": backend}})
+    told = _launch.launch("train_policy")
+    assert (told["backend"], told["processes_per_node"]) == (backend, 1)
+    assert "jax" in told["image"]
+    assert "cpu" in _launch.step_image("train_policy")
+
+
+def test_a_priority_that_kueue_knows_is_a_workload_s(site):
+    site({"trainer": {"priorityClass": "high"}, "kueue": {"priorities": [{"name": "high", "value": 1000}]}})
+    told = _launch.launch("train_value")
+    assert (told["priority_class"], told["workload_priority"]) == ("", "high")
+
+
+def test_a_value_model_that_trains_in_its_step_gets_the_trainer_s_gpus(site):
+    site({"pools": POOLS, "trainer": {"backend": "process", "processesPerNode": 4, "activeDeadlineSeconds": 7200}})
+    asked = _resources.resources("train_value")
+    assert (asked.pool, asked.gpus, asked.cpu, asked.hours, asked.shared_memory) == ("gpu", 4, "16", 2, "16Gi")
+    assert _launch.launch("train_value") == {}
+    assert "torch" in _launch.step_image("train_value")
+
+
+def test_a_pool_without_gpus_is_asked_for_none(site):
+    site({"pools": [{"name": "cpu"}, {"name": "gpu"}], "trainer": {"backend": "process"}})
+    assert {stage: _resources.resources(stage).gpus for stage in ("train_value", "train_policy", "predict_values")} == {
+        "train_value": 0,
+        "train_policy": 0,
+        "predict_values": 0,
+    }
+    assert _pools.placement("gpu").gpu_resource == ""
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"trainer": {"backend": "mpi"}}, "trainer.backend"),
+        ({"trainer": {"bakend": "job"}}, "trainer.bakend"),
+        ({"trainer": {"activeDeadlineSeconds": 0}}, "trainer.activeDeadlineSeconds"),
+        ({"pools": [{"name": "GPU"}]}, "pools.0.name"),
+        ({"pools": [{"name": "cpu"}, {"name": "cpu"}]}, "a name stands twice"),
+        ({"trainer": {"backend": "process", "processesPerNode": 2}}, "asks for 2 GPUs, a node of pool gpu has 1"),
+        ({"trainer": {"processesPerNode": 2}}, "processesPerNode is 2"),
+        ({"sizes": {"gpu.huge": {"cpu": "1"}}}, "sizes.gpu.huge"),
+        ({"sizes": {"gpu.large": {"gpus": 2}}}, "expected cpu or memory"),
+        ("- a list", "holds list, expected a mapping"),
+        ("{", "is not YAML"),
+    ],
+)
+def test_what_is_wrong_in_the_placement_file_is_named(site, document, text):
+    path = site(document)
+    with pytest.raises(UsageError, match=text) as refused:
+        [_resources.resources(stage) for stage in _resources.STAGE_SIZES] + [_launch.launch("train_value")]
+    assert path.name in str(refused.value)
+
+
+def test_a_missing_site_file_is_named(site, monkeypatch):
+    monkeypatch.setenv("ROBOLIFT_VALUES", "/nowhere/site.yaml")
+    with pytest.raises(UsageError, match=r"placement file /nowhere/site.yaml: No such file"):
+        _pools.values()
+
+
+def test_values_are_laid_over_one_another_by_helm_s_rule():
+    below = {"a": {"b": 1, "c": {"d": 2}}, "list": [1, 2], "gone": {"x": 1}}
+    above = {"a": {"c": {"e": 3}}, "list": [3], "gone": None}
+    assert _pools.merge(below, above) == {"a": {"b": 1, "c": {"d": 2, "e": 3}}, "list": [3]}
+    assert below["a"] == {"b": 1, "c": {"d": 2}}

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Take out of an environment what no stage loads: a third of the cpu image's size. Usage: trim.sh SITE_PACKAGES
 #
-# Tests and C sources; Arrow's Flight and Substrait and its second copies of one library; headers (there is no compiler);
+# Tests and C sources; Arrow's Flight and its second copies of one library; headers (there is no compiler);
 # the descriptions of every Amazon service but storage and log-in.
 set -eu
 cd "$1"
@@ -11,7 +11,7 @@ find . -type d \( -name tests -o -name test \) -prune -exec rm -rf {} +
 find . \( -path ./nvidia -o -path ./triton \) -prune -o -type f \( -name '*.pyx' -o -name '*.pxi' -o -name '*.pxd' \
   -o -name '*.pyi' -o -name '*.c' -o -name '*.cc' -o -name '*.cpp' -o -name '*.h' \) -exec rm -f {} +
 rm -rf pyarrow/include numpy/_core/include torch/include torch/share matplotlib/mpl-data/sample_data
-rm -f pyarrow/libarrow_flight.so* pyarrow/_flight.*.so pyarrow/libarrow_substrait.so* pyarrow/_substrait.*.so
+rm -f pyarrow/libarrow_flight.so* pyarrow/_flight.*.so
 find . -type f -name '*.a' -delete
 
 # A wheel can't hold a symbolic link, so it holds the library once for each of its names.

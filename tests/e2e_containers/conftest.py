@@ -13,6 +13,8 @@ import pytest
 from container_images import LOCAL_BASE, NAMES, ROOT, image_name, s3_environment
 from docker_daemon import Daemon
 
+LEFT_SOCKET = "Exception ignored in. <socket"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark everything here: it takes root and half an hour, and is no part of the suite."""
@@ -20,6 +22,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.containers)
             item.add_marker(pytest.mark.timeout(2400))
+            # Docker's SDK leaves the sockets of streamed answers to the garbage collector.
+            item.add_marker(pytest.mark.filterwarnings(f"ignore:{LEFT_SOCKET}:pytest.PytestUnraisableExceptionWarning"))
 
 
 @pytest.fixture(scope="session")

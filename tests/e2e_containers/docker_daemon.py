@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -42,10 +43,10 @@ class Daemon:
     def _connect(self) -> docker.DockerClient:
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                return docker.DockerClient(base_url=self.address, timeout=600)
-            except docker.errors.DockerException:
-                time.sleep(0.5)
+            with socket.socket(socket.AF_UNIX) as probe:
+                if probe.connect_ex(self.address.removeprefix("unix://")) == 0:
+                    return docker.DockerClient(base_url=self.address, timeout=600)
+            time.sleep(0.5)
         text = self.log.read_text()[-3000:]
         self.stop()
         raise RuntimeError(f"dockerd did not start:\n{text}")

@@ -24,8 +24,7 @@ mmdebstrap --quiet --variant=minbase --include=ca-certificates,python3.11,python
   --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
   --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/info/*' \
   --dpkgopt='path-include=/usr/share/doc/*/copyright' \
-  --customize-hook='chroot "$1" apt-get purge -y -qq --auto-remove -o APT::AutoRemove::RecommendsImportant=false \
-    usrmerge >/dev/null' \
+  --customize-hook='chroot "$1" apt-get purge -y -qq usrmerge perl "perl-modules-*" "libperl5*" "lib*-perl" >/dev/null' \
   "$suite" "$work/base.tar" "$source"
 cp /etc/ssl/certs/ca-certificates.crt "$work/ca.crt"
 cat >"$work/Containerfile" <<'EOF'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 import synthetic
 from container_images import image_name, s3_environment
+from docker_daemon import SBIN
 from training_pods import Pods
 
 from robolift import manifest, storage
@@ -19,6 +22,7 @@ from robolift.stages import remote
 from robolift.stages.stage import execute, load_inputs, parse_config, plan
 
 STAGE = "train_value"
+BRIDGE = "rl-training"
 CONFIG = {
     "num_processes": 2,
     "cameras": [],
@@ -36,10 +40,18 @@ KILLED, TERMINATED = 137, 143
 @pytest.fixture
 def network(daemon) -> Iterator[Any]:
     """A network of its own, on which containers have addresses and names."""
-    made = daemon.client.networks.create("robolift-training", driver="bridge", internal=False)
+    options = {"com.docker.network.bridge.name": BRIDGE}
+    made = daemon.client.networks.create("robolift-training", driver="bridge", options=options)
     made.reload()
-    yield made
-    made.remove()
+    # Another daemon on this machine may have told the kernel to forward nothing but its own.
+    rule = ["FORWARD", "-i", BRIDGE, "-o", BRIDGE, "-j", "ACCEPT"]
+    with_path = {**os.environ, "PATH": f"{os.environ['PATH']}:{SBIN}"}
+    subprocess.run(["iptables", "-w", "-I", *rule], check=True, env=with_path)
+    try:
+        yield made
+    finally:
+        subprocess.run(["iptables", "-w", "-D", *rule], check=True, env=with_path)
+        made.remove()
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ OBS ?= pixels
 STAMP := $(VENV)/.installed
 
 .PHONY: help install system-packages demo test test-slow oracle lint fmt typecheck golden compile submit upload schedule status \
-  logs cancel run docs bench constraints clean chart chart-docs e2e-cluster
+  logs cancel run docs bench constraints images base-image image-locks e2e-containers clean chart chart-docs e2e-cluster
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)$$/  \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)$$/  \1\t\2/' | expand -t 20
 
 install: $(STAMP) ## create .venv with every dependency at its pinned version
 
@@ -36,7 +36,7 @@ demo: install ## recap on simulated robot data, a report at the end (OBS=pixels,
 
 test: install ## everything CI checks, lint first
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -n 2 -m "not slow and not oracle and not cluster" --cov --cov-report=term:skip-covered -q
+	@$(BIN)/python -m pytest -n 2 -m "not slow and not oracle and not containers and not cluster" --cov --cov-report=term:skip-covered -q
 
 test-slow: install ## the pixel pipeline end to end and other minutes-long checks
 	@$(BIN)/python -m pytest -m slow -q
@@ -106,6 +106,23 @@ constraints: install ## resolve constraints.txt anew
 	@UV_FIND_LINKS="$$($(BIN)/pip config get global.find-links 2>/dev/null)" $(BIN)/uv pip compile -q pyproject.toml \
 	  --all-extras --no-emit-package torch --no-header --no-annotate --python-version 3.11 -o constraints.txt
 	@echo "torch==2.13.0" >> constraints.txt
+
+image-locks: install ## write images/*/requirements*.txt from pyproject.toml and constraints.txt
+	@$(BIN)/python scripts/image_locks.py
+
+images: install ## build the images: REGISTRY=host/path PUSH=1 ACCELERATOR=cpu|cuda BASE_IMAGE=... IMAGES="cpu torch"
+	@bash scripts/container_packages.sh build $(if $(PUSH),push)
+	@$(BIN)/python scripts/build_images.py $(IMAGES) $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(PUSH),--push) \
+	  $(if $(ACCELERATOR),--accelerator $(ACCELERATOR)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE)) \
+	  $(if $(ENGINE),--engine $(ENGINE))
+
+base-image: ## a stand-in for python:3.11-slim from Debian packages, where there is no image registry; BASE_IMAGE=its name
+	@bash scripts/container_packages.sh base
+	@bash scripts/base_image.sh $(BASE_IMAGE)
+
+e2e-containers: install ## build the images, run recap in them and train in two containers; as root, half an hour
+	@bash scripts/container_packages.sh base run registry
+	@$(BIN)/python -m pytest -m containers tests/e2e_containers -q
 
 clean: ## remove build products; keeps .venv and runs/
 	@rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .coverage* htmlcov

@@ -1,12 +1,10 @@
 """pipeline.py and make as processes: the real compiled pipeline, a terminal, and Ctrl-C on it."""
 
-import fcntl
 import os
 import re
 import select
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
@@ -60,20 +58,22 @@ def test_a_dry_run_as_a_process_sends_nothing(kfp, monkeypatch):
     assert kfp.state.requests == []
 
 
+# In the child and not by preexec_fn: that would fork Python, which JAX forbids once some other test has started it.
+TAKE_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 class Terminal:
     """A process on a terminal of its own, where Ctrl-C is a key."""
 
     def __init__(self, *arguments):
         self.master, slave = os.openpty()
-
-        def take_terminal():
-            os.setsid()
-            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
-
-        command = [sys.executable, "pipeline.py", *arguments]
-        self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, preexec_fn=take_terminal
-        )
+        command = [sys.executable, "-c", TAKE_TERMINAL, "pipeline.py", *arguments]
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=slave, stdout=slave, stderr=slave)
         os.close(slave)
         self.text = ""
 

@@ -68,3 +68,22 @@ def test_no_account_may_do_anything_in_another_namespace(kubectl: Tool, release:
 def test_an_upgrade_to_the_same_values_is_accepted(helm: Tool, release: list[str], namespace: str) -> None:
     helm("upgrade", RELEASE, str(CHART), "--namespace", namespace, *release)
     assert '"revision"' not in helm("status", RELEASE, "--namespace", namespace)
+
+
+def test_the_cluster_takes_what_helm_does_not_own(kubectl: Tool) -> None:
+    """k8s/overlays/kind, for real where no Kubeflow is, else as far as the server goes without storing it."""
+    overlay = str(CHART.parents[1] / "k8s" / "overlays" / "kind")
+    if "namespace/kubeflow" in kubectl("get", "namespaces", "-o", "name").split():
+        assert "configmap/kfp-launcher" in kubectl("apply", "-k", overlay, "--dry-run=server")
+        return
+    kubectl("apply", "-k", overlay)
+    try:
+        told = kubectl(
+            "get", "configmap", "kfp-launcher", "-n", "kubeflow", "-o", "jsonpath={.data.defaultPipelineRoot}"
+        )
+        assert told == "minio://mlpipeline/v2/artifacts"
+        again = kubectl("apply", "-k", overlay)
+        assert "created" not in again
+        assert "configured" not in again
+    finally:
+        kubectl("delete", "-k", overlay, "--wait=true", "--timeout=120s")

@@ -19,6 +19,7 @@ from kubernetes import client, config
 from robolift.errors import EXIT_DATA, UsageError
 from robolift.launch import pytorchjob
 from robolift.launch.cluster import WORKFLOWS, Cluster
+from robolift.launch.reaper import Limits, reap
 from robolift.launch.spec import JobSpec, Launch, Placement, job_labels, job_name
 from robolift.launch.watch import JobFailedError, Patience, run_job
 
@@ -178,3 +179,25 @@ def test_a_job_goes_with_the_run_that_owns_it(
     wait_until(lambda: cluster.pods(pods), "pods of the job")
     objects.delete_namespaced_custom_object(name="run-e2e", **place)
     wait_until(lambda: cluster.get(pytorchjob.RESOURCE, spec.name) is None, "the job is collected")
+
+
+def test_the_reaper_deletes_the_job_of_a_run_that_is_gone_and_no_other(
+    cluster: Cluster, spec: JobSpec, kubeconfig: str, namespace: str, delete_job: Callable[[str], None]
+) -> None:
+    api = config.new_client_from_config(kubeconfig)
+    api.set_default_header("Impersonate-User", f"system:serviceaccount:{namespace}:robolift-reaper")
+    idle = "import time; time.sleep(600)"
+    orphan = having(spec, idle, labels=job_labels(stage="train_value", run_id="e2e", workflow="gone"))
+    by_hand = having(
+        spec, idle, name=f"{spec.name}-b", labels=job_labels(stage="train_value", run_id="e2e", workflow="")
+    )
+    for one in (orphan, by_hand):
+        cluster.create(pytorchjob.RESOURCE, pytorchjob.build(one))
+    reaper_of = client.CustomObjectsApi(api)
+    assert reap(reaper_of, namespace, Limits(grace_period_s=0), dry_run=True).deleted == 1
+    assert cluster.get(pytorchjob.RESOURCE, orphan.name) is not None
+    assert reap(reaper_of, namespace, Limits(grace_period_s=3600)).deleted == 0
+    assert reap(reaper_of, namespace, Limits(grace_period_s=0)).deleted == 1
+    wait_until(lambda: cluster.get(pytorchjob.RESOURCE, orphan.name) is None, "the orphan is deleted")
+    assert cluster.get(pytorchjob.RESOURCE, by_hand.name) is not None
+    delete_job(by_hand.name)

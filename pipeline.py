@@ -54,6 +54,27 @@ class Iteration(NamedTuple):
     report_uri: str
 
 
+def _episodes(source_uri, *, seed, policy_uri="", previous_uri="", iteration=1, **run):
+    """Record episodes, or take those at an address, and check them; return the task that does."""
+    with dsl.If(source_uri == "", name="simulate"):
+        simulated = place(simulate_episodes(policy_uri=policy_uri, seed=seed, **run))
+    with dsl.Else(name="given"):
+        given = place(check_dataset(dataset_uri=source_uri))
+    source = dsl.OneOf(simulated.outputs["Output"], given.output)
+    return place(import_dataset(source_uri=source, previous_uri=previous_uri, iteration=iteration, **run))
+
+
+def _values(dataset, checkpoint, *, num_shards, **run):
+    """Predict a dataset's values in shards; return them as one."""
+    planned = place(plan_shards(num_shards=num_shards))
+    with dsl.ParallelFor(planned.output, parallelism=LOOP_PARALLELISM, name="shards") as shard:
+        predicted = place(
+            predict_values(dataset=dataset, checkpoint=checkpoint, shard=shard, num_shards=num_shards, **run)
+        )
+    shards = dsl.Collected(predicted.outputs["values"])
+    return place(merge_values(dataset=dataset, shards=shards, **run)).outputs["values"]
+
+
 @dsl.pipeline(name="recap-iteration", description="Episodes in; labels, an advantage-conditioned policy, a report out.")
 def recap_iteration(
     iteration: int,
@@ -85,30 +106,20 @@ def recap_iteration(
         **run,
     )
     place(checked)
-    with dsl.If(checked.output == "", name="simulate"):
-        simulated = place(simulate_episodes(policy_uri=previous_policy_uri, seed=seed, **run))
-    with dsl.Else(name="given"):
-        given = place(check_dataset(dataset_uri=checked.output))
-    imported = place(
-        import_dataset(
-            source_uri=dsl.OneOf(simulated.outputs["Output"], given.output),
-            previous_uri=previous_dataset_uri,
-            iteration=iteration,
-            **run,
-        )
+    imported = _episodes(
+        checked.output,
+        seed=seed,
+        policy_uri=previous_policy_uri,
+        previous_uri=previous_dataset_uri,
+        iteration=iteration,
+        **run,
     )
     dataset = imported.outputs["dataset"]
 
     targets = place(label_returns(dataset=dataset, **run)).outputs["targets"]
     valued = place(train_value(dataset=dataset, targets=targets, seed=seed, launch=launch("train_value"), **run))
     checkpoint = valued.outputs["checkpoint"]
-    planned = place(plan_shards(num_shards=num_shards))
-    with dsl.ParallelFor(planned.output, parallelism=LOOP_PARALLELISM, name="shards") as shard:
-        predicted = place(
-            predict_values(dataset=dataset, checkpoint=checkpoint, shard=shard, num_shards=num_shards, **run)
-        )
-    merged = merge_values(dataset=dataset, shards=dsl.Collected(predicted.outputs["values"]), **run)
-    values = place(merged).outputs["values"]
+    values = _values(dataset, checkpoint, num_shards=num_shards, **run)
     labelled = label_advantage(
         dataset=dataset,
         targets=targets,
@@ -244,27 +255,6 @@ def recap(
         )
 
 
-def _episodes(source_uri, *, seed, **run):
-    """Record episodes, or take those at an address; return the checked dataset."""
-    with dsl.If(source_uri == "", name="simulate"):
-        simulated = place(simulate_episodes(policy_uri="", seed=seed, **run))
-    with dsl.Else(name="given"):
-        given = place(check_dataset(dataset_uri=source_uri))
-    source = dsl.OneOf(simulated.outputs["Output"], given.output)
-    return place(import_dataset(source_uri=source, previous_uri="", iteration=1, **run)).outputs["dataset"]
-
-
-def _values(dataset, checkpoint, *, num_shards, **run):
-    """Predict a dataset's values in shards; return them as one."""
-    planned = place(plan_shards(num_shards=num_shards))
-    with dsl.ParallelFor(planned.output, parallelism=LOOP_PARALLELISM, name="shards") as shard:
-        predicted = place(
-            predict_values(dataset=dataset, checkpoint=checkpoint, shard=shard, num_shards=num_shards, **run)
-        )
-    shards = dsl.Collected(predicted.outputs["values"])
-    return place(merge_values(dataset=dataset, shards=shards, **run)).outputs["values"]
-
-
 # A pipeline of its own, because the local runner hands the loop item to every input of a loop that a step made.
 @dsl.pipeline(name="stage-advantage-run", description="Labelled episodes teach an estimator, which labels new ones.")
 def stage_advantage_run(
@@ -286,13 +276,13 @@ def stage_advantage_run(
     first = {"stages": labelled_stages, "output_root": output_root}
     run = {"stages": new_stages, "output_root": output_root}
 
-    labelled = _episodes(labelled_uri, seed=seed, **first)
+    labelled = _episodes(labelled_uri, seed=seed, **first).outputs["dataset"]
     labelled_labels = place(label_annotated(dataset=labelled, **cut, **first)).outputs["labels"]
     estimated = place(train_estimator(dataset=labelled, head=head, seed=seed, launch=launch("train_value"), **first))
     checkpoint = estimated.outputs["checkpoint"]
     labelled_values = _values(labelled, checkpoint, num_shards=num_shards, **first)
 
-    dataset = _episodes(new_uri, seed=new_seed, **run)
+    dataset = _episodes(new_uri, seed=new_seed, **run).outputs["dataset"]
     values = _values(dataset, checkpoint, num_shards=num_shards, **run)
     labels = place(label_predicted(dataset=dataset, values=values, **cut, **run)).outputs["labels"]
     norm_stats = place(compute_norm_stats(dataset=dataset, **run)).outputs["norm_stats"]

@@ -130,8 +130,11 @@ def _compiled(pipelines: Mapping[str, BaseComponent], args: argparse.Namespace, 
     if args.command == "run":
         return 0 if args.dry_run else _run(package, parameters, args.name)
 
-    from components import _releases, _submit
+    from components import _launch, _releases, _submit
 
+    if args.command != "upload":
+        for doubt in _launch.check_shapes(_parameters.stages_of(parameters)):
+            sys.stderr.write(f"warning: {doubt}\n")
     if not args.allow_tags:
         _releases.require_digests(spec)
     if args.dry_run:

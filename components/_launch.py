@@ -2,13 +2,15 @@
 
 import dataclasses
 import sys
-from typing import Any, Dict
+from typing import Any, Dict, List, Mapping
 
 from components import _environment, _pools
 from components._images import image, image_named
 from components._resources import STAGE_SIZES, TRAINERS, is_launched, resources, size, step_environment
 from robolift.errors import UsageError
 from robolift.launch.spec import Launch
+from robolift.stages import remote
+from robolift.stages.stage import parse_config
 
 
 def check_placement() -> None:
@@ -22,6 +24,31 @@ def check_placement() -> None:
     except UsageError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
+
+
+def check_shapes(stages: Mapping[str, Mapping[str, Any] | None]) -> List[str]:
+    """Check that the jobs a run would launch fit their pools, so that none is refused hours after the start.
+
+    Args:
+        stages: The run's stage configurations, every layer merged.
+
+    Returns:
+        What is allowed and hardly meant, a line each.
+
+    Raises:
+        UsageError: If a job would not fit.
+    """
+    doubts = []
+    for stage in (*TRAINERS, "predict_values"):
+        config = parse_config(stage, stages.get(stage) or {})
+        if is_launched(stage):
+            remote.shape(stage, config, Launch.from_dict(launch(stage)))
+        pool = _pools.pool(_pools.trainer(TRAINERS[stage]).pool if stage in TRAINERS else resources(stage).pool)
+        if pool.gpus and getattr(config, "device", "") == "cpu":
+            doubts.append(
+                f"stages.{stage}.device is cpu, and pool {pool.name} has GPUs that would idle; set it to cuda"
+            )
+    return doubts
 
 
 def step_image(stage: str) -> str:

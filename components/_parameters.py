@@ -101,6 +101,15 @@ def check(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
         raise UsageError("\n".join(["wrong parameters:", *problems]))
 
 
+def stages_of(parameters: Mapping[str, Any]) -> Dict[str, Dict[str, Any]]:
+    """Return a run's stage configurations, ``new_stages`` laid over ``stages`` where a pipeline has both."""
+    found: Dict[str, Dict[str, Any]] = {}
+    for layer in ("stages", "new_stages"):
+        for name, config in (parameters.get(layer) or {}).items():
+            found[name] = {**found.get(name, {}), **(config or {})}
+    return found
+
+
 def plan(name: str, spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
     """Return what a run would do, for people: parameters, steps and their images."""
     executors = spec["deploymentSpec"]["executors"]

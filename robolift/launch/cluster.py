@@ -218,11 +218,17 @@ class Cluster:
             response.release_conn()
 
     def events(self, name: str) -> list[str]:
-        """Return what the cluster tells about an object, a line each."""
-        found = self._call(
-            lambda: self._core.list_namespaced_event(self.namespace, field_selector=f"involvedObject.name={name}"),
-            "list events",
-        )
+        """Return what the cluster tells about an object, a line each.
+
+        They only explain a failure; an account that may not read them must not hide it.
+        """
+        try:
+            found = self._call(
+                lambda: self._core.list_namespaced_event(self.namespace, field_selector=f"involvedObject.name={name}"),
+                "list events",
+            )
+        except UsageError as error:
+            return [str(error).splitlines()[0]]
         return [f"{event.type} {event.reason}: {event.message}" for event in found.items] if found else []
 
     def workflow_owner(self, name: str) -> dict[str, Any] | None:

@@ -193,7 +193,11 @@ def _wait(cluster: Cluster, backend: Backend, spec: JobSpec, waiting: Patience, 
 def _failure(
     cluster: Cluster, backend: Backend, spec: JobSpec, status: Status, say: Callable[[str], None]
 ) -> JobFailedError:
-    failures = tell_failures(cluster, backend.pods_selector(spec.name), backend.CONTAINER, say)
+    try:
+        failures = tell_failures(cluster, backend.pods_selector(spec.name), backend.CONTAINER, say)
+    except UsageError as error:  # no right to read pods: that is not what went wrong
+        say(str(error))
+        failures = []
     for event in cluster.events(spec.name):
         say(f"--- event of {spec.name}: {event}")
     codes = {failure.exit_code for failure in failures}

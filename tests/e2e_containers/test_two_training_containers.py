@@ -34,7 +34,7 @@ CONFIG = {
     "eval_every": 200,
     "log_every": 50,
 }
-END_S = 300.0
+END_S = 600.0
 KILLED, TERMINATED = 137, 143
 
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Take out of an environment what no stage loads: a third of the cpu image's size. Usage: trim.sh SITE_PACKAGES
+# Take out of an environment what no stage loads: 90 MB of the cpu image. Usage: trim.sh SITE_PACKAGES
 #
 # Tests and C sources; Arrow's Flight and its second copies of one library; headers (there is no compiler);
 # the descriptions of every Amazon service but storage and log-in.

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -190,8 +191,9 @@ def probe(uri: str) -> None:
         UsageError: If it can't be written. A disk is not asked: it refuses the first folder anyway.
     """
     if local_path(uri) is None:
-        write_bytes(join(uri, "probe"), b"")
-        remove(join(uri, "probe"))
+        name = join(uri, f".probe-{secrets.token_hex(8)}")  # the pods of a job probe one folder at the same time
+        write_bytes(name, b"")
+        remove(name)
 
 
 def to_json_bytes(document: Any) -> bytes:

@@ -70,4 +70,6 @@ class Daemon:
             self.client.close()
         self._process.terminate()
         self._process.wait(timeout=60)
+        for left in (self.folder / "exec" / "netns").glob("*"):  # the host's own, which containers on it were given
+            subprocess.run(["umount", left], check=False, stderr=subprocess.DEVNULL)
         shutil.rmtree(self.folder, ignore_errors=True)

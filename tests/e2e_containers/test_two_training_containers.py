@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import time
@@ -33,7 +34,7 @@ CONFIG = {
     "eval_every": 200,
     "log_every": 50,
 }
-END_S = 300.0
+END_S = 600.0
 KILLED, TERMINATED = 137, 143
 
 
@@ -96,12 +97,16 @@ def _job(root: str, inputs: dict[str, str], environment: dict[str, str]) -> tupl
     return planned, pytorchjob.build(spec)
 
 
+def _saved_step(planned: Plan) -> int:
+    latest = storage.join(planned.work_uri, "latest.json")
+    return int(storage.read_json(latest)["step"]) if storage.exists(latest) else 0
+
+
 def _wait_for_step(planned: Plan, beyond: int, pods: Pods) -> int:
     """Wait until a state beyond a step is saved, and return its step."""
-    latest = storage.join(planned.work_uri, "latest.json")
     deadline = time.monotonic() + END_S
     while time.monotonic() < deadline:
-        if storage.exists(latest) and (step := int(storage.read_json(latest)["step"])) > beyond:
+        if (step := _saved_step(planned)) > beyond:
             return step
         assert pods.running(), pods.logs()
         time.sleep(0.2)
@@ -112,7 +117,7 @@ def _weights(planned: Plan) -> str:
     finished = planned.finished()
     assert finished is not None
     manifest.verify(finished)
-    return storage.sha256_file(storage.join(finished.uri, "model.safetensors"))
+    return hashlib.sha256(storage.read_bytes(storage.join(finished.uri, "model.safetensors"))).hexdigest()
 
 
 def test_two_containers_train_one_is_killed_and_the_resumed_run_has_the_same_weights(
@@ -130,9 +135,10 @@ def test_two_containers_train_one_is_killed_and_the_resumed_run_has_the_same_wei
 
     planned, job = _job(f"{s3_bucket}/disturbed", inputs, environment)
     with Pods(daemon.client, network, job) as pods:
-        stopped_after = _wait_for_step(planned, 0, pods)
+        _wait_for_step(planned, 0, pods)
         pods.containers[1].kill("SIGTERM")  # what a node that is taken away gives
         assert pods.exit_codes(END_S) == [TERMINATED, TERMINATED], pods.logs()
+    stopped_after = _saved_step(planned)
     with Pods(daemon.client, network, job) as pods:
         killed_after = _wait_for_step(planned, stopped_after, pods)
         pods.containers[1].kill("SIGKILL")

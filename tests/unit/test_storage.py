@@ -277,3 +277,17 @@ def test_listing_follows_links_to_folders_and_stops_at_circles(tmp_path):
     (tmp_path / "disk/up").symlink_to(tmp_path / "disk")
 
     assert storage.list_files(str(root)) == [("file", 5), ("linked/deep/file", 5)]
+
+
+def test_the_pods_of_a_job_that_probe_one_folder_at_the_same_time_do_not_meet(s3, monkeypatch):
+    remove, removed = storage.remove, []
+
+    def remove_noting(uri):
+        removed.append(uri)
+        remove(uri)
+
+    monkeypatch.setattr(storage, "remove", remove_noting)
+    storage.probe(f"{s3}/work")
+    storage.probe(f"{s3}/work")
+    assert len(set(removed)) == 2
+    assert storage.list_files(f"{s3}/work") == []

@@ -10,6 +10,7 @@ from kfp.dsl import PipelineTask
 from components import _environment, _pools
 from robolift.errors import UsageError
 from robolift.launch.cluster import NAMESPACE_VARIABLE, RUN_ID_VARIABLE, WORKFLOW_VARIABLE
+from robolift.launch.pod import UNDISTURBED
 from robolift.launch.spec import NAME_LABELS, PROCESS, QUEUE_LABEL, STAGE_LABEL, Placement
 
 USER, GROUP = 10001, 0
@@ -163,6 +164,8 @@ def _place_pod(task: PipelineTask, stage: str, asked: Resources, found: Placemen
         kubernetes.empty_dir_mount(task, "dshm", "/dev/shm", medium="Memory", size_limit=asked.shared_memory)
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=GROUP, run_as_non_root=True)
     _environment.give(task, step_environment(stage))
+    for key, value in UNDISTURBED.items() if stage in TRAINERS else ():
+        kubernetes.add_pod_annotation(task, key, value)
     if is_launched(stage):
         # No deadline: the job may wait in a queue for days, and has one of its own.
         for name, path in OWN_POD.items():

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -239,7 +239,8 @@ def remove(uri: str) -> None:
     """Delete a file or a folder; nothing happens when it is not there."""
     if exists(uri):
         fs, path = filesystem(uri)
-        fs.rm(path, recursive=True)
+        with suppress(FileNotFoundError):  # another process removes it too
+            fs.rm(path, recursive=True)
 
 
 def upload(path: Path, uri: str) -> None:

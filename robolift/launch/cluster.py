@@ -86,6 +86,10 @@ def reason(error: Exception) -> str:
     return f"{status} {getattr(error, 'reason', '') or ''}".strip()
 
 
+def _owners(metadata: Mapping[str, Any]) -> list[str]:
+    return [owner["uid"] for owner in metadata.get("ownerReferences") or []]
+
+
 @dataclass
 class Cluster:
     """One namespace of a cluster.
@@ -141,10 +145,26 @@ class Cluster:
         self._call(call, f"delete {resource.plural}.{resource.group}", absent=NOT_FOUND)
 
     def create_service(self, body: Mapping[str, Any]) -> None:
-        """Create a Service unless there is one of that name."""
-        self._call(
-            lambda: self._core.create_namespaced_service(self.namespace, body), "create services", absent=CONFLICT
-        )
+        """Create a Service, or find that the same owner has it; one of an owner that is gone is replaced.
+
+        Raises:
+            ClusterUnreachableError: If another's Service of that name does not go.
+        """
+        name, owners = body["metadata"]["name"], _owners(body["metadata"])
+        deadline = time.monotonic() + self.patience_s
+        while True:
+            made = self._call(
+                lambda: self._core.create_namespaced_service(self.namespace, body), "create services", absent=CONFLICT
+            )
+            found = made or self._call(
+                lambda: self._core.read_namespaced_service(name, self.namespace), "get services", absent=NOT_FOUND
+            )
+            if made or (found and _owners(self.api.sanitize_for_serialization(found)["metadata"]) == owners):
+                return
+            # The garbage collector takes it with the job that owned it; a new one must not be taken along.
+            if time.monotonic() > deadline:
+                raise ClusterUnreachableError(f"service {name} of an earlier job does not disappear; run it again")
+            time.sleep(self.first_pause_s)
 
     def wait_for_change(self, resource: Resource, name: str, version: str, timeout_s: float) -> None:
         """Return when the object has changed since ``version`` or the time is over.
@@ -247,6 +267,19 @@ class Cluster:
             "controller": False,
             "blockOwnerDeletion": False,
         }
+
+    def is_ending(self, workflow: str) -> bool:
+        """Tell whether a run is over, gone or being terminated; KFP terminates one by a deadline of 0 seconds."""
+        found = self.get(WORKFLOWS, workflow)
+        if found is None:
+            return True
+        spec, status = found.get("spec") or {}, found.get("status") or {}
+        return bool(
+            spec.get("activeDeadlineSeconds") == 0
+            or spec.get("shutdown")
+            or "deletionTimestamp" in found["metadata"]
+            or status.get("phase") in ("Succeeded", "Failed", "Error")
+        )
 
     def _place(self, resource: Resource) -> dict[str, str]:
         return {

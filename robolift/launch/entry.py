@@ -26,6 +26,7 @@ from robolift.errors import EXIT_DATA, EXIT_TERMINATED, EXIT_USAGE, DataError, R
 
 MAX_ATTEMPTS = 3
 ATTEMPTS_FILE = "attempts.json"
+MANIFEST_FILE = "manifest.json"
 LATEST_FILE = "latest.json"
 """Where a training stage says which step its saved state is of."""
 JOB_VARIABLE = "ROBOLIFT_JOB"
@@ -68,6 +69,12 @@ def count_attempt(work_uri: str, job: str) -> None:
     storage.write_bytes(attempts_uri, storage.to_json_bytes(document))
 
 
+def is_published(job_uri: str) -> bool:
+    """Tell whether the output of a job is there; then nothing of its work is left, its ``job.json`` neither."""
+    root, _, stage, digest, _ = job_uri.rsplit("/", 4)
+    return storage.exists(storage.join(root, stage, digest, MANIFEST_FILE))
+
+
 class Child:
     """One process that is told when this one is told to stop.
 
@@ -105,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         logging.configure()
+        if is_published(args.config):
+            return 0  # a pod that was made anew after the others had finished
         if is_first_pod():
             count_attempt(args.config.rpartition("/")[0], os.environ.get(JOB_VARIABLE, ""))
     except RoboliftError as error:

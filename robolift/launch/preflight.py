@@ -103,6 +103,8 @@ def may_launch(api: Any, namespace: str, backends: Sequence[str]) -> Finding:
     from urllib3.exceptions import HTTPError  # noqa: PLC0415
 
     needs = [(resource[0], resource[2], verb) for b in backends if (resource := KINDS[b]) for verb in JOB_VERBS]
+    if "job" in backends:
+        needs.append(("", "services", "create"))  # where the pods of a Job find each other
     needs += [
         ("", "pods", "list"),
         ("", "pods/log", "get"),

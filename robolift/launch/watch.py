@@ -19,7 +19,7 @@ from robolift.errors import EXIT_DATA, EXIT_INTERNAL, EXIT_TERMINATED, EXIT_USAG
 from robolift.launch.backends import Backend, find
 from robolift.launch.cluster import Cluster
 from robolift.launch.logs import Follower, tell_failures
-from robolift.launch.spec import DIGEST_ANNOTATION, JobSpec, State, Status
+from robolift.launch.spec import DIGEST_ANNOTATION, WORKFLOW_LABEL, JobSpec, State, Status
 from robolift.logging import get_logger
 
 
@@ -76,7 +76,8 @@ def run_job(
         UsageError: If another job has its name, or the cluster refuses it.
         JobFailedError: If it failed.
         JobLostError: If it was deleted by someone, or ran past its deadline and was deleted here.
-        SystemExit: On SIGTERM, after the job has been deleted.
+        SystemExit: On SIGTERM. The job is deleted where its run is being terminated; where the step's pod alone is
+            moved, the job goes on and the next attempt of the step finds it.
     """
     waiting = patience or Patience()
     backend = find(spec.launch.backend)
@@ -89,15 +90,17 @@ def run_job(
         lambda line: say(f"[{spec.name}] {line}"),
         waiting.log_pause,
     )
+    ours: dict[str, Any] | None = None
     with _ended_by_sigterm():
         try:
-            created = _create_or_adopt(cluster, backend, spec, manifest, waiting)
-            _create_companions(cluster, backend, spec, created)
+            ours = _create_or_adopt(cluster, backend, spec, manifest, waiting, say)
+            _create_companions(cluster, backend, spec, ours)
             follower.start()
             status = _wait(cluster, backend, spec, waiting, log)
         except (KeyboardInterrupt, SystemExit, TimeoutError) as error:
-            log.warning("deleting the job", cause=type(error).__name__)
-            cluster.delete(backend.RESOURCE, spec.name)
+            if ours is not None and not (isinstance(error, SystemExit) and _goes_on(cluster, spec)):
+                log.warning("deleting the job", cause=type(error).__name__)
+                cluster.delete(backend.RESOURCE, spec.name)
             if isinstance(error, TimeoutError):
                 raise JobLostError(f"job {spec.name} {error}; it was deleted") from None
             raise
@@ -109,10 +112,28 @@ def run_job(
     log.info("job succeeded")
 
 
+def _goes_on(cluster: Cluster, spec: JobSpec) -> bool:
+    """Tell whether the run that a job belongs to goes on without this process; the reaper looks after its jobs."""
+    workflow = spec.labels.get(WORKFLOW_LABEL)
+    try:
+        return bool(workflow) and not cluster.is_ending(str(workflow))
+    except RoboliftError:
+        return True  # better a job too many for a while than a night's training lost
+
+
 def _create_or_adopt(
-    cluster: Cluster, backend: Backend, spec: JobSpec, manifest: dict[str, Any], waiting: Patience
+    cluster: Cluster,
+    backend: Backend,
+    spec: JobSpec,
+    manifest: dict[str, Any],
+    waiting: Patience,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Create the job, or take over the one that an earlier attempt of this step left; return it."""
+    """Create the job, or take over the one that an earlier attempt of this step left; return it.
+
+    Raises:
+        JobFailedError: If the earlier one ended by a user's error, which another attempt would only meet again.
+    """
     log = get_logger("launch").bind(job=spec.name)
     deadline = time.monotonic() + waiting.deletion
     while True:
@@ -125,9 +146,13 @@ def _create_or_adopt(
             continue  # it went in between
         _check_ours(found, manifest, backend)
         if "deletionTimestamp" not in found["metadata"]:
-            if backend.state(found).state != State.FAILED:
-                log.info("job adopted", state=str(backend.state(found).state))
+            status = backend.state(found)
+            if status.state != State.FAILED:
+                log.info("job adopted", state=str(status.state))
                 return found
+            failure = _failure(cluster, backend, spec, status, say)
+            if failure.exit_code in (EXIT_USAGE, EXIT_DATA):
+                raise failure
             log.info("job of an earlier attempt failed; making it anew")
             cluster.delete(backend.RESOURCE, spec.name)
         if time.monotonic() > deadline:

@@ -20,8 +20,8 @@ from robolift.errors import UsageError
 COUNT_VARIABLE, INDEX_VARIABLE = "PET_NNODES", "PET_NODE_RANK"
 ADDRESS_VARIABLE, PORT_VARIABLE = "PET_MASTER_ADDR", "PET_MASTER_PORT"
 """torchrun's own names, because every kind of job sets them already."""
-MEETING_TIMEOUT_S = 1800
-"""Pods start minutes apart: their nodes have to be made, and images pulled."""
+MEETING_TIMEOUT_S = 86_400
+"""Pods start hours apart where GPUs are scarce; the job's own deadline ends a wait in vain."""
 
 
 @dataclass(frozen=True)

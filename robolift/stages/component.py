@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from robolift import logging
-from robolift.errors import RoboliftError, UsageError
+from robolift.errors import EXIT_TERMINATED, RoboliftError, UsageError
 from robolift.manifest import Manifest
 from robolift.stages import remote
 from robolift.stages.preflight import find_overridden
@@ -24,11 +26,29 @@ T = TypeVar("T")
 @contextlib.contextmanager
 def _exit_code() -> Iterator[None]:
     # KFP's executor would end with 1 whatever the exception, and print its own frames before it.
+    with _ended_by_sigterm():
+        try:
+            yield
+        except RoboliftError as error:
+            sys.stderr.writelines(traceback.format_exception_only(error))
+            sys.exit(error.exit_code)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a step by an exception, so that what it started is told to stop, and saves."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
-    except RoboliftError as error:
-        sys.stderr.writelines(traceback.format_exception_only(error))
-        sys.exit(error.exit_code)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(*_: Any) -> None:
+    sys.exit(EXIT_TERMINATED)
 
 
 @_exit_code()

@@ -7,14 +7,15 @@ import time
 from robolift.manifest import Plan
 
 POLL_S = 0.5
-PUBLISH_TIMEOUT_S = 600.0
+PUBLISH_TIMEOUT_S = 3600.0
+"""A large model with many kept states takes its time to upload."""
 
 
 def wait_for(plan: Plan) -> None:
     """Wait until the main process of the job has published, so that no pod reports success for it.
 
     Raises:
-        TimeoutError: If it doesn't within ten minutes.
+        TimeoutError: If it doesn't within an hour.
     """
     deadline = time.monotonic() + PUBLISH_TIMEOUT_S
     while not plan.finished():

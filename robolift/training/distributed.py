@@ -30,6 +30,8 @@ PR_SET_PDEATHSIG = 1
 TIMEOUT = timedelta(minutes=60)
 DEFAULT_PORT = 12345
 """Where processes meet when kai0's variables name no port."""
+MEETING_TIMEOUT_S = 86_400
+"""Pods start hours apart where GPUs are scarce; torchrun gives up after fifteen minutes. A job has a deadline anyway."""
 ERROR_FILE_VARIABLE = "ROBOLIFT_ERROR_FILE"
 
 
@@ -209,6 +211,7 @@ def launch(module: str, arguments: Sequence[str], *, num_processes: int, error_f
     environ = {**os.environ, **settings, ERROR_FILE_VARIABLE: str(error_file)}
     # torchrun warns and sets this itself otherwise; the stage's own setting decides inside the workers.
     environ.setdefault("OMP_NUM_THREADS", "1")
+    environ.setdefault("PET_RDZV_CONF", f"timeout={MEETING_TIMEOUT_S}")
     agent = subprocess.Popen(command, env=environ)
     try:
         code = agent.wait()

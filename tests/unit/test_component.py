@@ -2,6 +2,9 @@
 import io
 import json
 import os
+import subprocess
+import sys
+import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,8 @@ from robolift.errors import DataError, UsageError
 from robolift.stages.component import record, run_check, run_component
 from robolift.stages.preflight import check_source
 from robolift.stages.stage import execute
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -190,6 +195,30 @@ def test_metadata_holds_nothing_that_a_cluster_refuses(tmp_path):
     record(found, made)
 
     assert all(isinstance(value, (str, int)) for value in made.metadata.values())
+
+
+def test_a_step_that_is_stopped_ends_what_it_started_and_says_143(tmp_path):
+    """torchrun below a step must hear of it: a step's own Python would end at once and leave its processes behind."""
+    program = tmp_path / "step.py"
+    program.write_text(
+        "import pathlib, sys, time\n"
+        "from robolift.stages.component import run_check\n"
+        "def work(folder):\n"
+        "    (folder / 'ready').touch()\n"
+        "    try:\n"
+        "        time.sleep(30)\n"
+        "    finally:\n"
+        "        (folder / 'saved').touch()\n"
+        "run_check(work, pathlib.Path(sys.argv[1]))\n"
+    )
+    process = subprocess.Popen([sys.executable, str(program), str(tmp_path)], cwd=ROOT)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "ready").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(30) == 143
+    assert (tmp_path / "saved").exists()
 
 
 def test_a_pipeline_step_runs_for_real(tmp_path, monkeypatch):

@@ -136,3 +136,13 @@ def test_a_step_further_starts_the_count_anew(tmp_path):
 )
 def test_only_the_first_pod_counts(environ, first):
     assert entry.is_first_pod(environ) is first
+
+
+def test_a_pod_made_anew_after_the_others_had_finished_is_done(tmp_path, monkeypatch):
+    # The work folder is gone by then, and job.json with it.
+    job = f"{tmp_path}/runs/_work/train_value/0123456789abcdef/job.json"
+    storage.write_bytes(f"{tmp_path}/runs/train_value/0123456789abcdef/manifest.json", b"{}")
+    assert entry.main(["train_value", "--config", job]) == 0
+    assert not storage.exists(job.rpartition("/")[0])
+    other = f"{tmp_path}/runs/_work/train_value/another/job.json"
+    assert not entry.is_published(other)

@@ -17,7 +17,7 @@ from job_specs import NAME, QUICK, cluster, spec
 
 from robolift.errors import UsageError
 from robolift.launch import cluster as clusters
-from robolift.launch import pytorchjob
+from robolift.launch import pytorchjob, watch
 from robolift.launch.cluster import ClusterUnreachableError
 from robolift.launch.watch import JobFailedError, JobLostError, run_job
 
@@ -309,6 +309,75 @@ def test_a_cancelled_launcher_deletes_its_job_and_ends_with_143(kubernetes):
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 143, output
     wait_until(lambda: kubernetes.names(JOBS) == [])
+
+
+@pytest.mark.parametrize(
+    ("workflow", "left"),
+    [
+        ({"status": {"phase": "Running"}}, [NAME]),  # the step's pod alone is moved: its node is drained
+        ({"spec": {"activeDeadlineSeconds": 0}, "status": {"phase": "Running"}}, []),  # what Terminate in the UI does
+        ({"status": {"phase": "Failed"}}, []),
+    ],
+)
+def test_a_stopped_launcher_leaves_the_job_of_a_run_that_goes_on(kubernetes, workflow, left):
+    kubernetes.put("workflows", "recap-x1", {"metadata": {"uid": "u-7"}, **workflow})
+    kubernetes.on_create = plays("Running")
+    process = program(kubernetes)
+    wait_until(lambda: any("watch" in query for _, _, query in list(kubernetes.requests)))
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 143, output
+    wait_until(lambda: kubernetes.names(JOBS) == left)
+    assert kubernetes.count("DELETE", JOBS) == (0 if left else 1)
+
+
+def test_what_is_stopped_before_it_had_a_job_deletes_nobody_s(kubernetes, monkeypatch):
+    kubernetes.on_create = plays("Running")
+    monkeypatch.setattr(watch, "_check_ours", lambda *_: (_ for _ in ()).throw(SystemExit(143)))
+    other = {"metadata": {"name": NAME, "annotations": {"robolift.io/spec-digest": "other"}}}
+    kubernetes.put(JOBS, NAME, other)
+    with pytest.raises(SystemExit):
+        launch(kubernetes)
+    assert kubernetes.count("DELETE", JOBS) == 0
+
+
+def test_a_job_that_ended_by_a_user_s_error_is_not_run_again(kubernetes, said):
+    def play(fake, _):
+        ended = {"terminated": {"exitCode": 64, "reason": "Error"}}
+        fake.add_pod(f"{NAME}-master-0", MASTER, "pytorch", ended, phase="Failed")
+        fake.set_conditions(JOBS, NAME, "Failed")
+
+    kubernetes.on_create = play
+    for _ in range(2):
+        with pytest.raises(JobFailedError) as failed:
+            launch(kubernetes, said)
+        assert failed.value.exit_code == 64
+    assert kubernetes.count("DELETE", JOBS) == 0
+
+
+def test_rights_that_are_missing_for_an_explanation_do_not_hide_the_failure(kubernetes, said):
+    kubernetes.on_create = plays("Failed")
+    kubernetes.fail(403, times=9, method="GET", path="events")
+    with pytest.raises(JobFailedError, match="failed"):
+        launch(kubernetes, said)
+    assert any("may not list events" in line for line in said)
+
+
+def test_the_service_of_a_job_that_is_gone_is_not_taken_for_the_new_one_s(kubernetes):
+    stale = {
+        "metadata": {
+            "name": NAME,
+            "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": NAME, "uid": "of-a-deleted-job"}],
+        }
+    }
+    kubernetes.put("services", NAME, stale)
+    kubernetes.on_create = plays("Complete", plural="jobs")
+    collector = threading.Timer(0.5, lambda: kubernetes.remove("services", NAME))
+    collector.start()
+    launch(kubernetes, backend="job", nodes=2)
+    collector.join()
+    (owner,) = kubernetes.find("services")["metadata"]["ownerReferences"]
+    assert owner["uid"] == kubernetes.find("jobs")["metadata"]["uid"]
 
 
 def test_a_launcher_killed_and_retried_finds_its_job_again(kubernetes):

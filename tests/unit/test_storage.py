@@ -291,3 +291,9 @@ def test_the_pods_of_a_job_that_probe_one_folder_at_the_same_time_do_not_meet(s3
     storage.probe(f"{s3}/work")
     assert len(set(removed)) == 2
     assert storage.list_files(f"{s3}/work") == []
+
+
+def test_removing_what_another_process_removes_meanwhile_is_no_error(s3, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "exists", lambda _: True)  # it was there when this process looked
+    storage.remove(f"{s3}/gone")
+    storage.remove(str(tmp_path / "gone"))

@@ -31,7 +31,7 @@ TIMEOUT = timedelta(minutes=60)
 DEFAULT_PORT = 12345
 """Where processes meet when kai0's variables name no port."""
 MEETING_TIMEOUT_S = 86_400
-"""Pods start hours apart where GPUs are scarce; torchrun gives up after fifteen minutes. A job has a deadline anyway."""
+"""Pods start hours apart where GPUs are scarce; torchrun gives up after 15 minutes. A job has a deadline anyway."""
 ERROR_FILE_VARIABLE = "ROBOLIFT_ERROR_FILE"
 
 

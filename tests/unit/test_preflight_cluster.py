@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import reaper_api
 

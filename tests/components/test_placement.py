@@ -240,3 +240,36 @@ def test_values_are_laid_over_one_another_by_helm_s_rule():
     above = {"a": {"c": {"e": 3}}, "list": [3], "gone": None}
     assert _pools.merge(below, above) == {"a": {"b": 1, "c": {"d": 2, "e": 3}}, "list": [3]}
     assert below["a"] == {"b": 1, "c": {"d": 2}}
+
+
+def test_a_job_that_would_not_fit_is_refused_before_anything_is_started(site):
+    eight = {"pools": [{"name": "cpu"}, {"name": "gpu", "gpus": 8}], "trainer": {"processesPerNode": 8}}
+    site(eight)
+    with pytest.raises(UsageError, match=r"num_processes is 1, expected a multiple of trainer.processesPerNode \(8\)"):
+        _launch.check_shapes({})
+    fits = {"train_value": {"num_processes": 16, "device": "cuda", "batch_size": 48}}
+    doubts = _launch.check_shapes({**fits, "predict_values": {"device": "cuda"}})
+    assert doubts == []
+    (doubt,) = _launch.check_shapes(fits)
+    assert doubt == "stages.predict_values.device is cpu, and pool gpu has GPUs that would idle; set it to cuda"
+
+
+def test_pools_without_gpus_raise_no_doubt(site):
+    site({"pools": [{"name": "cpu"}, {"name": "gpu", "gpus": 0}]})
+    assert _launch.check_shapes({}) == []
+
+
+def test_a_submission_says_so_even_in_a_dry_run(site, tmp_path):
+    eight = {"pools": [{"name": "cpu"}, {"name": "gpu", "gpus": 8}], "trainer": {"processesPerNode": 8}}
+    told = ["--set", "output_root=s3://bucket/runs", "--allow-tags", "--dry-run"]
+    done = subprocess.run(
+        [sys.executable, "pipeline.py", "submit", "recap", *told],
+        cwd=ROOT,
+        env={**os.environ, "ROBOLIFT_VALUES": str(site(eight))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 64
+    assert "train_value.num_processes is 1, expected a multiple of trainer.processesPerNode (8)" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -221,7 +221,7 @@ def test_submit_without_a_host_ends_with_64():
 
 def test_every_params_file_is_valid(compiled):
     paths = sorted((ROOT / "params").glob("*.yaml"))
-    assert [path.stem for path in paths] == ["demo_pixels", "demo_state", "recap", "stage_advantage"]
+    assert [path.stem for path in paths] == ["demo_pixels", "demo_state", "nightly", "recap", "stage_advantage"]
     for path in paths:
         pipeline = path.stem if path.stem in PIPELINES else "recap"
         _parameters.check(_spec(compiled, pipeline), {"output_root": "/nowhere", **_parameters.read(str(path))})

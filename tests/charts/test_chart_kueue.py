@@ -107,3 +107,11 @@ def test_priorities_are_classes():
     classes = of_kind("WorkloadPriorityClass", base="gke")
     assert {name: item["value"] for name, item in classes.items()} == {"robolift-urgent": 1000, "robolift-sweep": 10}
     assert classes["robolift-urgent"]["description"] == "Somebody waits for it"
+
+
+def test_nothing_that_runs_is_pushed_out_unless_it_is_asked_for():
+    # A step's pod that Kueue deletes is an Error to Argo, which Kubeflow Pipelines' retries leave out.
+    queue = of_kind("ClusterQueue", ON)["robolift"]["spec"]
+    assert queue["preemption"] == {"withinClusterQueue": "Never"}
+    asked = {"kueue": {"enabled": True, "preemption": "LowerPriority"}}
+    assert of_kind("ClusterQueue", asked)["robolift"]["spec"]["preemption"] == {"withinClusterQueue": "LowerPriority"}

@@ -83,6 +83,9 @@ def test_a_submission_computes_where_the_site_file_puts_it(walked, overlay):
     assert train["num_processes"] % told["trainer"]["processesPerNode"] == 0
     devices = [parameters["stages"].get(stage, {}).get("device", "cpu") for stage in ("train_value", "predict_values")]
     assert devices == ["cuda" if pool["gpus"] else "cpu"] * 2
+    # The policy's step holds all GPUs of its node.
+    assert told["policyTrainer"] | {"backend": "process", "pool": pool["name"]} == told["policyTrainer"]
+    assert parameters["stages"].get("train_policy", {}).get("num_devices", 1) == max(1, pool["gpus"])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

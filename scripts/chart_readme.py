@@ -22,7 +22,7 @@ which of them is missing.
 ```bash
 helm install robolift charts/robolift -n kubeflow -f site.yaml --set-json "images=$(cat images.lock.json)"
 helm test robolift -n kubeflow --logs
-make submit PIPELINE=recap HOST=... VALUES=site.yaml    # placement comes from the same file
+make submit PIPELINE=recap HOST=... VALUES=site.yaml SERVICE_ACCOUNT=robolift-launcher    # the same file places pods
 ```
 
 ## Pools

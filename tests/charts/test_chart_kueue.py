@@ -54,6 +54,14 @@ def test_a_quota_that_is_given_wins():
     assert quotas(of_kind("ClusterQueue", base="none")["robolift"])["robolift-cpu"] == {"cpu": "16", "memory": "64Gi"}
 
 
+def test_a_quota_of_0_is_a_quota():
+    given = {"gpu": {"nvidia.com/gpu": 0, "cpu": "0"}, "cpu": {"memory": 0}}
+    assert quotas(of_kind("ClusterQueue", {"kueue": {"enabled": True, "quotas": given}})["robolift"]) == {
+        "robolift-cpu": {"cpu": "100k", "memory": "0", "nvidia.com/gpu": "0"},
+        "robolift-gpu": {"cpu": "0", "memory": "1Pi", "nvidia.com/gpu": "0"},
+    }
+
+
 def test_two_gpu_resources_are_both_covered_and_belong_to_their_pools():
     pools = [
         {"name": "cpu", "gpus": 0},
@@ -99,3 +107,11 @@ def test_priorities_are_classes():
     classes = of_kind("WorkloadPriorityClass", base="gke")
     assert {name: item["value"] for name, item in classes.items()} == {"robolift-urgent": 1000, "robolift-sweep": 10}
     assert classes["robolift-urgent"]["description"] == "Somebody waits for it"
+
+
+def test_nothing_that_runs_is_pushed_out_unless_it_is_asked_for():
+    # A step's pod that Kueue deletes is an Error to Argo, which Kubeflow Pipelines' retries leave out.
+    queue = of_kind("ClusterQueue", ON)["robolift"]["spec"]
+    assert queue["preemption"] == {"withinClusterQueue": "Never"}
+    asked = {"kueue": {"enabled": True, "preemption": "LowerPriority"}}
+    assert of_kind("ClusterQueue", asked)["robolift"]["spec"]["preemption"] == {"withinClusterQueue": "LowerPriority"}

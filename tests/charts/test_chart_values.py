@@ -150,3 +150,6 @@ def test_the_notes_name_labels_and_taints_where_nobody_makes_nodes():
     assert "kubectl taint nodes NODE robolift.io/pool=gpu:NoSchedule" in notes()
     assert "helm test rel -n runs" in notes(base="gke")
     assert "kubectl taint" not in notes(base="gke")
+    # A step needs the rights that the chart gives its own account, where it gives them to run pipelines.
+    assert "VALUES=<the file given to helm> SERVICE_ACCOUNT=robolift-launcher\n" in notes()
+    assert "SERVICE_ACCOUNT" not in notes({"launcher": {"runsPipelines": False}})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 import shutil
 import subprocess
 import sys
@@ -14,8 +13,6 @@ import kubernetes_validate
 import pytest
 import yaml
 from rendered_chart import KUBERNETES, ROOT, of_kind, render, validate
-
-from robolift.launch import preflight
 
 K8S = ROOT / "k8s"
 TARGETS = sorted(str(path.parent.relative_to(K8S)) for path in K8S.rglob("kustomization.yaml"))
@@ -180,36 +177,3 @@ def test_the_installed_kubeflow_is_the_one_the_client_is_made_for():
 
 def test_kueue_is_older_than_the_release_that_drops_pytorchjob():
     assert tuple(map(int, versions()["KUEUE_VERSION"].split(".")[:2])) < (0, 20)
-
-
-GUIDE = (ROOT / "docs" / "cluster.md").read_text()
-
-
-def test_the_guide_installs_the_pinned_versions_and_shows_the_same():
-    used = set(re.findall(r"\$(\w+_VERSION)\b", GUIDE))
-    assert used == set(versions())
-    shown = {name: value for name, value in versions().items() if name != "KARPENTER_VERSION"}
-    assert [name for name, value in shown.items() if f"| {value} |" not in GUIDE] == []
-
-
-def test_every_file_that_the_guide_names_is_there():
-    paths = set(re.findall(r"(?<![\w./])(?:k8s|charts|params|components)/[\w./-]+", GUIDE))
-    assert len(paths) >= 8
-    assert [path for path in paths if not (ROOT / path.rstrip(".")).exists()] == []
-
-
-@pytest.mark.parametrize("block", re.findall(r"```yaml\n(.*?)```", GUIDE, flags=re.DOTALL))
-def test_the_guides_values_are_taken_by_the_chart(block):
-    for item in render(yaml.safe_load(block)):
-        validate(item)
-
-
-@pytest.mark.parametrize("block", re.findall(r"```bash\n(.*?)```", GUIDE, flags=re.DOTALL))
-def test_the_guides_commands_are_shell(block):
-    subprocess.run(["bash", "-n"], input=block, text=True, check=True, capture_output=True)
-
-
-def test_the_guide_shows_what_the_preflight_prints():
-    (shown,) = re.findall(r"```\n(ok   workflows.*?)```", GUIDE, flags=re.DOTALL)
-    for group, version, plural in (preflight.WORKFLOWS, preflight.KINDS["pytorchjob"], preflight.KUEUE):
-        assert f"ok   {plural}.{group}/{version} is served\n" in shown

@@ -56,3 +56,55 @@ def test_a_make_target_that_a_workflow_calls_is_there(path):
     targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     called = set(re.findall(r"\bmake ([a-z][a-z0-9-]*)", path.read_text()))  # see pipeline.py
     assert called <= targets
+
+
+def nightly():
+    return yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())["jobs"]
+
+
+def commands(job):
+    return "\n".join(step.get("run", "") for step in job["steps"]).replace("\\\n", " ")
+
+
+def test_what_ci_leaves_out_runs_at_night():
+    ran = {job: set(re.findall(r"\bmake ([a-z][a-z0-9-]*)", commands(facts))) for job, facts in nightly().items()}
+    assert ran == {
+        "slow": {"test-slow"},
+        "oracle": {"oracle"},
+        "chart": {"chart"},
+        "containers": {"e2e-containers"},
+        "cluster-suite": {"images", "e2e-cluster"},
+        "cluster": {"images", "submit"},
+    }
+
+
+def test_every_marker_that_make_test_leaves_out_has_a_job_at_night():
+    makefile = (ROOT / "Makefile").read_text()
+    (left_out,) = re.findall(r'pytest -n 2 -m "(not [a-z ]+)"', makefile)
+    night = "".join(commands(job) for job in nightly().values())
+    for marker in re.findall(r"not ([a-z]+)", left_out):
+        recipes = re.findall(
+            rf"^([a-z0-9-]+):[^\n]*\n(?:\t[^\n]*\n)*?\t[^\n]*(?:-m {marker}\b|tests/{marker}\b)", makefile, re.M
+        )
+        assert [target for target in recipes if f"make {target}" in night], marker
+
+
+def test_the_cluster_suite_gets_what_its_settings_ask_for():
+    ran = commands(nightly()["cluster-suite"])
+    assert 'KUBECONFIG="$HOME/.kube/config" IMAGES="cpu=robolift-cpu:$version,torch=robolift-torch:$version"' in ran
+    assert "docker network inspect kind" in ran
+    assert "export ROBOLIFT_E2E_HOST" in ran
+    suite = (ROOT / "tests/e2e_cluster/conftest.py").read_text()
+    assert 'os.environ.get("ROBOLIFT_E2E_HOST")' in suite
+
+
+def test_recap_at_night_is_tried_by_helm_and_runs_as_the_charts_account():
+    ran = commands(nightly()["cluster"])
+    assert (
+        ran.index("helm upgrade")
+        < ran.index("helm test robolift --namespace kubeflow --logs")
+        < ran.index("make submit")
+    )
+    (submit,) = re.findall(r"make submit .*", ran)
+    accounts = yaml.safe_load((ROOT / "charts/robolift/values.yaml").read_text())["serviceAccounts"]
+    assert f"SERVICE_ACCOUNT={accounts['launcher']['name']} " in submit

@@ -112,7 +112,7 @@ def _schedules_without_pipeline(args: argparse.Namespace) -> int | None:
             raise UsageError("schedule --cron needs a PIPELINE")
         return None
     kubeflow = _kubeflow.connect(args)
-    return _schedules.show(kubeflow) if args.list else _schedules.delete(kubeflow, args.delete)
+    return _schedules.show(kubeflow) if args.list else _schedules.delete(kubeflow, args.delete, dry_run=args.dry_run)
 
 
 def _compiled(pipelines: Mapping[str, BaseComponent], args: argparse.Namespace, folder: Path) -> int:

@@ -17,7 +17,11 @@ class _Parser(argparse.ArgumentParser):
 def _parameters(command: argparse.ArgumentParser) -> None:
     command.add_argument("--params", metavar="FILE", help="YAML file with the run's parameters")
     command.add_argument(
-        "--set", action="append", default=[], metavar="K=V", help="override one parameter; may be repeated"
+        "--set",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="override one parameter; may be repeated. make splits SET at spaces: a value with one goes into FILE",
     )
     command.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
 

@@ -1,4 +1,4 @@
-"""make hands each value to pipeline.py as it was given, and the release workflow's upload reaches pipeline.py at all."""
+"""make hands each value to pipeline.py as it was given, and the release workflow's upload reaches pipeline.py."""
 
 import os
 import shutil

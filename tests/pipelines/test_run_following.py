@@ -109,10 +109,65 @@ def test_a_server_that_restarts_does_not_end_the_wait(kfp, submit):
     assert "still waiting; the run goes on without us" in done.err
 
 
-def test_a_server_that_stays_away_ends_the_wait(kfp, submit, monkeypatch):
+@pytest.mark.parametrize(("status", "body"), [(503, "gone"), (403, "not yours"), (401, "who are you")])
+def test_a_wait_that_loses_the_server_ends_with_3_and_says_how_to_take_it_up(kfp, submit, monkeypatch, status, body):
     monkeypatch.setattr(_wait, "MAX_FAILED_POLLS", 2)
-    kfp.state.faults = [Fault("GET", "/runs/", 503, "gone", times=99)]
-    assert submit("--wait").code == 69
+    kfp.state.faults = [Fault("GET", "/runs/", status, body, times=99)]
+    done = submit("--wait")
+    assert done.code == 3
+    (run_id,) = kfp.state.runs
+    assert f"answered {status}: {body}" in done.err
+    assert f"run {run_id} was started and goes on, and cannot be followed any more: {kfp.url}/#/runs/" in done.err
+    assert done.err.endswith(f"  wait again with: pipeline.py status {run_id} --wait\n")
+    assert kfp.state.terminated == []
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_that_passes_does_not_end_the_wait(kfp, submit, status):
+    kfp.state.progress = ["RUNNING", "SUCCEEDED"]
+    kfp.state.faults = [Fault("GET", "/runs/", status, "a moment", times=3)]
+    assert submit("--wait").code == 0
+
+
+def test_a_token_file_that_is_empty_for_a_moment_does_not_end_the_wait(kfp, submit, monkeypatch, tmp_path):
+    kfp.state.tokens = frozenset({"secret-of-dana"})
+    kfp.state.progress = ["RUNNING", "RUNNING", "SUCCEEDED"]
+    token = tmp_path / "token"
+    token.write_text("secret-of-dana")
+    looks = []
+
+    def meanwhile(seconds):
+        looks.append(seconds)
+        token.write_text("" if len(looks) == 1 else "secret-of-dana")
+
+    monkeypatch.setattr(_wait.time, "sleep", meanwhile)
+    done = submit("--wait", "--token-file", str(token))
+    assert done.code == 0
+    assert "expected one token and nothing else, found 0 words\n  still waiting; the run goes on" in done.err
+    assert len(kfp.state.sent("POST", "/runs")) == 1
+
+
+@pytest.mark.parametrize(("status", "code"), [(403, 64), (404, 64), (503, 69)])
+def test_a_wait_for_a_run_that_was_never_seen_ends_as_any_other_call(kfp, command, monkeypatch, status, code):
+    monkeypatch.setattr(_wait, "MAX_FAILED_POLLS", 2)
+    kfp.state.faults = [Fault("GET", "/runs/", status, "no", times=99)]
+    done = command("status", RUN, "--wait")
+    assert done.code == code
+    assert "was started" not in done.err
+
+
+def test_an_end_that_is_refused_after_ctrl_c_leaves_the_run(kfp, submit, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_runs, "get", interrupted)
+    monkeypatch.setattr(_runs, "confirmed", lambda question: True)
+    monkeypatch.setattr(_wait.sys.stdin, "isatty", lambda: True)
+    kfp.state.faults = [Fault("POST", ":terminate$", 403, "not yours", times=9)]
+    done = submit("--wait")
+    assert done.code == 130
+    assert "answered 403: not yours" in done.err
+    assert "left running: " in done.err
 
 
 def test_status_shows_steps_with_times_and_hides_kubeflow_s_own(kfp, command, a_run):

@@ -4,11 +4,12 @@ import re
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, List
+from typing import Any, Callable, Dict, List
 
-from components import _runs, _steps
+from components import _runs, _steps, _workflow
 from components._kubeflow import Kubeflow
 from components._kubeflow_errors import UnavailableError
+from components._workflow import Workflow
 from robolift.errors import RoboliftError, UsageError
 
 EXIT_TIMEOUT = 3
@@ -56,14 +57,19 @@ class _Watch:
         self._shown: Dict[str, str] = {}
         self._state = ""
 
-    def changes(self, facts: Any) -> List[str]:
+    def changes(self, facts: Any, workflow: Callable[[], Workflow]) -> List[str]:
+        """Return a line for each change, and ask for the workflow if it takes that to say why a step failed."""
         lines = []
         state = _steps.state_of(facts)
         if state != self._state:
             self._state = state
             lines.append(f"run is {state.lower()}")
-        for step in _steps.worth_showing(_steps.read(facts)):
-            if step.state != self._shown.get(step.key) and step.state in _steps.MARKS:
+        steps = _steps.worth_showing(_steps.read(facts))
+        news = {step.key for step in steps if step.state != self._shown.get(step.key) and step.state in _steps.MARKS}
+        if any(step.key in news and step.state == "FAILED" and not step.reason for step in steps):
+            steps = _steps.worth_showing(_steps.read(facts, workflow()))
+        for step in steps:
+            if step.key in news:
                 self._shown[step.key] = step.state
                 lines.append(step.line())
         return lines
@@ -109,8 +115,8 @@ def _poll(kubeflow: Kubeflow, run: str, patience: Patience, *, known: bool) -> i
                 raise
             return _lost(kubeflow, run, error)
         if facts is not None:
-            for line in watch.changes(facts):
-                print(line, flush=True)
+            for line in watch.changes(facts, lambda: _workflow.read(kubeflow, run)):
+                print(kubeflow.redact(line), flush=True)
             state = _steps.state_of(facts)
             if state in _steps.FINISHED:
                 return _end(kubeflow, run, facts)
@@ -135,10 +141,11 @@ def _lost(kubeflow: Kubeflow, run: str, error: RoboliftError) -> int:
 
 
 def _end(kubeflow: Kubeflow, run: str, facts: Any) -> int:
-    steps = _steps.read(facts)
+    workflow = _workflow.read(kubeflow, run)
+    steps = _steps.read(facts, workflow)
     if reason := _steps.reason_of(facts):
         print(f"error: {kubeflow.redact(reason)}")
-    for line in _runs.report_lines(kubeflow, run, facts, steps):
+    for line in _runs.report_lines(kubeflow, run, facts, steps, workflow):
         print(line)
     code = _runs.exit_code(_steps.state_of(facts))
     failed = [step for step in _steps.worth_showing(steps) if step.state == "FAILED"]

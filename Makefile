@@ -8,6 +8,10 @@ PIPELINE ?= recap
 PARAMS ?= params/$(PIPELINE).yaml
 OBS ?= pixels
 STAMP := $(VENV)/.installed
+# A value as one word of the shell, whatever it holds: addresses have &, # and ?, YAML has braces and quotes.
+quote = '$(subst ','\'',$(1))'
+# SET is a list of K=V, split at spaces; a value with a space in it goes into the file that PARAMS names.
+SETS = $(foreach s,$(SET),--set $(call quote,$(s)))
 
 .PHONY: help install system-packages demo test test-slow oracle lint fmt typecheck golden compile submit upload schedule status \
   logs cancel run docs bench constraints images base-image image-locks e2e-containers clean chart chart-docs e2e-cluster
@@ -32,7 +36,8 @@ system-packages: ## Debian packages the simulator needs to render without a scre
 	@bash scripts/system_packages.sh
 
 demo: install ## recap on simulated robot data, a report at the end (OBS=pixels, or OBS=state: quicker, low-dimensional)
-	@$(BIN)/python pipeline.py run recap --params params/demo_$(OBS).yaml --name demo-$(OBS) $(foreach s,$(SET),--set $(s))
+	@$(BIN)/python pipeline.py run recap --params $(call quote,params/demo_$(OBS).yaml) \
+	  --name $(call quote,demo-$(OBS)) $(SETS)
 
 test: install ## everything CI checks, lint first
 	@$(MAKE) --no-print-directory lint
@@ -57,44 +62,44 @@ golden: install ## rewrite the golden files; read the diff
 	@ROBOLIFT_GOLDEN=1 $(BIN)/python -m pytest -q -k golden
 
 compile: install ## compile PIPELINE to build/PIPELINE.yaml: VALUES=site.yaml
-	@$(KFP) compile $(PIPELINE)
+	@$(KFP) compile $(call quote,$(PIPELINE))
 
-run: install ## run PIPELINE on this machine: PARAMS=file SET="a=1 b=2"
-	@$(BIN)/python pipeline.py run $(PIPELINE) --params $(PARAMS) $(foreach s,$(SET),--set $(s))
+run: install ## run PIPELINE on this machine: PARAMS=file SET="a=1 b=2" (a value with a space goes into PARAMS)
+	@$(BIN)/python pipeline.py run $(GIVEN)
 
 # Given to make, never taken from the environment: shells export some of these for themselves.
 HOST :=
 NAME :=
 RUN :=
 # What the targets below hand to pipeline.py; every option is in docs/submission.md.
-SERVER = $(if $(HOST),--host $(HOST)) $(if $(NAMESPACE),--namespace $(NAMESPACE)) $(if $(AUTH),--auth $(AUTH)) \
-  $(if $(AUDIENCE),--audience $(AUDIENCE)) $(if $(TOKEN_FILE),--token-file $(TOKEN_FILE)) $(if $(CA_FILE),--ca-file $(CA_FILE))
+option = $(if $($(2)),$(1) $(call quote,$($(2))))
+SERVER = $(call option,--host,HOST) $(call option,--namespace,NAMESPACE) $(call option,--auth,AUTH) \
+  $(call option,--audience,AUDIENCE) $(call option,--token-file,TOKEN_FILE) $(call option,--ca-file,CA_FILE)
 TAGS = $(if $(ALLOW_TAGS),--allow-tags)
-PLACE = $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(if $(SERVICE_ACCOUNT),--service-account $(SERVICE_ACCOUNT)) \
-  $(if $(DRY_RUN),--dry-run)
-PATIENCE = $(if $(WAIT),--wait) $(if $(TIMEOUT),--timeout $(TIMEOUT))
-GIVEN = $(PIPELINE) --params $(PARAMS) $(foreach s,$(SET),--set $(s))
-KFP = $(if $(VALUES),ROBOLIFT_VALUES=$(VALUES)) $(BIN)/python pipeline.py
+DRY = $(if $(DRY_RUN),--dry-run)
+PLACE = $(call option,--experiment,EXPERIMENT) $(call option,--service-account,SERVICE_ACCOUNT)
+PATIENCE = $(if $(WAIT),--wait) $(call option,--timeout,TIMEOUT)
+GIVEN = $(call quote,$(PIPELINE)) --params $(call quote,$(PARAMS)) $(SETS)
+KFP = $(if $(VALUES),ROBOLIFT_VALUES=$(call quote,$(VALUES))) $(BIN)/python pipeline.py
 
 submit: install ## start PIPELINE on Kubeflow: HOST= PARAMS= SET="a=1" WAIT=1 DRY_RUN=1 RELEASE=1 NAMESPACE= EXPERIMENT= RUN=
-	@$(KFP) submit $(GIVEN) $(SERVER) $(TAGS) $(PLACE) $(if $(RUN),--run '$(RUN)') $(PATIENCE) \
-	  $(if $(RELEASE),--release)
+	@$(KFP) submit $(GIVEN) $(SERVER) $(TAGS) $(PLACE) $(DRY) $(call option,--run,RUN) $(PATIENCE) $(if $(RELEASE),--release)
 
 upload: install ## upload PIPELINE to Kubeflow as a version: HOST= NAMESPACE=
-	@$(KFP) upload $(PIPELINE) $(SERVER) $(TAGS) $(if $(DRY_RUN),--dry-run)
+	@$(KFP) upload $(call quote,$(PIPELINE)) $(SERVER) $(TAGS) $(DRY)
 
 schedule: install ## run PIPELINE again and again: CRON='0 0 2 * * *' NAME= REPLACE=1; or LIST=1; or DELETE=name
-	@$(KFP) schedule $(if $(CRON),$(GIVEN) $(TAGS) $(PLACE) --cron '$(CRON)' $(if $(NAME),--name '$(NAME)')) \
-	  $(if $(REPLACE),--replace) $(if $(LIST),--list) $(if $(DELETE),--delete '$(DELETE)') $(SERVER)
+	@$(KFP) schedule $(if $(CRON),$(GIVEN) $(TAGS) $(PLACE) $(call option,--cron,CRON) $(call option,--name,NAME)) \
+	  $(if $(REPLACE),--replace) $(if $(LIST),--list) $(call option,--delete,DELETE) $(DRY) $(SERVER)
 
 status: install ## what a run on Kubeflow is doing: RUN=id or the address of its page, WAIT=1
-	@$(KFP) status '$(RUN)' $(PATIENCE) $(SERVER)
+	@$(KFP) status $(call quote,$(RUN)) $(PATIENCE) $(SERVER)
 
 logs: install ## what the steps of a run printed: RUN= STEP=train_value
-	@$(KFP) logs '$(RUN)' $(if $(STEP),--step $(STEP)) $(SERVER)
+	@$(KFP) logs $(call quote,$(RUN)) $(call option,--step,STEP) $(SERVER)
 
 cancel: install ## end a run: RUN= YES=1
-	@$(KFP) cancel '$(RUN)' $(if $(YES),--yes) $(SERVER)
+	@$(KFP) cancel $(call quote,$(RUN)) $(if $(YES),--yes) $(SERVER)
 
 docs: install ## write docs/stages.md from the stages' configurations
 	@$(BIN)/python docs/generate_stages.py
@@ -112,13 +117,13 @@ image-locks: install ## write images/*/requirements*.txt from pyproject.toml and
 
 images: install ## build the images: REGISTRY=host/path PUSH=1 ACCELERATOR=cpu|cuda BASE_IMAGE=... IMAGES="cpu torch"
 	@bash scripts/container_packages.sh build $(if $(PUSH),push)
-	@$(BIN)/python scripts/build_images.py $(IMAGES) $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(PUSH),--push) \
-	  $(if $(ACCELERATOR),--accelerator $(ACCELERATOR)) $(if $(BASE_IMAGE),--base-image $(BASE_IMAGE)) \
-	  $(if $(ENGINE),--engine $(ENGINE))
+	@$(BIN)/python scripts/build_images.py $(foreach i,$(IMAGES),$(call quote,$(i))) $(call option,--registry,REGISTRY) \
+	  $(if $(PUSH),--push) $(call option,--accelerator,ACCELERATOR) $(call option,--base-image,BASE_IMAGE) \
+	  $(call option,--engine,ENGINE)
 
 base-image: ## a stand-in for python:3.11-slim from Debian packages, where there is no image registry; BASE_IMAGE=its name
 	@bash scripts/container_packages.sh base
-	@bash scripts/base_image.sh $(BASE_IMAGE)
+	@bash scripts/base_image.sh $(if $(BASE_IMAGE),$(call quote,$(BASE_IMAGE)))
 
 e2e-containers: install ## build the images, run recap in them and train in two containers; as root, half an hour
 	@bash scripts/container_packages.sh base run registry
@@ -136,6 +141,6 @@ chart-docs: install ## write charts/robolift/README.md from the chart's schema a
 	@$(BIN)/python scripts/chart_readme.py
 
 e2e-cluster: install ## chart, launcher and two-pod training on the cluster that KUBECONFIG names: IMAGES="cpu=REF,torch=REF"
-	@test -n "$(KUBECONFIG)" || { echo "name a cluster: make e2e-cluster KUBECONFIG=file IMAGES=cpu=REF,torch=REF"; exit 64; }
-	@helm=$$(bash scripts/helm_binary.sh $(VENV)) && KUBECONFIG="$(KUBECONFIG)" HELM="$${HELM:-$$helm}" \
-	  ROBOLIFT_E2E_IMAGES="$(IMAGES)" $(BIN)/python -m pytest -m cluster tests/e2e_cluster -q
+	@test -n $(call quote,$(KUBECONFIG)) || { echo "name a cluster: make e2e-cluster KUBECONFIG=file IMAGES=cpu=REF,torch=REF"; exit 64; }
+	@helm=$$(bash scripts/helm_binary.sh $(VENV)) && KUBECONFIG=$(call quote,$(KUBECONFIG)) HELM="$${HELM:-$$helm}" \
+	  ROBOLIFT_E2E_IMAGES=$(call quote,$(IMAGES)) $(BIN)/python -m pytest -m cluster tests/e2e_cluster -q

@@ -17,7 +17,11 @@ class _Parser(argparse.ArgumentParser):
 def _parameters(command: argparse.ArgumentParser) -> None:
     command.add_argument("--params", metavar="FILE", help="YAML file with the run's parameters")
     command.add_argument(
-        "--set", action="append", default=[], metavar="K=V", help="override one parameter; may be repeated"
+        "--set",
+        action="append",
+        default=[],
+        metavar="K=V",
+        help="override one parameter; may be repeated. make splits SET at spaces: a value with one goes into FILE",
     )
     command.add_argument("--dry-run", action="store_true", help="check everything, print the plan, start nothing")
 
@@ -53,7 +57,7 @@ def _placed(command: argparse.ArgumentParser) -> None:
 
 
 def _waiting(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--wait", action="store_true", help="follow it; exit 0 finished, 1 failed, 3 not in time")
+    command.add_argument("--wait", action="store_true", help="follow it; exit 0 finished, 1 failed, 3 goes on unseen")
     command.add_argument("--timeout", default="0", metavar="TIME", help="with --wait: 90, 30m, 12h, 2d; default: never")
     command.add_argument("--poll", default="10", metavar="TIME", help="with --wait: between two looks; default: 10")
 

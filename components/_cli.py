@@ -112,7 +112,7 @@ def _schedules_without_pipeline(args: argparse.Namespace) -> int | None:
             raise UsageError("schedule --cron needs a PIPELINE")
         return None
     kubeflow = _kubeflow.connect(args)
-    return _schedules.show(kubeflow) if args.list else _schedules.delete(kubeflow, args.delete)
+    return _schedules.show(kubeflow) if args.list else _schedules.delete(kubeflow, args.delete, dry_run=args.dry_run)
 
 
 def _compiled(pipelines: Mapping[str, BaseComponent], args: argparse.Namespace, folder: Path) -> int:
@@ -164,8 +164,8 @@ def main(pipelines: Mapping[str, BaseComponent], argv: Sequence[str] | None = No
     """Run the command line and return its exit code.
 
     Returns:
-        0 done, 1 a submitted run failed, 3 it did not finish in time, 64 usage, 65 data, 69 the server is not to be
-        reached, 70 a step failed on this machine, 130 interrupted.
+        0 done, 1 a submitted run failed, 3 it goes on and was not seen to finish, 64 usage, 65 data, 69 the server is
+        not to be reached, 70 a step failed on this machine, 130 interrupted.
     """
     try:
         return _dispatch(pipelines, _arguments.parser().parse_args(argv))

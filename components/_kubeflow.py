@@ -241,11 +241,11 @@ class Kubeflow:
     def read_text(self, path: str, query: Tuple[Tuple[str, str], ...] = ()) -> str | None:
         """Return the text at a path of the server that the client has no method for, or None if it has none."""
         headers = {"Accept": "text/plain"}
-        if self.credentials:
-            headers["authorization"] = f"Bearer {self.credentials.token()}"
         try:
+            if self.credentials:
+                headers["authorization"] = f"Bearer {self.credentials.token()}"
             response = self._wire.rest_client.GET(f"{self.host}{path}", headers=headers, query_params=query)
-        except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, AttributeError):
+        except (kfp_server_api.ApiException, urllib3.exceptions.HTTPError, AttributeError, RoboliftError):
             return None
         text = response.data.decode("utf-8", "replace")
         return None if HTML.match(text) else text

@@ -17,6 +17,8 @@ PYTHON_TYPES: Dict[str, Any] = {
     "STRUCT": dict,
 }
 FINDERS = {"recap": preflight.find_problems, "stage-advantage": stage_advantage_plan.find_problems}
+# make splits SET at spaces, so half a value is what it then looks like.
+SPACES = "  mend: with make, a value with a space goes into the --params file"
 WORDS = {
     "STRING": "text",
     "NUMBER_INTEGER": "a whole number",
@@ -52,11 +54,11 @@ def overlay(parameters: Mapping[str, Any], overrides: Sequence[str]) -> Dict[str
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
-            raise UsageError(f"--set {override!r}: expected key=value")
+            raise UsageError(f"--set {override!r}: expected key=value\n{SPACES}")
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UsageError(f"--set {override!r}: {error}") from None
+            raise UsageError(f"--set {override!r}: {error}\n{SPACES}") from None
         *path, last = key.split(".")
         target = result
         for part in path:

@@ -5,12 +5,14 @@ import re
 import sys
 from typing import Any, List
 
-from components import _steps
+from components import _steps, _workflow
 from components._kubeflow import Kubeflow
 from components._kubeflow_errors import NotFoundError
 from components._steps import Step
+from components._workflow import Workflow
 from robolift import storage
 from robolift.errors import RoboliftError, UsageError
+from robolift.launch.spec import STAGE_LABEL
 
 RUN_ID = re.compile(r"[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}")
 EXIT_FAILED = 1
@@ -43,25 +45,26 @@ def status(kubeflow: Kubeflow, run: str) -> int:
     """Print a run's state, steps, reasons and report; return its exit code."""
     facts = get(kubeflow, run)
     state = _steps.state_of(facts)
-    steps = _steps.read(facts)
+    workflow = _workflow.read(kubeflow, run)
+    steps = _steps.read(facts, workflow)
     began, ended = _steps.known_time(facts.created_at), _steps.known_time(facts.finished_at)
     print(f"run {facts.display_name} ({run})")
     print(f"state: {state.lower()}{f', {_steps.duration(began, ended)}' if began else ''}")
     print(f"page:  {kubeflow.run_url(run)}")
     for step in _steps.worth_showing(steps):
-        print(step.line())
+        print(kubeflow.redact(step.line()))
     if reason := _steps.reason_of(facts):
         print(f"error: {kubeflow.redact(reason)}")
-    for line in report_lines(kubeflow, run, facts, steps):
+    for line in report_lines(kubeflow, run, facts, steps, workflow):
         print(line)
     return exit_code(state)
 
 
-def report_lines(kubeflow: Kubeflow, run: str, facts: Any, steps: List[Step]) -> List[str]:
+def report_lines(kubeflow: Kubeflow, run: str, facts: Any, steps: List[Step], workflow: Workflow) -> List[str]:
     """Return where the run's report is: read from the log of the step that wrote it, else the folder it lies in."""
     done = [step for step in steps if step.name == REPORT_STEP and step.state in _steps.GOOD]
-    for step in reversed(done):
-        for line in reversed((log_of(kubeflow, run, step) or "").splitlines()):
+    for pod in [pod.name for step in reversed(done) for pod in reversed(step.pods)]:
+        for line in reversed((log_of(kubeflow, run, pod, workflow) or "").splitlines()):
             if '"write_report"' not in line:
                 continue
             try:
@@ -74,21 +77,32 @@ def report_lines(kubeflow: Kubeflow, run: str, facts: Any, steps: List[Step]) ->
     return [f"report: below {root}/write_report"] if done and root else []
 
 
-def log_of(kubeflow: Kubeflow, run: str, step: Step) -> str | None:
-    """Return what a step printed, or None where neither the API nor the web server hands out logs."""
-    for pod in step.pods:
-        text = kubeflow.read_text(f"/apis/v1alpha1/runs/{run}/nodes/{pod}/log")
-        if text is None:
-            query = (("podname", pod), ("runid", run), ("podnamespace", kubeflow.namespace or "kubeflow"))
-            text = kubeflow.read_text("/k8s/pod/logs", query)
-        if text is not None:
-            return text
-    return None
+def log_of(kubeflow: Kubeflow, run: str, pod: str, workflow: Workflow) -> str | None:
+    """Return what a pod printed, or None where neither the API nor the web server hands out logs."""
+    text = kubeflow.read_text(f"/apis/v1alpha1/runs/{run}/nodes/{pod}/log")
+    if text is not None and not _is_error(text):
+        return text
+    where = (("podname", pod), ("runid", run), ("podnamespace", _namespace(kubeflow, workflow)))
+    return kubeflow.read_text("/k8s/pod/logs", where)
+
+
+def _is_error(text: str) -> bool:
+    """Tell whether a log is the API's error: it answers 200 before it looks for the pod."""
+    if not text.startswith('{"error_message"'):
+        return False
+    try:
+        return set(json.loads(text)) <= {"error_message", "error_details"}
+    except ValueError:
+        return False
+
+
+def _namespace(kubeflow: Kubeflow, workflow: Workflow) -> str:
+    return workflow.namespace or kubeflow.namespace or "kubeflow"
 
 
 def _choose(steps: List[Step], name: str) -> List[Step]:
     if not name:
-        return [step for step in steps if step.pods and not step.is_plumbing]
+        return [step for step in _steps.worth_showing(steps) if step.state not in ("PENDING", "SKIPPED")]
     wanted = name.replace("_", "-")
     found = [step for step in steps if step.name == wanted]
     if not found:
@@ -106,27 +120,27 @@ def logs(kubeflow: Kubeflow, run: str, name: str) -> int:
         name: Step, ``train_value`` or ``train-value``; empty for all.
 
     Returns:
-        0 if every log was printed, 1 if one is only to be had with kubectl.
+        0 if every step's log was printed, 1 if one is only to be had with kubectl.
     """
-    steps = _choose(_steps.read(get(kubeflow, run)), name)
+    facts, workflow = get(kubeflow, run), _workflow.read(kubeflow, run)
+    steps = _choose(_steps.read(facts, workflow), name)
     if not steps:
         print("no step has started yet")
     missing = []
     for step in steps:
-        text = log_of(kubeflow, run, step)
-        if text is None:
+        texts = {pod.name: log_of(kubeflow, run, pod.name, workflow) for pod in step.pods}
+        for pod, text in texts.items():
+            if text is not None:
+                print(f"==> {step.name} ({pod})")
+                sys.stdout.write(kubeflow.redact(text if text.endswith("\n") else f"{text}\n"))
+        if all(text is None for text in texts.values()):
             missing.append(step)
-            continue
-        print(f"==> {step.name} ({step.pods[0]})")
-        sys.stdout.write(kubeflow.redact(text if text.endswith("\n") else f"{text}\n"))
     if not missing:
         return 0
-    namespace = kubeflow.namespace or "kubeflow"
-    print(f"the server has no log of: {', '.join(step.name for step in missing)}; ask the cluster:")
-    for step in missing:
-        for pod in step.pods[:1]:
-            print(f"  kubectl -n {namespace} logs {pod} -c main")
-    print(f"  kubectl -n {namespace} get pods -l pipeline/runid={run}   (all pods of the run)")
+    print(f"the server has no log of: {', '.join(dict.fromkeys(step.name for step in missing))}; ask the cluster:")
+    for stage in dict.fromkeys(step.stage for step in missing):
+        labels = f"pipeline/runid={run}" + (f",{STAGE_LABEL}={stage}" if stage else "")
+        print(f"  kubectl -n {_namespace(kubeflow, workflow)} logs -l {labels} -c main --tail=-1")
     return EXIT_FAILED
 
 

@@ -89,13 +89,21 @@ def _remove(kubeflow: Kubeflow, schedules: List[Any]) -> None:
         kubeflow.ask(doing, kubeflow.client.delete_recurring_run, schedule.recurring_run_id)
 
 
-def delete(kubeflow: Kubeflow, name: str) -> int:
-    """Delete the schedule of this name or id; runs it started go on."""
+def delete(kubeflow: Kubeflow, name: str, *, dry_run: bool) -> int:
+    """Delete the schedules of this name or id, or with ``dry_run`` show them; runs they started go on.
+
+    Raises:
+        NotFoundError: If there is none.
+    """
     schedules = listed(kubeflow)
     named = [s for s in schedules if name in (s.display_name, s.recurring_run_id)]
     if not named:
         there = ", ".join(s.display_name for s in schedules) or "none"
         raise NotFoundError(f"no schedule {name!r}; there are: {there}")
+    if dry_run:
+        for schedule in named:
+            print(f"would delete schedule {schedule.display_name} ({_cron(schedule)}, {schedule.recurring_run_id})")
+        return 0
     _remove(kubeflow, named)
     print(f"deleted schedule {name}")
     return 0

@@ -3,14 +3,22 @@
 import datetime
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List
+from typing import Any, List
+
+from components._workflow import Pod, Workflow
 
 FINISHED = frozenset({"SUCCEEDED", "SKIPPED", "FAILED", "CANCELED"})
 GOOD = frozenset({"SUCCEEDED", "SKIPPED"})
 MARKS = {"SUCCEEDED": "✓", "SKIPPED": "·", "FAILED": "✗", "CANCELED": "✗", "RUNNING": "▸"}
-# Drivers and sub-graphs are Kubeflow's own; a person cares for them only when one fails.
-PLUMBING = re.compile(r"^(root|executor|.*-driver|for-loop-\d+|condition-.*|iteration-.*)$")
-ARGO_TEMPLATE = "system-container-impl"
+# Each node of the Argo workflow is a task of its own to the API: drivers, loops, branches, sub-pipelines, and below a
+# step of ours the executor and its attempts. A person cares for a driver alone, and only when it fails.
+DRIVER = re.compile(r".*-driver(\(\d+\))?")
+PLUMBING = re.compile(
+    r"root|executor(\(\d+\))?|.*-driver(\(\d+\))?|for-loop-.*|condition-.*|iteration-.*|exit-hook-.*|.*\.on[Ee]xit"
+    r"|(recap|stage-advantage)-.*"
+)
+# A task that Argo left out, because of a branch not taken or a step that failed, has no state.
+LEFT_OUT = "RUNTIME_STATE_UNSPECIFIED"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +33,10 @@ class Step:
     ended: datetime.datetime | None
     reason: str
     """Why it failed, as far as the server knows."""
-    pods: List[str]
-    """Names its pod may have, likeliest first."""
+    pods: List[Pod]
+    """Its attempts, oldest first; empty where the server does not tell."""
+    is_plumbing: bool
+    """Whether it is Kubeflow's and not ours."""
 
     @property
     def key(self) -> str:
@@ -34,9 +44,9 @@ class Step:
         return self.task_id or self.name
 
     @property
-    def is_plumbing(self) -> bool:
-        """Tell whether it is Kubeflow's and not ours."""
-        return bool(PLUMBING.match(self.name))
+    def stage(self) -> str:
+        """Return the stage it runs, which its pods carry as a label; empty for Kubeflow's own."""
+        return "" if self.is_plumbing else re.sub(r"-\d+$", "", self.name).replace("-", "_")
 
     def line(self) -> str:
         """Return the step for a terminal."""
@@ -67,37 +77,32 @@ def reason_of(thing: Any) -> str:
     return next((" ".join(error.message.split()) for error in errors if error and error.message), "")
 
 
-def pod_names(node: str) -> List[str]:
-    """Return the names that the pod of an Argo node may have.
+def read(run: Any, workflow: Workflow | None = None) -> List[Step]:
+    """Return the steps of a run in the order they began, Kubeflow's own among them.
 
-    The API gives a node's id, ``<workflow>-<hash>``; Argo names the pod ``<workflow>-<template>-<hash>``.
+    Args:
+        run: The API's account of the run.
+        workflow: Its workflow, for the pods and for what Argo says of a failure, which the account lacks.
     """
-    workflow, _, number = node.rpartition("-")
-    if not workflow or not number.isdigit() or workflow.endswith(ARGO_TEMPLATE):
-        return [node]
-    return [f"{workflow}-{ARGO_TEMPLATE}-{number}", node]
-
-
-def read(run: Any) -> List[Step]:
-    """Return the steps of a run in the order they began, Kubeflow's own among them."""
     details = (run.run_details.task_details if run.run_details else None) or []
+    children = [[child.pod_name for child in task.child_tasks or [] if child.pod_name] for task in details]
+    # The uppermost task has the workflow's name, with which the ids of all its nodes begin.
+    workflows = {node.rpartition("-")[0] for nodes in children for node in nodes}
     steps = []
-    for task in details:
-        executor = task.executor_detail
-        nodes = [task.pod_name, executor.main_job if executor else None]
-        nodes += [child.pod_name for child in task.child_tasks or []]
-        pods: Dict[str, None] = {}
-        for node in filter(None, nodes):
-            pods.update(dict.fromkeys(pod_names(node)))
+    for task, nodes in zip(details, children, strict=True):
+        name = task.display_name or task.task_id or ""
+        pods = workflow.pods(name, nodes) if workflow else []
+        messages = [pod.message for pod in reversed(pods) if pod.failed and pod.message]
         steps.append(
             Step(
-                name=task.display_name or task.task_id or "",
+                name=name,
                 task_id=task.task_id or "",
-                state=state_of(task),
+                state=str(task.state or LEFT_OUT).upper(),
                 began=known_time(task.start_time) or known_time(task.create_time),
                 ended=known_time(task.end_time),
-                reason=reason_of(task),
-                pods=list(pods),
+                reason=reason_of(task) or (messages[0] if messages else ""),
+                pods=pods,
+                is_plumbing=name in workflows or bool(PLUMBING.fullmatch(name)),
             )
         )
     late = datetime.datetime.max.replace(tzinfo=datetime.UTC)
@@ -105,5 +110,9 @@ def read(run: Any) -> List[Step]:
 
 
 def worth_showing(steps: List[Step]) -> List[Step]:
-    """Return the steps that a person wants to see: ours, and Kubeflow's where they failed."""
-    return [step for step in steps if not step.is_plumbing or step.state == "FAILED"]
+    """Return the steps that a person wants to see: ours that are not left out, and drivers that failed."""
+    return [
+        step
+        for step in steps
+        if (DRIVER.fullmatch(step.name) and step.state == "FAILED") or (not step.is_plumbing and step.state != LEFT_OUT)
+    ]

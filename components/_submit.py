@@ -58,7 +58,8 @@ def submit(job: Job, args: argparse.Namespace) -> int:
     """Start a run, print its page and, if asked, wait for it.
 
     Returns:
-        0 submitted or finished, 1 failed, 3 not finished in time, 130 left running by Ctrl-C.
+        0 submitted or finished, 1 failed, 3 not finished in time or no longer to be followed, 130 left running by
+        Ctrl-C.
     """
     patience = _wait.Patience.read(args.timeout, args.poll)
     kubeflow = _kubeflow.connect(args)
@@ -86,7 +87,7 @@ def submit(job: Job, args: argparse.Namespace) -> int:
         raise
     print(f"run:        {name} ({made.run_id})")
     print(f"submitted:  {kubeflow.run_url(made.run_id)}", flush=True)
-    return _wait.wait(kubeflow, made.run_id, patience) if args.wait else 0
+    return _wait.wait(kubeflow, made.run_id, patience, known=True) if args.wait else 0
 
 
 def upload(job: Job, args: argparse.Namespace) -> int:

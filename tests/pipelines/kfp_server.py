@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
+from argo_workflow import Workflow
 from kfp_models import problems
 
 API = "/apis/v2beta1"
@@ -77,8 +78,10 @@ class State:
     """States that a run goes through, one a poll; the last one stays."""
     finishes: dict[str, Any] = field(default_factory=dict)
     """What a run's account says besides, once it has reached the last state."""
-    tasks: list[list[dict[str, Any]]] = field(default_factory=list)
-    """Task details of each poll, as ``progress``."""
+    workflows: list[Workflow] = field(default_factory=list)
+    """The workflow at each poll, as ``progress``: its nodes are the run's tasks."""
+    v1beta1: bool = True
+    """Whether the workflow itself is handed out, by the older API."""
     faults: list[Fault] = field(default_factory=list)
     logs: dict[str, str] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
@@ -182,14 +185,22 @@ class Handler(BaseHTTPRequestHandler):
         if path == "/k8s/pod/logs" and state.logs_at == "ui":
             return self._log(request.query["podname"])
         if (found := re.fullmatch(r"/apis/v1alpha1/runs/[^/]+/nodes/([^/]+)/log", path)) and state.logs_at == "api":
-            return self._log(found[1])
+            return self._log(found[1], api=True)
+        if (found := re.fullmatch(r"/apis/v1beta1/runs/([^/:]+)", path)) and state.workflows and state.v1beta1:
+            seen = max(0, state.polls.get(found[1], 0) - 1)
+            return json.dumps(
+                state.workflows[min(seen, len(state.workflows) - 1)].v1beta1(found[1])
+            ), "application/json"
         if not path.startswith(state.api):
             raise RefusedError(404, "Not Found")
         answer = Routes(state, request, path.removeprefix(state.api)).answer()
         return json.dumps(answer), "application/json"
 
-    def _log(self, pod: str) -> tuple[str, str]:
+    def _log(self, pod: str, *, api: bool = False) -> tuple[str, str]:
         if pod not in self.server.state.logs:
+            if api:  # 2.17.0 writes its 200 before it looks for the pod
+                why = f"Failed to read logs from pod {pod}"
+                return json.dumps({"error_message": why, "error_details": why}, separators=(",", ":")), "text/plain"
             raise RefusedError(500, f"Failed to read logs from pod {pod}")
         return self.server.state.logs[pod], "text/plain"
 
@@ -328,8 +339,8 @@ class Routes:
         last = len(self.state.progress) - 1
         ended = run_id in self.state.terminated
         account = {**self.state.runs[run_id], "state": "CANCELED" if ended else self.state.progress[min(step, last)]}
-        if self.state.tasks:
-            details = self.state.tasks[min(step, len(self.state.tasks) - 1)]
+        if self.state.workflows:
+            details = self.state.workflows[min(step, len(self.state.workflows) - 1)].tasks()
             account["run_details"] = {"task_details": [{"run_id": run_id, **task} for task in details]}
         return {**account, **(self.state.finishes if step >= last else {})}
 

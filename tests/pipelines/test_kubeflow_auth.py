@@ -63,7 +63,7 @@ def test_a_token_file_is_read_again_when_it_was_renewed(kfp, command, submit, tm
     monkeypatch.setattr("components._wait.time.sleep", renew)
     assert submit("--token-file", str(path), "--wait").code == 0
     assert _authorizations(kfp)[-2:] == ["Bearer second", "Bearer second"]
-    polls = [r for r in kfp.state.requests if "/runs/" in r.path]
+    polls = [r for r in kfp.state.requests if "/v2beta1/runs/" in r.path]
     assert len(polls) == 3, "no poll was refused for a token that had been renewed"
 
 

@@ -115,6 +115,17 @@ def test_schedules_are_listed_over_several_pages_and_deleted_by_name_or_id(kfp, 
     assert "no schedule 'two'; there are: one" in missing.err
 
 
+def test_a_dry_run_of_a_deletion_shows_what_would_go_and_deletes_nothing(kfp, command):
+    for name in ("one", "two"):
+        command(*NIGHTLY, "--name", name)
+    (one, _) = kfp.state.recurring
+    done = command("schedule", "--delete", "one", "--dry-run")
+    assert (done.code, done.out) == (0, f"would delete schedule one (0 0 2 * * *, {one})\n")
+    assert kfp.state.sent("DELETE") == []
+    assert len(kfp.state.recurring) == 2
+    assert command("schedule", "--delete", "three", "--dry-run").code == 64
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

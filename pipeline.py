@@ -93,16 +93,16 @@ def recap_iteration(
 ) -> NamedTuple("Iteration", [("dataset_uri", str), ("policy_uri", str), ("report_uri", str)]):
     """One round of RECAP: collect or take episodes, value, relabel, train, evaluate, report."""
     run = {"stages": stages, "output_root": output_root}
+    cut = {"lookahead": lookahead, "positive_fraction": positive_fraction}
 
     checked = check_run(
         iteration=iteration,
         dataset_uri=dataset_uri,
         rollout_uris=rollout_uris,
-        lookahead=lookahead,
-        positive_fraction=positive_fraction,
         num_shards=num_shards,
         baselines=baselines,
         seed=seed,
+        **cut,
         **run,
     )
     place(checked)
@@ -120,15 +120,8 @@ def recap_iteration(
     valued = place(train_value(dataset=dataset, targets=targets, seed=seed, launch=launch("train_value"), **run))
     checkpoint = valued.outputs["checkpoint"]
     values = _values(dataset, checkpoint, num_shards=num_shards, **run)
-    labelled = label_advantage(
-        dataset=dataset,
-        targets=targets,
-        values=values,
-        lookahead=lookahead,
-        positive_fraction=positive_fraction,
-        **run,
-    )
-    labels = place(labelled).outputs["labels"]
+    labelled = place(label_advantage(dataset=dataset, targets=targets, values=values, **cut, **run))
+    labels = labelled.outputs["labels"]
     place(export_dataset(dataset=dataset, targets=targets, values=values, labels=labels, **run))
 
     made = {"dataset": dataset, "labels": labels, "values": values, "checkpoint": checkpoint}

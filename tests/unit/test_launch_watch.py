@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from job_specs import NAME, QUICK, cluster, spec
 
 from robolift.errors import UsageError
 from robolift.launch import cluster as clusters
-from robolift.launch import pytorchjob, watch
+from robolift.launch import pytorchjob
 from robolift.launch.cluster import ClusterUnreachableError
 from robolift.launch.watch import JobFailedError, JobLostError, run_job
 
@@ -299,46 +298,6 @@ def program(kubernetes, backend="pytorchjob"):
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def test_a_cancelled_launcher_deletes_its_job_and_ends_with_143(kubernetes):
-    kubernetes.on_create = plays("Running")
-    process = program(kubernetes)
-    wait_until(lambda: any("watch" in query for _, _, query in list(kubernetes.requests)))
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 143, output
-    wait_until(lambda: kubernetes.names(JOBS) == [])
-
-
-@pytest.mark.parametrize(
-    ("workflow", "left"),
-    [
-        ({"status": {"phase": "Running"}}, [NAME]),  # the step's pod alone is moved: its node is drained
-        ({"spec": {"activeDeadlineSeconds": 0}, "status": {"phase": "Running"}}, []),  # what Terminate in the UI does
-        ({"status": {"phase": "Failed"}}, []),
-    ],
-)
-def test_a_stopped_launcher_leaves_the_job_of_a_run_that_goes_on(kubernetes, workflow, left):
-    kubernetes.put("workflows", "recap-x1", {"metadata": {"uid": "u-7"}, **workflow})
-    kubernetes.on_create = plays("Running")
-    process = program(kubernetes)
-    wait_until(lambda: any("watch" in query for _, _, query in list(kubernetes.requests)))
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
-    assert process.returncode == 143, output
-    wait_until(lambda: kubernetes.names(JOBS) == left)
-    assert kubernetes.count("DELETE", JOBS) == (0 if left else 1)
-
-
-def test_what_is_stopped_before_it_had_a_job_deletes_nobody_s(kubernetes, monkeypatch):
-    kubernetes.on_create = plays("Running")
-    monkeypatch.setattr(watch, "_check_ours", lambda *_: (_ for _ in ()).throw(SystemExit(143)))
-    other = {"metadata": {"name": NAME, "annotations": {"robolift.io/spec-digest": "other"}}}
-    kubernetes.put(JOBS, NAME, other)
-    with pytest.raises(SystemExit):
-        launch(kubernetes)
-    assert kubernetes.count("DELETE", JOBS) == 0
 
 
 def test_a_job_that_ended_by_a_user_s_error_is_not_run_again(kubernetes, said):

@@ -134,7 +134,7 @@ def _compiled(pipelines: Mapping[str, BaseComponent], args: argparse.Namespace, 
 
     if args.command != "upload":
         for doubt in _launch.check_shapes(_parameters.stages_of(parameters)):
-            sys.stderr.write(f"warning: {doubt}\n")
+            print(f"note: {doubt}", flush=True)
     if not args.allow_tags:
         _releases.require_digests(spec)
     if args.dry_run:

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := torch,jax,sim,kfp,launch,report,dev
+EXTRAS := torch,jax,sim,kfp,launch,report,review,vlm,dev
 PIPELINE ?= recap
 PARAMS ?= params/$(PIPELINE).yaml
 OBS ?= pixels
@@ -13,7 +13,7 @@ quote = '$(subst ','\'',$(1))'
 # SET is a list of K=V, split at spaces; a value with a space in it goes into the file that PARAMS names.
 SETS = $(foreach s,$(SET),--set $(call quote,$(s)))
 
-.PHONY: help install system-packages demo test test-slow oracle lint fmt typecheck golden compile submit upload schedule status \
+.PHONY: help install system-packages browser demo test test-slow oracle lint fmt typecheck golden compile submit upload schedule status \
   logs cancel run docs bench constraints images base-image image-locks e2e-containers clean chart chart-docs e2e-cluster
 
 help: ## this list
@@ -35,11 +35,14 @@ $(STAMP): pyproject.toml constraints.txt | system-packages
 system-packages: ## Debian packages the simulator needs to render without a screen
 	@bash scripts/system_packages.sh
 
+browser: ## Debian's Chromium, in which tests drive the labelling page
+	@bash scripts/system_packages.sh browser
+
 demo: install ## recap on simulated robot data, a report at the end (OBS=pixels, or OBS=state: quicker, low-dimensional)
 	@$(BIN)/python pipeline.py run recap --params $(call quote,params/demo_$(OBS).yaml) \
 	  --name $(call quote,demo-$(OBS)) $(SETS)
 
-test: install ## everything CI checks, lint first
+test: install browser ## everything CI checks, lint first
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -n 2 -m "not slow and not oracle and not containers and not cluster" --cov --cov-report=term:skip-covered -q
 

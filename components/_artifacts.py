@@ -56,6 +56,34 @@ class LabelSet(dsl.Artifact):
     schema_version = "1.0.0"
 
 
+class LabelPlan(dsl.Artifact):
+    """What a labeller will be asked about each episode."""
+
+    schema_title = "system.LabelPlan"
+    schema_version = "1.0.0"
+
+
+class RewardShard(dsl.Artifact):
+    """A labeller's answers about some of the episodes."""
+
+    schema_title = "system.RewardShard"
+    schema_version = "1.0.0"
+
+
+class RewardSet(dsl.Artifact):
+    """Progress, success and reward per frame, from a model or from people."""
+
+    schema_title = "system.RewardSet"
+    schema_version = "1.0.0"
+
+
+class LabelQuality(dsl.Artifact):
+    """What reward labels are worth, measured before anything is trained on them."""
+
+    schema_title = "system.LabelQuality"
+    schema_version = "1.0.0"
+
+
 class ExportedDataset(dsl.Artifact):
     """A LeRobot dataset that other tools train on."""
 

@@ -30,6 +30,8 @@ EPISODE_KINDS = ("demo", "rollout")
 CONTROL_MODES = ("demo", "autonomous", "correcting", "paused")
 ADVANTAGE_LABELS = ("positive", "negative", "none")
 LABEL_REASONS = ("threshold", "forced_intervention", "demo", "excluded")
+REWARD_SOURCES = ("vlm", "human", "heuristic", "none")
+"""Who said what a row of the rewards table says; ``none``: nobody, all of it is null."""
 
 
 class Kind(enum.StrEnum):
@@ -42,6 +44,10 @@ class Kind(enum.StrEnum):
     VALUE_SHARD = "ValueShard"
     VALUES = "ValueSet"
     LABELS = "LabelSet"
+    LABEL_PLAN = "LabelPlan"  # what a labeller will be asked, before it is asked
+    REWARD_SHARD = "RewardShard"
+    REWARDS = "RewardSet"
+    QUALITY = "LabelQuality"
     EXPORT = "ExportedDataset"
     NORM_STATS = "NormStats"
     POLICY = "PolicyCheckpoint"

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # MuJoCo renders without a screen through EGL, with Mesa's software driver where there is no GPU.
+# With `browser` also what drives the labelling page in tests.
 set -euo pipefail
 
 PATH="$PATH:/usr/sbin:/sbin"   # where ldconfig lies; not in the PATH of an ordinary user on Debian
@@ -12,6 +13,9 @@ grep -q 'libGL\.so\.1' <<<"$libraries" || missing+=(libgl1)
 compgen -G '/usr/lib/*/dri/swrast_dri.so' >/dev/null || compgen -G '/usr/lib/*/libgallium*.so' >/dev/null || missing+=(libgl1-mesa-dri)
 compgen -G '/usr/lib/*/libEGL_mesa.so*' >/dev/null || missing+=(libegl-mesa0)
 "$python" -c 'import venv, ensurepip' 2>/dev/null || missing+=("$(basename "$python")-venv")
+if [ "${1:-}" = browser ]; then
+  command -v chromium >/dev/null || missing+=(chromium)
+fi
 
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then

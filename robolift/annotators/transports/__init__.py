@@ -1,0 +1,1 @@
+"""How a question reaches a model: in this process, or over HTTP; one file a transport."""

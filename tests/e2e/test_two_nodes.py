@@ -52,7 +52,12 @@ def nodes():
     bridge = f"rl{os.getpid()}"
     names = [f"{bridge}n{index}" for index in range(2)]
     addresses = [f"10.203.77.{index + 1}" for index in range(2)]
+    # A container engine may have told the kernel to forward nothing but its own traffic, bridges included.
+    filtered = shutil.which("iptables") is not None
+    rule = f"FORWARD -i {bridge} -o {bridge} -j ACCEPT"
     try:
+        if filtered:
+            run(f"iptables -w -I {rule}")
         run(f"ip link add {bridge} type bridge")
         run(f"ip addr add {BRIDGE_ADDRESS} dev {bridge}")
         run(f"ip link set {bridge} up")
@@ -70,6 +75,8 @@ def nodes():
             subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
             shutil.rmtree(f"/etc/netns/{name}", ignore_errors=True)
         subprocess.run(["ip", "link", "del", bridge], check=False, capture_output=True)
+        if filtered:
+            subprocess.run(["iptables", "-w", "-D", *rule.split()], check=False, capture_output=True)
 
 
 def prepare(dataset, root):

@@ -133,7 +133,7 @@ def _compiled(pipelines: Mapping[str, BaseComponent], args: argparse.Namespace, 
     from components import _launch, _releases, _submit
 
     if args.command != "upload":
-        for doubt in _launch.check_shapes(_parameters.stages_of(parameters)):
+        for doubt in _launch.check_shapes(_parameters.stages_in(spec), parameters):
             print(f"note: {doubt}", flush=True)
     if not args.allow_tags:
         _releases.require_digests(spec)

@@ -37,12 +37,14 @@ class Wiring:
         offered: Fields that a parameter decides where the run's stage configurations don't.
         defaults: What the run's stage configurations start from.
         layers: The parameters that hold stage configurations, each laid over those before it.
+        stages: The stages that a run may configure.
     """
 
     handed: Mapping[str, Mapping[str, str]]
     offered: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     layers: tuple[str, ...] = ("stages",)
+    stages: tuple[str, ...] = NAMES
 
 
 RECAP = Wiring(handed=HANDED)
@@ -64,9 +66,11 @@ def find_problems(parameters: Mapping[str, Any], wiring: Wiring = RECAP) -> list
     for layer in wiring.layers:
         stages = parameters.get(layer) or {}
         problems += [
-            f"{layer}.{name}: no such stage; there are: {', '.join(NAMES)}" for name in stages if name not in NAMES
+            f"{layer}.{name}: no such stage; there are: {', '.join(wiring.stages)}"
+            for name in stages
+            if name not in wiring.stages
         ]
-        for name in NAMES:
+        for name in wiring.stages:
             own = {} if stages.get(name) is None else stages[name]
             if not isinstance(own, Mapping):
                 problems.append(f"{layer}.{name} is {own!r}, expected a mapping")

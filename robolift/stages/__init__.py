@@ -11,6 +11,7 @@ NAMES = (
     "annotate_rewards",
     "collect_rewards",
     "import_reviews",
+    "import_rewards",
     "label_quality",
     "merge_rewards",
     "label_advantage",

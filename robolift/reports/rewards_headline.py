@@ -1,0 +1,163 @@
+"""The page's first sentences, whether reward labels can be trained on and why, and its last, what limits that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from robolift.reports.labels import Bar
+from robolift.reports.numbers import count, per_cent
+from robolift.reports.rewards import FAILURE, SUCCESS, UNKNOWN, RewardFacts
+from robolift.reports.rewards_labeller import Labeller
+from robolift.reports.rewards_people import Comparison
+from robolift.reports.rewards_quality import Measure, Quality
+
+FEW = 10
+"""Episodes of an outcome below which measures that compare outcomes say little."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Headline:
+    """What is said first."""
+
+    title: str
+    detail: str
+
+
+def tell(facts: RewardFacts, covered: Bar, quality: Quality | None) -> Headline:
+    """Say in one sentence whether the labels can be trained on, and why in a few more."""
+    parts = [part for part in covered.segments if part.name != "nobody"]
+    if not parts:
+        return Headline(
+            title="Nothing is labelled, so there is nothing to train on",
+            detail=f"Neither a model nor people said anything about {_number_of(facts.num_episodes, 'episode')}.",
+        )
+    labelled = sum(part.share for part in parts)
+    who = ", ".join(f"{part.name} {per_cent(part.share)}" for part in parts)
+    frames, episodes = count(facts.num_frames), _number_of(facts.num_episodes, "episode")
+    reach = f"{per_cent(labelled)} of {frames} frames in {episodes} are labelled ({who})."
+    if quality is None:
+        return Headline(title="Nobody measured whether these labels can be trained on", detail=reach)
+    return Headline(title=_verdict(quality), detail=f"{reach} {_against_clock(quality)}".rstrip())
+
+
+def _number_of(number: int, what: str) -> str:
+    return f"{count(number)} {what}{'' if number == 1 else 'es' if what.endswith('s') else 's'}"
+
+
+def _verdict(quality: Quality) -> str:
+    if not quality.passed:
+        reasons = [f"{_in_sentence(one)} is {one.text(one.value)}, {one.asked} was asked" for one in quality.failed]
+        return "Do not train on these labels" + (f": {'; '.join(reasons)}" if reasons else "")
+    if quality.against_clock(better=False) and not quality.against_clock(better=True):
+        return "These labels pass, but are no better than a clock: training on them teaches the time"
+    demanded = len(quality.demanded)
+    if not demanded:
+        return "These labels can be trained on only in that nothing was asked of them"
+    what = "the one measure" if demanded == 1 else f"all {demanded} measures"
+    return f"These labels can be trained on: they pass {what} of which something was asked"
+
+
+def _against_clock(quality: Quality) -> str:
+    sentences = []
+    for better, start in ((True, "Better than a clock"), (False, "No better")):
+        found = quality.against_clock(better=better)
+        if found:
+            told = ", ".join(
+                f"{_in_sentence(one)} {one.text(one.value)} against {one.text(one.clock)}" for one in found
+            )
+            sentences.append(f"{start}: {told}.")
+    return " ".join(sentences)
+
+
+def _in_sentence(measure: Measure) -> str:
+    return measure.title[0].lower() + measure.title[1:]
+
+
+def limits(
+    facts: RewardFacts,
+    covered: Bar,
+    *,
+    quality: Quality | None,
+    labeller: Labeller | None,
+    compared: Comparison | None,
+) -> list[str]:
+    """Return what the labels cannot say, in sentences."""
+    notes = [_opinion(facts, labeller), *_asked(facts), *_checked(facts, compared)]
+    notes += _outcomes(facts)
+    heuristic = next((part for part in covered.segments if part.name == "recorded outcome"), None)
+    if heuristic:
+        notes.append(
+            f"{per_cent(heuristic.share)} of frames carry the recorded outcome because nobody said more about them."
+        )
+    if labeller and labeller.calibration == "isotonic":
+        notes.append(
+            "The map from the model's score to success was fitted on ends of these very episodes, so what compares "
+            "outcomes is somewhat too good; on new recordings it may be worse."
+        )
+    if quality is None:
+        notes.append("No quality measures were given: whether the labels are any good is not known.")
+    else:
+        free = [_in_sentence(one) for one in quality.measures if one.verdict == "nothing asked"]
+        if free:
+            notes.append(f"No threshold was set for: {', '.join(free)}. Passing says nothing about them.")
+    return notes
+
+
+def _opinion(facts: RewardFacts, labeller: Labeller | None) -> str:
+    if facts.model is None:
+        return "A progress label is an opinion of the people who gave it. No model was asked."
+    if labeller is None:
+        return (
+            "A progress label is an opinion of a model, no measurement. These were made elsewhere and imported: what "
+            "was asked, and which answers were dropped, is not known here."
+        )
+    cameras = len(labeller.settings.get("cameras") or facts.dataset.cameras)
+    views = "one camera" if cameras == 1 else f"{cameras} cameras"
+    return (
+        f"A progress label is an opinion of {labeller.name}, asked with one prompt about at most "
+        f"{labeller.settings.get('max_frames', 'a few')} moments at once through {views}. It is no measurement. What "
+        "the pictures do not show, such as force or what happens between two of them, it cannot know; published "
+        "models also over-reward shortcuts (arXiv 2606.01036)."
+    )
+
+
+def _asked(facts: RewardFacts) -> list[str]:
+    if facts.model is None:
+        return []
+    labelled, asked = int(facts.model.is_labelled.sum()), int((facts.model.anchor & facts.model.is_labelled).sum())
+    return [
+        f"The model was asked about {count(asked)} of the {count(labelled)} frames that carry its label; progress in "
+        "between is a straight line."
+    ]
+
+
+def _checked(facts: RewardFacts, compared: Comparison | None) -> list[str]:
+    if facts.model is None:
+        return []
+    if compared is None:
+        return ["Nobody checked the model: there are no people's labels to hold against it."]
+    if not compared.frames:
+        return ["People marked no stretch of which the model says something, so its progress is unchecked."]
+    return [f"People checked its progress in {_number_of(compared.num_compared, 'episode')}; the rest is unchecked."]
+
+
+def _outcomes(facts: RewardFacts) -> list[str]:
+    notes = []
+    unknown = len(facts.episodes_of(UNKNOWN))
+    if unknown:
+        notes.append(f"Nobody knows how {_number_of(unknown, 'episode')} ended: no comparison of outcomes counts them.")
+    overruled = int(np.sum(facts.recorded != facts.outcome))
+    if overruled:
+        notes.append(
+            f"{_number_of(overruled, 'episode')} ended otherwise than recorded, or without a record, as people say; "
+            "their judgement counts."
+        )
+    for code, name in ((SUCCESS, "success"), (FAILURE, "failure")):
+        number = len(facts.episodes_of(code))
+        if number == 0:
+            notes.append(f"There is no {name}, so nothing says whether labels tell successes from failures.")
+        elif number < FEW:
+            notes.append(f"Known by outcome: only {_number_of(number, name)}, so what compares outcomes is uncertain.")
+    return notes

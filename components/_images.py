@@ -28,6 +28,7 @@ STAGE_IMAGES = {
     "annotate_rewards": "torch",  # it may hold the model itself
     "collect_rewards": "cpu",
     "import_reviews": "cpu",
+    "import_rewards": "cpu",
     "label_quality": "cpu",
     "merge_rewards": "cpu",
     "label_advantage": "cpu",

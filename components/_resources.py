@@ -53,6 +53,7 @@ STAGE_SIZES = {
     "annotate_rewards": "cpu.small",  # where a server computes; else as the placement file's labeller says
     "collect_rewards": "cpu.small",
     "import_reviews": "cpu.small",
+    "import_rewards": "cpu.small",
     "label_quality": "cpu.small",
     "merge_rewards": "cpu.small",
     "label_advantage": "cpu.small",

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import argparse
+
 import helm_python
 import pytest
 from rendered_chart import of_kind, render
+
+from robolift.annotators.review import cli
 
 WHERE = {"enabled": True, "dataset": "s3://b/import_dataset/1", "labels": "s3://b/labels"}
 
@@ -41,23 +45,32 @@ def test_it_serves_the_named_dataset_to_people_whom_a_proxy_knows():
         "--labels=gs://example-bucket/labels/first",
         "--rewards=gs://example-bucket/runs/collect_rewards/4567",
         "--ask=segments,outcome",
-        "--allowed-host=rel-review",
-        "--allowed-host=rel-review.runs",
-        "--allowed-host=labels.example.com",
+        "--served-name",
+        "rel-review",
+        "rel-review.runs",
+        "labels.example.com",
         "--identity-header=X-Goog-Authenticated-User-Email",
-        "--trusted-proxy=35.191.0.0/16",
-        "--trusted-proxy=130.211.0.0/22",
+        "--trusted-proxy",
+        "35.191.0.0/16",
+        "130.211.0.0/22",
         "--overlap=0.2",
     ]
 
 
-def test_it_is_ready_when_it_answers_under_its_own_name():
+@pytest.mark.parametrize("base", ["gke", "none"])
+def test_its_options_are_those_of_the_page(base):
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    cli.add_arguments(parser)
+    (container,) = pod(base=base)["containers"]
+    told = parser.parse_args(container["args"])
+    hosts = ["rel-review", "rel-review.runs", *(["labels.example.com"] if base == "gke" else [])]
+    assert (told.host, told.port, told.ask, told.served_name) == ("0.0.0.0", 8000, "segments,outcome", hosts)
+    assert bool(told.identity_header and told.trusted_proxy) != bool(told.tokens)
+
+
+def test_it_is_ready_when_it_answers():
     (container,) = pod()["containers"]
-    assert container["readinessProbe"]["httpGet"] == {
-        "path": "/healthz",
-        "port": "http",
-        "httpHeaders": [{"name": "Host", "value": "rel-review"}],
-    }
+    assert container["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "http"}
 
 
 def test_tokens_come_from_a_secret_as_a_file():

@@ -297,15 +297,25 @@ def _first_token(request: Request) -> dict[str, Any]:
 
 
 def right_answer(request: Request) -> str:
-    """Return what a perfect model says to each protocol, told apart by the words of the question."""
-    text, progress = request.text.lower(), request.progress
-    if request.body.get("logprobs"):
-        return "True"
-    if re.search(r"\b1 to 5\b|\b1-5\b|\b1–5\b", text):
-        return json.dumps({"score": 1 + round(4 * progress[-1])})
-    if re.search(r"\bchange|closer|compar", text):
-        return json.dumps({"change": round(100 * (progress[-1] - progress[0]))})
+    """Return what a perfect model says to each protocol, told apart by the words of its prompt."""
+    text, progress = request.text, request.progress
+    if "True or False" in text:
+        return str(progress[-1] > 0.5)
+    if "number from 1 to 5" in text:
+        return str(1 + round(4 * progress[-1]))
+    if "signed number" in text:
+        middle = len(progress) // 2  # two moments, seen by every camera
+        return f"{round(100 * (np.mean(progress[middle:]) - np.mean(progress[:middle]))):+d}"
+    if found := re.search(r"exactly (\d+) numbers", text):
+        return json.dumps(_percents(progress, int(found[1])))
     return json.dumps([round(100 * value) for value in progress])
+
+
+def _percents(progress: Sequence[float], moments: int) -> list[int]:
+    """Of every moment, after the start that was shown first: the part of the way from there that is done."""
+    cameras = len(progress) // (moments + 1)
+    start, *seen = np.mean(np.reshape(progress, (moments + 1, cameras)), axis=1).tolist()
+    return [round(100 * max(0.0, value - start) / (1 - start)) for value in seen]
 
 
 def main(arguments: Sequence[str]) -> None:

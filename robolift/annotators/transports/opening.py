@@ -18,6 +18,7 @@ def open_transport(
     dtype: str = "bfloat16",
     device: str = "cpu",
     batch_size: int = 1,
+    model_sha256: str = "",
 ) -> Transport:
     """Return the way to a model.
 
@@ -29,13 +30,14 @@ def open_transport(
         requests_per_minute: Most requests a minute; 0: no limit.
         timeout_s: Longest wait for one answer.
         max_tries: Tries of one question.
-        dtype: ``bfloat16`` or ``float32``; ``hf`` only, as are the next two.
+        dtype: ``bfloat16`` or ``float32``; ``hf`` only, as are the next three.
         device: ``cpu`` or ``cuda``.
         batch_size: Questions computed at once.
+        model_sha256: What ``models.model_digest`` must say of the folder; empty: anything.
 
     Raises:
         UsageError: If there is no such transport, or it lacks its model or endpoint.
-        DataError: If the folder holds no model.
+        DataError: If the folder holds no model, or another one.
     """
     if not model:
         raise UsageError("no model is named; set model")
@@ -57,5 +59,5 @@ def open_transport(
     if transport == "hf":
         from robolift.annotators.transports.hf import HFTransport  # noqa: PLC0415  (torch takes seconds)
 
-        return HFTransport(model=model, dtype=dtype, device=device, batch_size=batch_size)
+        return HFTransport(model=model, dtype=dtype, device=device, batch_size=batch_size, expect_sha256=model_sha256)
     raise UsageError(f"transport {transport!r}; there are: openai, hf")

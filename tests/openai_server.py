@@ -88,12 +88,18 @@ class OpenAIServer:
             ``nothink``: 400 to whoever sends ``chat_template_kwargs``, the right answer to others.
         say: Gives the right answer's text instead of :func:`right_answer`.
         port: 0: any.
+
+    Attributes:
+        requests: Everything that was asked, in the order of arrival.
+        most_at_once: Most requests that were under way together.
     """
 
     def __init__(self, *script: str, say: Say | None = None, port: int = 0) -> None:
         self.script = list(script) or ["good"]
         self.say = say or right_answer
         self.requests: list[Request] = []
+        self.at_once = 0
+        self.most_at_once = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._http = _Server(("127.0.0.1", port), _Handler)
@@ -125,7 +131,13 @@ class OpenAIServer:
             played = self.script[min(len(self.requests), len(self.script) - 1)]
             request = make(played)
             self.requests.append(request)
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
             return request
+
+    def served(self) -> None:
+        with self._lock:
+            self.at_once -= 1
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not beyond the server's end."""
@@ -156,11 +168,16 @@ class _Handler(BaseHTTPRequestHandler):
         request = self.server.owner.record(
             lambda played: Request(body, raw, headers, self.path, pictures_of(body), played)
         )
+        try:
+            self._play(request)
+        finally:
+            self.server.owner.served()
+
+    def _play(self, request: Request) -> None:
+        name, _, argument = request.played.partition(":")
         if self.path != "/v1/chat/completions":
             self._json(404, {"error": {"message": f"no such path {self.path}"}})
-            return
-        name, _, argument = request.played.partition(":")
-        if name.isdigit():
+        elif name.isdigit():
             self._refuse(int(name), argument)
         else:
             getattr(self, f"_{name}")(request, argument)

@@ -29,6 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -49,7 +50,6 @@ class Request:
         raw: The same in bytes.
         headers: With lower-case names.
         path: Of the request line.
-        pictures: (H, W, 3) uint8, in reading order.
         played: The entry of the script.
         at_s: Monotonic clock.
     """
@@ -58,9 +58,13 @@ class Request:
     raw: bytes
     headers: Mapping[str, str]
     path: str
-    pictures: list[np.ndarray]
     played: str
     at_s: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def pictures(self) -> list[np.ndarray]:
+        """Every picture, (H, W, 3) uint8, in reading order."""
+        return [_decoded(url) for url in _urls(self.body)]
 
     @property
     def text(self) -> str:
@@ -165,9 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         body = json.loads(raw)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = self.server.owner.record(
-            lambda played: Request(body, raw, headers, self.path, pictures_of(body), played)
-        )
+        request = self.server.owner.record(lambda played: Request(body, raw, headers, self.path, played))
         try:
             self._play(request)
         finally:
@@ -237,7 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
         if request.body.get("logprobs") and logprobs:
             choice["logprobs"] = {"content": [_first_token(request)]}
             choice["message"]["content"] = choice["logprobs"]["content"][0]["token"]
-        usage = {"prompt_tokens": len(request.text.split()) + 64 * len(request.pictures), "completion_tokens": 1}
+        tokens = len(request.text.split()) + 64 * len(_urls(request.body))
+        usage = {"prompt_tokens": tokens, "completion_tokens": 1}
         if request.body["max_tokens"] != 1:
             usage["completion_tokens"] = len(text.split())
         usage["total_tokens"] = sum(usage.values())
@@ -272,16 +275,18 @@ def _words(message: Mapping[str, Any]) -> list[str]:
     return [part["text"] for part in content if part["type"] == "text"]
 
 
-def pictures_of(body: Mapping[str, Any]) -> list[np.ndarray]:
-    """Return every picture of a request, decoded, in reading order."""
-    urls = [
+def _urls(body: Mapping[str, Any]) -> list[str]:
+    return [
         part["image_url"]["url"]
         for message in body["messages"]
         if isinstance(message["content"], list)
         for part in message["content"]
         if part["type"] == "image_url"
     ]
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")) for url in urls]
+
+
+def _decoded(url: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB"))
 
 
 def progress_of(picture: np.ndarray) -> float:

@@ -29,6 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -49,7 +50,6 @@ class Request:
         raw: The same in bytes.
         headers: With lower-case names.
         path: Of the request line.
-        pictures: (H, W, 3) uint8, in reading order.
         played: The entry of the script.
         at_s: Monotonic clock.
     """
@@ -58,9 +58,13 @@ class Request:
     raw: bytes
     headers: Mapping[str, str]
     path: str
-    pictures: list[np.ndarray]
     played: str
     at_s: float = field(default_factory=time.monotonic)
+
+    @cached_property
+    def pictures(self) -> list[np.ndarray]:
+        """Every picture, (H, W, 3) uint8, in reading order."""
+        return [_decoded(url) for url in _urls(self.body)]
 
     @property
     def text(self) -> str:
@@ -88,12 +92,18 @@ class OpenAIServer:
             ``nothink``: 400 to whoever sends ``chat_template_kwargs``, the right answer to others.
         say: Gives the right answer's text instead of :func:`right_answer`.
         port: 0: any.
+
+    Attributes:
+        requests: Everything that was asked, in the order of arrival.
+        most_at_once: Most requests that were under way together.
     """
 
     def __init__(self, *script: str, say: Say | None = None, port: int = 0) -> None:
         self.script = list(script) or ["good"]
         self.say = say or right_answer
         self.requests: list[Request] = []
+        self.at_once = 0
+        self.most_at_once = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._http = _Server(("127.0.0.1", port), _Handler)
@@ -125,7 +135,13 @@ class OpenAIServer:
             played = self.script[min(len(self.requests), len(self.script) - 1)]
             request = make(played)
             self.requests.append(request)
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
             return request
+
+    def served(self) -> None:
+        with self._lock:
+            self.at_once -= 1
 
     def wait(self, seconds: float) -> None:
         """Sleep, but not beyond the server's end."""
@@ -153,14 +169,17 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         body = json.loads(raw)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = self.server.owner.record(
-            lambda played: Request(body, raw, headers, self.path, pictures_of(body), played)
-        )
+        request = self.server.owner.record(lambda played: Request(body, raw, headers, self.path, played))
+        try:
+            self._play(request)
+        finally:
+            self.server.owner.served()
+
+    def _play(self, request: Request) -> None:
+        name, _, argument = request.played.partition(":")
         if self.path != "/v1/chat/completions":
             self._json(404, {"error": {"message": f"no such path {self.path}"}})
-            return
-        name, _, argument = request.played.partition(":")
-        if name.isdigit():
+        elif name.isdigit():
             self._refuse(int(name), argument)
         else:
             getattr(self, f"_{name}")(request, argument)
@@ -220,7 +239,8 @@ class _Handler(BaseHTTPRequestHandler):
         if request.body.get("logprobs") and logprobs:
             choice["logprobs"] = {"content": [_first_token(request)]}
             choice["message"]["content"] = choice["logprobs"]["content"][0]["token"]
-        usage = {"prompt_tokens": len(request.text.split()) + 64 * len(request.pictures), "completion_tokens": 1}
+        tokens = len(request.text.split()) + 64 * len(_urls(request.body))
+        usage = {"prompt_tokens": tokens, "completion_tokens": 1}
         if request.body["max_tokens"] != 1:
             usage["completion_tokens"] = len(text.split())
         usage["total_tokens"] = sum(usage.values())
@@ -255,16 +275,18 @@ def _words(message: Mapping[str, Any]) -> list[str]:
     return [part["text"] for part in content if part["type"] == "text"]
 
 
-def pictures_of(body: Mapping[str, Any]) -> list[np.ndarray]:
-    """Return every picture of a request, decoded, in reading order."""
-    urls = [
+def _urls(body: Mapping[str, Any]) -> list[str]:
+    return [
         part["image_url"]["url"]
         for message in body["messages"]
         if isinstance(message["content"], list)
         for part in message["content"]
         if part["type"] == "image_url"
     ]
-    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB")) for url in urls]
+
+
+def _decoded(url: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB"))
 
 
 def progress_of(picture: np.ndarray) -> float:

@@ -173,7 +173,7 @@ def number_in(text: str, low: float, high: float) -> float:
     Raises:
         ParseError: If it is none, or outside [low, high].
     """
-    if not re.fullmatch(r"[+-]?\d+(\.\d+)?", text):
+    if not re.fullmatch(r"[+-]?\d+(\.\d+)?", text, re.ASCII):
         raise ParseError(f"{text[:80]!r} is not a number")
     value = float(text)
     if not math.isfinite(value) or not low <= value <= high:

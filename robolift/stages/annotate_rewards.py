@@ -144,4 +144,5 @@ def _transport(config: Config, labeller: Labeller) -> Transport:
         dtype=labeller.dtype,
         device=config.device,
         batch_size=config.batch_size,
+        model_sha256=labeller.model_digest,
     )

@@ -22,7 +22,7 @@ CAUSAL = True
 NEEDS_HEADS = False
 MIN_LENGTH = 2
 
-NUMBERED = re.compile(r"(?:frame\s+)?(\d{1,6})\s*[:.)]\s*([+-]?\d+(?:\.\d+)?)\s*%?", re.IGNORECASE)
+NUMBERED = re.compile(r"(?:frame\s+)?(\d{1,6})\s*[:.)]\s*([+-]?\d+(?:\.\d+)?)\s*%?", re.IGNORECASE | re.ASCII)
 
 
 def looks(labeller: Labeller, length: int) -> list[Look]:

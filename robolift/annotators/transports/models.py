@@ -57,9 +57,13 @@ def materialize(model_uri: str, expect_sha256: str = "") -> Path:
 def _copy(model_uri: str, expect_sha256: str) -> Path:
     files = _files(model_uri)
     cache = _cache()
-    with storage.writable(str(cache)):
+    try:
         cache.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=cache, prefix=".copy-"))
+        folder = Path(tempfile.mkdtemp(dir=cache, prefix=".copy-"))
+    except OSError as error:
+        raise UsageError(
+            f"no copy of the model can be kept: {error}; set {CACHE_VARIABLE} to a folder on a disk"
+        ) from error
     try:
         fs, root = storage.filesystem(model_uri)
         for name in files:

@@ -19,7 +19,7 @@ from robolift.labeling.returns import BoolArray, Float64Array, IntArray
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
 from robolift.stages.reward_anchors import NONE, Answers, check_shards, collect
-from robolift.stages.reward_columns import write_rewards
+from robolift.stages.reward_columns import NOBODY, source_code, write_rewards
 from robolift.stages.shards import input_identity as input_identity
 from robolift.stages.stage import Input, Inputs, StageConfig
 
@@ -65,7 +65,9 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     anchor[anchor_rows(dataset.starts, episode, frame)] = True
     known = spread(answers, dataset.starts, protocol, calibration.map if calibration else None)
     labelled = np.repeat(answers.labelled, np.diff(dataset.starts))
-    write_rewards(output, dataset, source=np.where(labelled, "vlm", "none"), anchor=anchor, known=known)
+    write_rewards(
+        output, dataset, source=np.where(labelled, source_code("vlm"), source_code(NOBODY)), anchor=anchor, known=known
+    )
     schema.write_table(output.path / "anchors.parquet", answers.anchors)
     output.write_json("errors.json", answers.errors)
     if calibration:

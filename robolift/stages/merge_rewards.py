@@ -13,12 +13,12 @@ from pydantic import Field
 from robolift import schema, storage
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError
-from robolift.labeling.returns import BoolArray, Float64Array
+from robolift.labeling.returns import BoolArray, Float64Array, IntArray
 from robolift.labeling.rewards import Reward, derive_reward
 from robolift.logging import get_logger
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
-from robolift.stages.reward_columns import numbers, open_rewards, texts, write_rewards
+from robolift.stages.reward_columns import NOBODY, numbers, open_rewards, source_code, spoken, write_rewards
 from robolift.stages.stage import Input, Inputs, StageConfig
 
 INPUTS = {
@@ -30,6 +30,8 @@ INPUTS = {
 OUTPUT = Kind.REWARDS
 SHARED = ("progress", "success_prob", "confidence")
 """What both may know: people's word counts."""
+BY_RANK = ("human", "vlm", "heuristic")
+"""Whose name a row carries: the first of these who said something about it."""
 OF_PEOPLE = ("tri", "stage")
 
 
@@ -72,7 +74,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     write_rewards(output, dataset, source=merged.source, anchor=merged.anchor, known={**merged.known, "reward": reward})
     output.metrics.update(compare(merged, model, people, success_threshold=config.success_threshold))
     output.metrics["reward"] = _describe(reward)
-    rows = {f"rows_{name}": int((merged.source == name).sum()) for name in schema.REWARD_SOURCES}
+    rows = {f"rows_{name}": int((merged.source == source_code(name)).sum()) for name in schema.REWARD_SOURCES}
     return {"episodes": dataset.num_episodes, "frames": dataset.num_frames, **rows}
 
 
@@ -111,13 +113,13 @@ class Merged:
 
     Attributes:
         known: By column, NaN where not known.
-        source: Who said something about the row, people before the model, or that only the outcome did.
+        source: Who said something about the row, a position in REWARD_SOURCES.
         anchor: Rows about which its source was really asked.
         outcome: Rows whose success_prob is the recorded outcome.
     """
 
     known: dict[str, Float64Array]
-    source: np.ndarray
+    source: IntArray
     anchor: BoolArray
     outcome: BoolArray
 
@@ -131,10 +133,10 @@ def merge(dataset: Dataset, model: pa.Table, people: pa.Table, *, use_outcome: b
     recorded = np.repeat(_recorded(dataset), np.diff(dataset.starts))
     outcome: BoolArray = np.isnan(known["success_prob"]) & ~np.isnan(recorded) & use_outcome
     known["success_prob"] = np.where(outcome, recorded, known["success_prob"])
-    by_people, by_model = (texts(table, "source") != "none" for table in (people, model))
+    by_people, by_model = (spoken(table) for table in (people, model))
     return Merged(
         known=known,
-        source=np.select([by_people, by_model, outcome], ["human", "vlm", "heuristic"], "none"),
+        source=np.select([by_people, by_model, outcome], list(map(source_code, BY_RANK)), source_code(NOBODY)),
         anchor=np.where(by_people, people.column("anchor").to_numpy(), model.column("anchor").to_numpy()),
         outcome=outcome,
     )

@@ -19,7 +19,7 @@ from robolift.labeling.returns import BoolArray, Float64Array, IntArray
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
 from robolift.stages.reward_anchors import NONE, Answers, check_shards, collect
-from robolift.stages.reward_columns import write_rewards
+from robolift.stages.reward_columns import NOBODY, source_code, write_rewards
 from robolift.stages.shards import input_identity as input_identity
 from robolift.stages.stage import Input, Inputs, StageConfig
 
@@ -31,6 +31,8 @@ INPUTS = {
 OUTPUT = Kind.REWARDS
 CALIBRATED = ("logprob", "rubric")
 MAX_NAMED = 10
+SMALLEST = 1e-12
+"""No probability is taken for less, so that each has a logarithm."""
 
 
 class Config(StageConfig):
@@ -63,7 +65,9 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     anchor[anchor_rows(dataset.starts, episode, frame)] = True
     known = spread(answers, dataset.starts, protocol, calibration.map if calibration else None)
     labelled = np.repeat(answers.labelled, np.diff(dataset.starts))
-    write_rewards(output, dataset, source=np.where(labelled, "vlm", "none"), anchor=anchor, known=known)
+    write_rewards(
+        output, dataset, source=np.where(labelled, source_code("vlm"), source_code(NOBODY)), anchor=anchor, known=known
+    )
     schema.write_table(output.path / "anchors.parquet", answers.anchors)
     output.write_json("errors.json", answers.errors)
     if calibration:
@@ -150,22 +154,24 @@ def calibrate(config: Config, dataset: Dataset, answers: Answers, protocol: str)
 def spread(answers: Answers, starts: IntArray, protocol: str, calibration: Isotonic | None) -> dict[str, Float64Array]:
     """Return progress, success_prob and confidence of every frame, (F,) each, NaN where not known.
 
-    Of ``logprob`` the logarithm is interpolated and then mapped, to its probability or by the calibration; of the other
-    protocols what they say. A calibrated score is a probability of success and stands for both. A verdict of ``rubric``
-    on the end alone is no progress of the frames before it.
+    Of ``logprob`` the logarithm of progress is interpolated, of the other protocols progress itself. Where the score is
+    calibrated, it is interpolated and then mapped, and its end is the probability that the episode succeeded. A verdict
+    of ``rubric`` on the end alone is no progress of the frames before it.
     """
     episode, frame, columns = answers.used()
 
-    def everywhere(name: str) -> Float64Array:
-        return interpolate_anchors(starts, episode, frame, columns[name])
+    def everywhere(values: Float64Array) -> Float64Array:
+        return interpolate_anchors(starts, episode, frame, values)
 
-    known = {name: everywhere(name) for name in ("success_prob", "confidence")}
+    known = {name: everywhere(columns[name]) for name in ("success_prob", "confidence")}
     if calibration:
-        known["progress"] = known["success_prob"] = calibration.apply(everywhere("score"))
+        known["progress"] = calibration.apply(everywhere(columns["score"]))
+        known["success_prob"] = np.repeat(known["progress"][starts[1:] - 1], np.diff(starts))
     elif protocol == "logprob":
-        known["progress"] = np.minimum(np.exp(everywhere("score")), 1.0)
+        logarithm = np.log(np.maximum(columns["progress"], SMALLEST))
+        known["progress"] = np.exp(everywhere(logarithm))
     else:
-        known["progress"] = everywhere("progress")
+        known["progress"] = everywhere(columns["progress"])
     if protocol == "rubric":
         known["progress"] = np.where(_before_verdict(starts, episode, frame), np.nan, known["progress"])
     return known

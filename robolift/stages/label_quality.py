@@ -16,7 +16,7 @@ from robolift.logging import get_logger
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
 from robolift.stages.quality_measures import Labels, Reading, measure
-from robolift.stages.reward_columns import numbers, open_rewards, texts
+from robolift.stages.reward_columns import numbers, open_rewards, spoken
 from robolift.stages.show import SECTION_FILE
 from robolift.stages.stage import Input, Inputs, StageConfig
 
@@ -120,8 +120,8 @@ def read_labels(inputs: Inputs, dataset: Dataset) -> Labels:
         progress=numbers(automatic, "progress"),
         success_prob=numbers(automatic, "success_prob"),
         asked=automatic.column("anchor").to_numpy(),
-        by_model=texts(automatic, "source") != "none",
-        by_people=texts(reviews, "source") != "none",
+        by_model=spoken(automatic),
+        by_people=spoken(reviews),
         tri=numbers(reviews, "tri"),
         staged=numbers(reviews, "progress"),
     )

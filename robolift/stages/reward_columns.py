@@ -6,12 +6,20 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from robolift import schema
 from robolift.data.dataset import Dataset
-from robolift.labeling.returns import BoolArray, Float64Array, FloatArray
+from robolift.labeling.returns import BoolArray, Float64Array, FloatArray, IntArray
 from robolift.manifest import Manifest, Output
-from robolift.stages.label_sources import check_keys, check_origin
+from robolift.stages.label_sources import check_keys, check_origin, strings
+
+NOBODY = "none"
+
+
+def source_code(name: str) -> int:
+    """Return the position of a source in REWARD_SOURCES."""
+    return schema.REWARD_SOURCES.index(name)
 
 
 def open_rewards(made: Manifest, dataset: Dataset, imported: Manifest, name: str) -> pa.Table:
@@ -37,26 +45,26 @@ def numbers(table: pa.Table, name: str) -> Float64Array:
     return np.asarray(table.column(name).cast(pa.float64()).to_numpy(), dtype=np.float64)
 
 
-def texts(table: pa.Table, name: str) -> np.ndarray:
-    """Return a column of text, (F,) of str."""
-    return np.array(table.column(name).to_pylist(), dtype=str)
+def spoken(table: pa.Table) -> BoolArray:
+    """Return the rows about which somebody said something, (F,)."""
+    return np.asarray(pc.not_equal(table.column("source"), NOBODY).to_numpy(), dtype=np.bool_)
 
 
 def write_rewards(
-    output: Output, dataset: Dataset, *, source: np.ndarray, anchor: BoolArray, known: Mapping[str, FloatArray]
+    output: Output, dataset: Dataset, *, source: IntArray, anchor: BoolArray, known: Mapping[str, FloatArray]
 ) -> None:
     """Write ``rewards.parquet``, a row for every frame.
 
     Args:
         output: Where to.
         dataset: Its frames give the keys.
-        source: Who said each row, a name of REWARD_SOURCES, (F,).
+        source: Who said each row, a position in REWARD_SOURCES, (F,).
         anchor: Rows about which somebody was really asked, (F,).
         known: The other columns that say something, (F,) each, NaN where nothing; those left out are null.
     """
     columns = {
         **{key: dataset.frames.column(key).combine_chunks() for key in schema.KEYS},
-        "source": pa.array(source),
+        "source": strings(source, schema.REWARD_SOURCES),
         "anchor": anchor,
     }
     for field in schema.TABLES["rewards"]:

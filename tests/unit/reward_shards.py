@@ -99,7 +99,7 @@ def collect(root: str, dataset: Manifest, plan: Manifest, shards: Sequence[Manif
 def publish_rewards(
     root: str,
     dataset: Manifest,
-    stage: str = "collect_rewards",
+    made_by: str = "collect_rewards",
     documents: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     **columns: Sequence[Any],
@@ -111,7 +111,7 @@ def publish_rewards(
     for name in schema.TABLES["rewards"].names[2:]:
         table[name] = list(columns.get(name, [defaults.get(name)] * frames.num_rows))
     content = [{name: list(map(str, column)) for name, column in table.items()}, dict(documents or {})]
-    output = _output(root, stage, Kind.REWARDS, config or {}, {"dataset": [dataset]}, content)
+    output = _output(root, made_by, Kind.REWARDS, config or {}, {"dataset": [dataset]}, content)
     output.write_table("rewards", table)
     for name, document in (documents or {}).items():
         output.write_json(name, document)

@@ -22,9 +22,11 @@ def percent(episode: int, *marks: tuple[int, float]) -> list[dict[str, float]]:
 
 
 def logarithm(episode: int, *marks: tuple[int, float]) -> list[dict[str, float]]:
-    """Anchors of `logprob`: the probability at a frame, and what follows from it."""
+    """Anchors of `logprob`: how probable the model calls it at a frame; the last says how the episode ended."""
+    last = marks[-1][0]
     return [
-        {"episode": episode, "frame": frame, "score": math.log(p), "progress": p, "success_prob": p}
+        {"episode": episode, "frame": frame, "score": math.log(p / 2), "progress": p}
+        | ({"success_prob": p} if frame == last else {})
         for frame, p in marks
     ]
 
@@ -118,7 +120,15 @@ def test_of_logprob_the_logarithm_is_interpolated(output_root: str, dataset: Man
     made = collect(output_root, dataset, plan, publish_shards(output_root, dataset, plan, anchors))
     # Half way between 0.01 and 0.25 by logarithm lies their geometric mean, the root of 0.0025.
     assert column(made, "progress") == pytest.approx([0.01, 0.05, 0.25, 0.5, 1.0, 0.5, 0.5, 0.5, 0.1, 0.1])
-    assert column(made, "success_prob")[:2] == pytest.approx([0.01, 0.13])
+    assert column(made, "success_prob") == pytest.approx([1.0] * 5 + [0.5] * 3 + [0.1] * 2)
+
+
+def test_a_probability_of_nothing_has_a_logarithm_all_the_same(output_root: str) -> None:
+    dataset = publish_dataset(output_root, [3])
+    plan = publish_plan(output_root, dataset, "logprob")
+    anchors = [{"episode": 0, "frame": 0, "progress": 0.0}, {"episode": 0, "frame": 2, "progress": 1.0}]
+    made = collect(output_root, dataset, plan, publish_shards(output_root, dataset, plan, anchors))
+    assert column(made, "progress") == pytest.approx([1e-12, 1e-6, 1.0])
 
 
 def test_a_verdict_on_the_end_is_no_progress_of_what_came_before(output_root: str, dataset: Manifest) -> None:
@@ -153,7 +163,7 @@ def test_isotonic_calibration_by_hand(output_root: str) -> None:
     assert made.metrics()["calibration"] == found["points"]
     # Between: the score is interpolated (-8, -4.5, -1), then mapped.
     assert column(made, "progress")[:6] == pytest.approx([0.0, 0.0, 1.0, 0.0, 0.0, 0.5])
-    assert column(made, "success_prob") == column(made, "progress")
+    assert column(made, "success_prob")[:6] == pytest.approx([1.0] * 3 + [0.5] * 3)
 
 
 def test_calibration_needs_both_outcomes(output_root: str) -> None:

@@ -2,6 +2,7 @@
 
 NAMES = (
     "simulate_episodes",
+    "import_replay_buffer",
     "import_dataset",
     "label_returns",
     "train_value",

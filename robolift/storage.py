@@ -184,6 +184,53 @@ def write_bytes(uri: str, content: bytes) -> None:
         raise
 
 
+def create_exclusive(uri: str, content: bytes) -> bool:
+    """Write one file only if nothing lies there yet: of several processes that try, one succeeds.
+
+    A reader sees nothing or all of it. On a disk a complete temporary file gets its name by a hard link, which fails
+    where the name is taken; S3 is asked with ``If-None-Match: *``, Google Cloud Storage with ``ifGenerationMatch=0``.
+
+    Returns:
+        Whether this call wrote it; False leaves what is there as it is.
+
+    Raises:
+        UsageError: If nothing may be written there.
+    """
+    path = local_path(uri)
+    if path is None:
+        return _create_object(uri, content)
+    with writable(uri):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return True
+
+
+def _create_object(uri: str, content: bytes) -> bool:
+    fs, remote = filesystem(uri)
+    try:
+        fs.pipe_file(remote, content, mode="create")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        # S3 answers 412 where the object is there, and 409 where another writer was first at the same moment.
+        if any(word in str(error) for word in ("PreconditionFailed", "pre-condition", "ConditionalRequestConflict")):
+            return False
+        with writable(uri):
+            raise
+    return True
+
+
 def probe(uri: str) -> None:
     """Write and delete a small object below ``uri`` of a store, which says only then that it takes none.
 

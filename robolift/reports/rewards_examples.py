@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robolift import schema
 from robolift.reports.rewards import FAILURE, SUCCESS, RewardFacts
 from robolift.reports.rewards_labeller import Labeller
 from robolift.reports.rewards_measures import end_scores
 from robolift.reports.rewards_people import Comparison
+
+PEOPLE = schema.REWARD_SOURCES.index("human")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +28,10 @@ class Example:
 def pick(facts: RewardFacts, compared: Comparison | None, labeller: Labeller | None) -> list[Example]:
     """Pick at most four episodes, each once; kinds that are absent are left out.
 
-    They are the success and the failure with the highest score in their last frame (the best that the labels do, and
-    the worst), the episode that people contradict most, and one without usable labels. Of equals the first.
+    They are the success and the failure that the model rates highest in their last frame (the best that it does, and
+    the worst), or without a model the first that people labelled; the episode that people contradict most; and one
+    without usable labels. Of equals the first.
     """
-    name, score = end_scores(facts.judged, facts.starts)
     found: list[Example] = []
     taken: set[int] = set()
 
@@ -37,14 +40,8 @@ def pick(facts: RewardFacts, compared: Comparison | None, labeller: Labeller | N
             taken.add(episode)
             found.append(Example(kind=kind, title=title, why=why, episode=episode))
 
-    for kind, code, title in (
-        ("success", SUCCESS, "The success that is rated highest"),
-        ("failure", FAILURE, "The failure that is rated highest"),
-    ):
-        of_kind = np.flatnonzero((facts.outcome == code) & np.isfinite(score))
-        if len(of_kind):
-            episode = int(of_kind[np.argmax(score[of_kind])])
-            add(kind, title, f"{name} {score[episode]:.2f} in its last frame", episode)
+    for kind, code in (("success", SUCCESS), ("failure", FAILURE)):
+        add(kind, *_of_outcome(facts, kind, code))
     contradicted = (one for one in compared.episodes if one.episode not in taken) if compared else iter(())
     worst = next(contradicted, None)
     if worst:
@@ -58,3 +55,16 @@ def pick(facts: RewardFacts, compared: Comparison | None, labeller: Labeller | N
         nothing = np.flatnonzero(~labelled)
         add("unlabelled", "An episode that nobody labelled", "", int(nothing[0]) if len(nothing) else None)
     return found
+
+
+def _of_outcome(facts: RewardFacts, kind: str, code: int) -> tuple[str, str, int | None]:
+    if facts.model is None:
+        by_people = facts.merged.source == PEOPLE
+        labelled = np.flatnonzero((facts.outcome == code) & np.logical_or.reduceat(by_people, facts.starts[:-1]))
+        return f"A {kind} that people labelled", "", int(labelled[0]) if len(labelled) else None
+    name, score = end_scores(facts.model, facts.starts)
+    rated = np.flatnonzero((facts.outcome == code) & np.isfinite(score))
+    if not len(rated):
+        return "", "", None
+    episode = int(rated[np.argmax(score[rated])])
+    return f"The {kind} that is rated highest", f"{name} {score[episode]:.2f} in its last frame", episode

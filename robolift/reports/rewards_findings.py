@@ -122,7 +122,7 @@ def _people(reviews: Reviews | None) -> dict[str, Any] | None:
         return None
     return {
         "annotators": len(reviews.annotators),
-        "done": sum(one.done for one in reviews.annotators),
+        "episodes": reviews.used,
         "agreement": dict(reviews.agreement),
         "skips": len(reviews.skips),
     }

@@ -84,6 +84,8 @@ def limits(
     compared: Comparison | None,
 ) -> list[str]:
     """Return what the labels cannot say, in sentences."""
+    if not facts.merged.is_labelled.any():
+        return ["Nothing is labelled: there is nothing whose limits could be told."]
     notes = [_opinion(facts, labeller), *_asked(facts), *_checked(facts, compared)]
     notes += _outcomes(facts)
     heuristic = next((part for part in covered.segments if part.name == "recorded outcome"), None)

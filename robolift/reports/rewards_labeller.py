@@ -16,6 +16,7 @@ ERRORS_FILE = "errors.json"
 SPENT = ("requests", "input_tokens", "output_tokens")
 MAX_ANSWER = 1500
 """Characters of a raw answer that are shown: a model may go on for pages."""
+MAX_ANSWERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +36,15 @@ class Failure:
         name: The class.
         episodes: All of them, ascending.
         message: What was wrong with the first.
-        answers: Raw answers about the first, as the model gave them: anything may stand in them.
+        answers: The first few raw answers about the first, as the model gave them: anything may stand in them.
+        num_answers: How many there were.
     """
 
     name: str
     episodes: tuple[int, ...]
     message: str
     answers: tuple[str, ...]
+    num_answers: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +140,8 @@ def _failures(automatic: Manifest) -> tuple[Failure, ...]:
                 name=name,
                 episodes=tuple(sorted({int(error["episode_index"]) for error in errors})),
                 message=str(errors[0]["message"]),
-                answers=tuple(shorten(answer) for answer in errors[0]["answers"]),
+                answers=tuple(shorten(answer) for answer in errors[0]["answers"][:MAX_ANSWERS]),
+                num_answers=len(errors[0]["answers"]),
             )
             for name, errors in by_class.items()
         ]

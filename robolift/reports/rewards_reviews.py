@@ -13,10 +13,9 @@ from robolift.manifest import Manifest
 REVIEWS_FILE = "reviews.json"
 RELIABLE, TENTATIVE = 0.8, 0.667
 AGREEMENTS = {
-    "tri": "what is progressing (ordinal)",
-    "outcome": "how episodes ended (nominal)",
-    "stages": "where task stages begin (interval)",
-    "preference": "which clip is better (nominal)",
+    "tri": "what is progressing, ordinal",
+    "outcome": "how episodes ended, nominal",
+    "preference": "which clip is better, nominal",
 }
 
 
@@ -25,13 +24,19 @@ class Annotator:
     """One person.
 
     Attributes:
-        done: Items completed.
+        completed: Items finished.
+        skipped: Items passed over.
+        half_done: Items begun and left.
         gold_accuracy: Share of gold items answered rightly; None without any.
+        counted: Whether the person's labels are used; not where too many gold items were wrong.
     """
 
     name: str
-    done: int
+    completed: int
+    skipped: int
+    half_done: int
     gold_accuracy: float | None
+    counted: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +53,18 @@ class Reviews:
     """Everything that reviews.json says, ready to show.
 
     Attributes:
+        used: Episodes that people's labels are taken from.
+        unused: Episodes that were begun, or done by too few people.
         agreement: Krippendorff's alpha by what was labelled; None where nothing was labelled twice.
-        disagreement: Share of frames on which people differ, by item, largest first.
+        disagreement: (episode, how far people differ on it, 0..1), largest first, agreed ones left out.
     """
 
     annotators: tuple[Annotator, ...]
+    used: int
+    unused: int
     agreement: Mapping[str, float | None]
     skips: tuple[Skip, ...]
-    disagreement: tuple[tuple[str, float], ...]
+    disagreement: tuple[tuple[int, float], ...]
 
 
 def read(reviews: Manifest) -> Reviews | None:
@@ -70,16 +79,7 @@ def read(reviews: Manifest) -> Reviews | None:
     where = reviews.file(REVIEWS_FILE)
     document = storage.read_json(where)
     try:
-        annotators = tuple(
-            Annotator(name=name, done=int(one["done"]), gold_accuracy=_number(one["gold_accuracy"]))
-            for name, one in sorted(document["annotators"].items())
-        )
-        skips = tuple(
-            Skip(item=str(one["item"]), annotator=str(one["annotator"]), reason=str(one["reason"]))
-            for one in document["skips"]
-        )
-        agreement = {name: _number(value) for name, value in document["agreement"].items()}
-        differing = {str(item): float(value) for item, value in document["disagreement"].items() if value}
+        return _parse(document) if document["annotators"] else None
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
             f"not what people did: {error!r}",
@@ -87,13 +87,33 @@ def read(reviews: Manifest) -> Reviews | None:
             expected="reviews.json as import_reviews writes it",
             mend="run import_reviews again",
         ) from error
-    if not annotators:
-        return None
+
+
+def _parse(document: Mapping[str, Any]) -> Reviews:
+    annotators = tuple(
+        Annotator(
+            name=str(one["name"]),
+            completed=int(one["completed"]),
+            skipped=int(one["skipped"]),
+            half_done=int(one["half_done"]),
+            gold_accuracy=_number(one["gold_accuracy"]),
+            counted=bool(one["counted"]),
+        )
+        for one in document["annotators"]
+    )
+    skips = tuple(
+        Skip(item=str(one["item"]), annotator=str(one["annotator"]), reason=str(one["reason"]))
+        for one in document["skips"]
+    )
+    episodes = document["episodes"]
+    differing = [(int(one["episode_index"]), float(one["disagreement"])) for one in episodes["disagreement"]]
     return Reviews(
         annotators=annotators,
-        agreement=agreement,
+        used=int(episodes["used"]),
+        unused=int(episodes["too_few_annotators"]) + int(episodes["half_done"]),
+        agreement={name: _number(value) for name, value in document["agreement"].items()},
         skips=skips,
-        disagreement=tuple(sorted(differing.items(), key=lambda pair: (-pair[1], pair[0]))),
+        disagreement=tuple(sorted((pair for pair in differing if pair[1] > 0), key=lambda pair: (-pair[1], pair[0]))),
     )
 
 

@@ -102,15 +102,26 @@ class RewardRun(SyntheticRun):
     def said(self) -> dict[str, Any]:
         """What reviews.json holds."""
         if not self.reviewed:
-            return {"annotators": {}, "agreement": {"tri": None, "outcome": None}, "skips": [], "disagreement": {}}
+            return {"annotators": [], "episodes": {"total": self.num_episodes, "used": 0}}
+        nobody = {"skipped": 0, "half_done": 0, "gold_accuracy": None, "counted": True}
         return {
-            "annotators": {
-                "ada": {"done": 3, "gold_accuracy": 1.0},
-                "bob <b>": {"done": 2, "gold_accuracy": None},
+            "ask": ["segments", "outcome"],
+            "annotators": [
+                {**nobody, "name": "ada", "completed": 4, "skipped": 1, "gold_accuracy": 1.0},
+                {**nobody, "name": "bob <b>", "completed": 2, "half_done": 1},
+            ],
+            "episodes": {
+                "total": self.num_episodes,
+                "used": 4,
+                "too_few_annotators": 0,
+                "half_done": 1,
+                "disagreement": [
+                    {"episode_index": 0, "disagreement": 0.125},
+                    {"episode_index": 3, "disagreement": 0.0},
+                ],
             },
-            "agreement": {"tri": 0.71, "outcome": None},
+            "agreement": {"outcome": None, "preference": None, "tri": 0.71},
             "skips": [{"item": "episode:5", "annotator": "ada", "reason": "arm <hides> it"}],
-            "disagreement": {"episode:0": 0.125, "episode:3": 0.0},
         }
 
     def make_labels(self, rng: np.random.Generator) -> None:

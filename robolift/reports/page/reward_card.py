@@ -19,6 +19,8 @@ from robolift.reports.rewards_reviews import AGREEMENTS, reading
 
 TEMPLATE = "reward_card.html"
 STYLE_SHEET = "reward_card.css"
+MAX_TASKS = 30
+"""The page shows so many tasks; a dataset may have thousands."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,7 @@ def build_page(found: RewardFindings, look: Look, plan: Plan) -> str:
         tri_names=TRI_NAMES,
         slope_names=SLOPE_NAMES,
         max_listed=MAX_LISTED,
+        max_tasks=MAX_TASKS,
         agreements=AGREEMENTS,
         reading=reading,
         outcomes=overview.outcomes_by_kind(facts.dataset),

@@ -19,6 +19,7 @@ STAGE_IMAGES = {
     "plan_stage_advantage": "cpu",
     "check_labeling": "cpu",
     "simulate_episodes": "jax",  # acts with the previous policy from the second iteration on
+    "import_replay_buffer": "cpu",
     "import_dataset": "cpu",
     "label_returns": "cpu",
     "train_value": "torch",

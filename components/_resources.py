@@ -44,6 +44,7 @@ STAGE_SIZES = {
     "plan_stage_advantage": "cpu.small",
     "check_labeling": "cpu.small",
     "simulate_episodes": "cpu.large",
+    "import_replay_buffer": "cpu.large",
     "import_dataset": "cpu.large",
     "label_returns": "cpu.small",
     "train_value": "gpu.large",

@@ -21,6 +21,8 @@ OTHER_DOORS = sorted(
 )
 """(stage, file) of components that call a stage with other inputs than its usual one."""
 SOURCES = [*((name, "component") for name in FOLDERS), *OTHER_DOORS]
+OF_NO_PIPELINE = {"import_replay_buffer", "import_rewards"}
+"""Stages that bring data from elsewhere; their output's address goes into a pipeline."""
 PLANNERS = {"check_run", "check_dataset", "check_labeling", "plan_shards", "plan_stage_advantage"}
 MAX_BODY_LINES = 20
 
@@ -98,6 +100,8 @@ def _wirings(name, file):
         return [labeling_plan.WIRING]
     if file != "component":
         return [stage_advantage_plan.WIRING]
+    if name in OF_NO_PIPELINE:
+        return []
     if name in set(labeling_plan.STAGES) - {"simulate_episodes", "import_dataset", "export_dataset", "write_report"}:
         return [labeling_plan.WIRING]
     shared = [] if name in dict(OTHER_DOORS) else [stage_advantage_plan.WIRING]

@@ -61,9 +61,7 @@ def write_coded(path: Path, *, lengths: Sequence[int] = LENGTHS, size: tuple[int
     for episode, length in enumerate(lengths):
         writer.add_episode(
             columns(episode, length),
-            videos={
-                name: coded_frames(code_of(episode, camera), length, size) for camera, name in enumerate(CAMERAS)
-            },
+            videos={name: coded_frames(code_of(episode, camera), length, size) for camera, name in enumerate(CAMERAS)},
             task="put the puck into the drawer",
             extra={"outcome": "success"},
         )
@@ -83,9 +81,7 @@ def write_values(root: Path, dataset: Manifest, lengths: Sequence[int] = LENGTHS
         "value_std": [0.0] * len(frames),
         "relative_advantage": [None] * len(frames),
     }
-    return publish(
-        str(root), "merge_values", Kind.VALUES, tables={"values": table}, inputs={"dataset": [dataset]}
-    )
+    return publish(str(root), "merge_values", Kind.VALUES, tables={"values": table}, inputs={"dataset": [dataset]})
 
 
 @dataclass

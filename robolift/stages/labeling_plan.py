@@ -17,19 +17,19 @@ from robolift.stages import preflight
 from robolift.stages.preflight import HANDED, Wiring, check_source, probe_writable
 
 MODES = ("label", "import_reviews")
-STAGES = (
-    "simulate_episodes",
-    "import_dataset",
-    "plan_labels",
-    "annotate_rewards",
-    "collect_rewards",
-    "import_reviews",
-    "label_quality",
-    "merge_rewards",
-    "export_dataset",
-    "write_report",
-)
 WIRING = Wiring(
+    stages=(
+        "simulate_episodes",
+        "import_dataset",
+        "plan_labels",
+        "annotate_rewards",
+        "collect_rewards",
+        "import_reviews",
+        "label_quality",
+        "merge_rewards",
+        "export_dataset",
+        "write_report",
+    ),
     handed={
         "simulate_episodes": HANDED["simulate_episodes"],
         "import_dataset": {"dataset_uri": "dataset_uri", "iteration": ""},
@@ -39,7 +39,6 @@ WIRING = Wiring(
         "merge_rewards": {"reward": "reward"},
     },
     defaults={"export_dataset": {"columns": ["rewards"]}},
-    stages=STAGES,
 )
 MODEL_FILE = "config.json"
 KEY_VARIABLE = "ROBOLIFT_VLM_API_KEY"

@@ -10,7 +10,6 @@ from typing import Any
 from robolift import manifest, storage
 from robolift.errors import DataError, UsageError
 from robolift.schema import Kind
-from robolift.stages import NAMES
 from robolift.stages.stage import find, parse_config
 
 MAX_SHARDS = 64
@@ -33,21 +32,36 @@ class Wiring:
     """What a pipeline tells its stages.
 
     Attributes:
+        stages: The stages that it has, which a run may configure.
         handed: The fields of each stage that the pipeline sets, and the run's parameter that decides each, maybe none.
         offered: Fields that a parameter decides where the run's stage configurations don't.
         defaults: What the run's stage configurations start from.
         layers: The parameters that hold stage configurations, each laid over those before it.
-        stages: The stages that a run may configure.
     """
 
+    stages: tuple[str, ...]
     handed: Mapping[str, Mapping[str, str]]
     offered: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     layers: tuple[str, ...] = ("stages",)
-    stages: tuple[str, ...] = NAMES
 
 
-RECAP = Wiring(handed=HANDED)
+RECAP = Wiring(
+    stages=(
+        "simulate_episodes",
+        "import_dataset",
+        "label_returns",
+        "train_value",
+        "predict_values",
+        "merge_values",
+        "label_advantage",
+        "export_dataset",
+        "train_policy",
+        "evaluate_policy",
+        "write_report",
+    ),
+    handed=HANDED,
+)
 
 
 def find_problems(parameters: Mapping[str, Any], wiring: Wiring = RECAP) -> list[str]:

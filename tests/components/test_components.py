@@ -21,8 +21,6 @@ OTHER_DOORS = sorted(
 )
 """(stage, file) of components that call a stage with other inputs than its usual one."""
 SOURCES = [*((name, "component") for name in FOLDERS), *OTHER_DOORS]
-OF_NO_PIPELINE = {"import_replay_buffer", "import_rewards"}
-"""Stages that bring data from elsewhere; their output's address goes into a pipeline."""
 PLANNERS = {"check_run", "check_dataset", "check_labeling", "plan_shards", "plan_stage_advantage"}
 MAX_BODY_LINES = 20
 
@@ -95,17 +93,13 @@ def test_what_a_pipeline_hands_to_a_stage_is_known_to_the_first_check(name, file
 
 
 def _wirings(name, file):
-    """Return the wirings of the pipelines that use this door."""
-    if file == "rewards":
-        return [labeling_plan.WIRING]
+    """Return the wirings of the pipelines that use this door: those that take another one of the stage do not."""
+    others = {"rewards": [labeling_plan.WIRING]}
     if file != "component":
-        return [stage_advantage_plan.WIRING]
-    if name in OF_NO_PIPELINE:
-        return []
-    if name in set(labeling_plan.STAGES) - {"simulate_episodes", "import_dataset", "export_dataset", "write_report"}:
-        return [labeling_plan.WIRING]
-    shared = [] if name in dict(OTHER_DOORS) else [stage_advantage_plan.WIRING]
-    return [RECAP, *shared, *([labeling_plan.WIRING] if name in ("simulate_episodes", "import_dataset") else [])]
+        return others.get(file, [stage_advantage_plan.WIRING])
+    elsewhere = [wiring for stage, door in OTHER_DOORS if stage == name for wiring in _wirings(stage, door)]
+    every = (RECAP, stage_advantage_plan.WIRING, labeling_plan.WIRING)
+    return [wiring for wiring in every if name in wiring.stages and wiring not in elsewhere]
 
 
 @pytest.mark.parametrize(("name", "file"), [(n, f) for n, f in SOURCES if n not in PLANNERS])

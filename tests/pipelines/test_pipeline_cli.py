@@ -11,6 +11,8 @@ import yaml
 
 from components import _parameters
 from robolift.errors import UsageError
+from robolift.stages import NAMES, labeling_plan, stage_advantage_plan
+from robolift.stages.preflight import RECAP
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -59,6 +61,14 @@ def test_a_pipeline_has_at_most_twelve_parameters_and_long_retries(compiled, pip
     text = (compiled / f"{pipeline}-one.yaml").read_text()
     assert "backoffMaxDuration: 3600s" not in text
     assert "backoffMaxDuration: 604800s" in text
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "wiring"), zip(PIPELINES, (RECAP, stage_advantage_plan.WIRING, labeling_plan.WIRING), strict=True)
+)
+def test_a_run_can_configure_the_stages_that_its_pipeline_has(compiled, pipeline, wiring):
+    steps = _parameters.stages_in(_spec(compiled, pipeline))
+    assert set(wiring.stages) == steps & set(NAMES)
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)

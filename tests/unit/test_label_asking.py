@@ -176,12 +176,10 @@ def test_a_parser_that_became_stricter_asks_for_what_it_no_longer_reads(opened, 
 
 
 def test_no_answer_leaves_the_others_kept_and_a_rerun_asks_the_missing(opened, tmp_path):
-    down = {2, 5}
-    numbers = {}
+    down = {next(opened.video(episode, synthetic.TOPVIEW)).tobytes() for episode in (2, 5)}
 
     def say(question):
-        pixels = next(part.pixels.tobytes() for part in question.parts if isinstance(part, Picture))
-        if numbers.setdefault(pixels, len(numbers)) in down:
+        if next(part.pixels.tobytes() for part in question.parts if isinstance(part, Picture)) in down:
             raise TransportError("the server is away")
         return "2"
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from robolift.annotators.answers import AnswerStore, Attempts, answer_key, as_kept
 from robolift.annotators.labeller import Labeller
 from robolift.annotators.messages import Answer, Question, Transport, TransportError
+from robolift.annotators.planning import load_of
 from robolift.annotators.prompts import Prompt
 from robolift.annotators.protocol import Anchor, LabelProtocol, Look, ParseError, Scene, split
 from robolift.annotators.protocols import PROTOCOLS
@@ -77,6 +78,7 @@ class Interview:
         self._tasks = dataset.episodes.column("task")
         self._lengths = dataset.episodes.column("length")
         self._protocol: LabelProtocol = PROTOCOLS[labeller.protocol]
+        self._asking = threading.BoundedSemaphore(transport.workers)
         self._gate = threading.Lock()
         self._same: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -92,7 +94,7 @@ class Interview:
         """
         found: dict[int, Verdict] = {}
         unanswered: dict[int, TransportError] = {}
-        pool = ThreadPoolExecutor(self._transport.workers, thread_name_prefix="episode")
+        pool = ThreadPoolExecutor(self._at_once(episodes), thread_name_prefix="episode")
         try:
             begun = {pool.submit(self.verdict, episode): episode for episode in episodes}
             for future in self._shown(begun):
@@ -105,6 +107,15 @@ class Interview:
         if unanswered:
             raise _no_answer(unanswered, len(episodes))
         return [found[episode] for episode in episodes]
+
+    def _at_once(self, episodes: Sequence[int]) -> int:
+        """Return how many episodes to hold in memory: enough questions for all workers twice over, and one to read.
+
+        An episode that takes many questions has many pictures too, so the more questions, the fewer episodes.
+        """
+        requests = [load_of(self._labeller, self._lengths[episode].as_py()).requests for episode in episodes]
+        workers, questions = self._transport.workers, max(sum(requests), 1)
+        return min(workers, -(-2 * workers * len(episodes) // questions)) + 1
 
     def _shown(self, begun: dict[Future[Verdict], int]) -> Iterator[Future[Verdict]]:
         return progress(as_completed(begun), total=len(begun), what="episodes asked about", unit="episode")
@@ -142,7 +153,9 @@ class Interview:
             number for number, answers in enumerate(attempts) if not self._settled(answers, looks[number])
         ]:
             questions = [self._question(attempts[number], scene, looks[number]) for number in open_questions]
-            for number, answer in zip(open_questions, self._transport.ask(questions), strict=True):
+            with self._asking:
+                given = self._transport.ask(questions)
+            for number, answer in zip(open_questions, given, strict=True):
                 attempts[number].append(as_kept(answer))
             asked = True
         return asked

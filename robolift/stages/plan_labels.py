@@ -55,7 +55,8 @@ class Config(StageConfig):
     cameras: tuple[str, ...] = ()
     """Cameras shown at each moment, in this order; empty: all."""
     sampling: Literal["whole", "causal_prefix"] = "whole"
-    """`whole`: one look at the whole episode. `causal_prefix`: each moment is judged from the frames up to it."""
+    """`whole`: one look at the whole episode. `causal_prefix`: each moment is judged from the frames up to it, as
+    `logprob` always does and `pairwise` can't."""
     max_frames: Annotated[int, Field(ge=2, le=64)] = 8
     """Moments of an episode that are shown at once."""
     num_prefixes: Annotated[int, Field(ge=2, le=128)] = 15

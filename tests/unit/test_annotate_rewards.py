@@ -2,74 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import synthetic
-from openai_server import MODEL, OpenAIServer
+from annotated import anchors, annotate, command, digests, errors, plan, records, say
+from openai_server import OpenAIServer
 
 from robolift import storage
 from robolift.__main__ import main
 from robolift.annotators.messages import TransportError
 from robolift.errors import DataError, UsageError
-from robolift.manifest import MANIFEST_FILE, verify
+from robolift.manifest import verify
 from robolift.schema import read_parquet
 from robolift.stages.stage import execute
-
-TOPVIEW = {"cameras": [synthetic.TOPVIEW]}
-
-
-def say(request):
-    """What a perfect model says to the product's own questions."""
-    progress, text = request.progress, request.text
-    if "JSON list" in text:
-        return json.dumps([round(100 * value) for value in progress[1:]])
-    if "1 to 5" in text:
-        return str(1 + round(4 * progress[-1]))
-    return f"{100 * (progress[-1] - progress[0]):+.0f}"
-
-
-def plan(dataset, root, protocol="rubric", **config):
-    config = {"model": MODEL, "endpoint": "http://127.0.0.1:9/v1", "protocol": protocol, **TOPVIEW, **config}
-    return execute("plan_labels", config, {"dataset": dataset.uri}, str(root))
-
-
-def annotate(dataset, planned, server, root, **config):
-    config = {"endpoint": server.url, "max_tries": 3, **config}
-    return execute("annotate_rewards", config, {"dataset": dataset.uri, "plan": planned.uri}, str(root))
-
-
-def anchors(made):
-    return read_parquet(made.file("anchors.parquet")).to_pylist()
-
-
-def errors(made):
-    return storage.read_json(made.file("errors.json"))
-
-
-def digests(made):
-    """Return the SHA-256 of every file of an output but the manifest, which says where it lies."""
-    folder = Path(storage.local_path(made.uri))
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.iterdir())
-        if path.name != MANIFEST_FILE
-    }
-
-
-def records(root):
-    return {name: content for name, content in _files(root) if name.startswith("answers/")}
-
-
-def _files(root):
-    return [(name, storage.read_bytes(f"{root}/{name}")) for name, _ in storage.list_files(str(root))]
 
 
 @pytest.fixture
@@ -167,55 +113,6 @@ def test_a_server_without_logprobs_is_told_of_at_once(dataset, tmp_path):
         assert len(server.requests) < 20
 
 
-def command(dataset, planned, server, root, **config):
-    sets = {"output_root": root, "inputs.dataset": dataset.uri, "inputs.plan": planned.uri, "endpoint": server.url}
-    sets |= config
-    return [
-        sys.executable,
-        "-m",
-        "robolift",
-        "annotate_rewards",
-        *(arg for key, value in sets.items() for arg in ("--set", f"{key}={value}")),
-    ]
-
-
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
-def test_a_stopped_shard_asks_only_about_what_was_not_answered(stop, dataset, tmp_path):
-    with OpenAIServer("slow:0.25", say=say) as server:
-        planned = plan(dataset, tmp_path / "a")
-        arguments = command(dataset, planned, server, tmp_path / "a", max_in_flight=2)
-        process = subprocess.Popen(
-            arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-        deadline = time.monotonic() + 60
-        while len(list((tmp_path / "a").glob("answers/*/*.json"))) < 3:
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        process.send_signal(stop)
-        process.communicate(timeout=60)
-        assert process.returncode == (-signal.SIGKILL if stop == signal.SIGKILL else 143)
-        kept = records(tmp_path / "a")
-        asked = len(server.requests)
-        assert 3 <= len(kept) < 8
-        if stop == signal.SIGTERM:  # what was under way came to its end, and nothing new was begun
-            assert asked == len(kept)
-        assert not list((tmp_path / "a" / "annotate_rewards").glob("*/manifest.json"))
-
-        server.play("good")
-        done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-        assert len(server.requests) == 8 - len(kept)
-        server.play("good")
-        undisturbed = annotate(dataset, plan(dataset, tmp_path / "b"), server, tmp_path / "b")
-        assert len(server.requests) == 8
-    folder = Path(storage.local_path(done.stdout.strip()))
-    assert folder.name == undisturbed.digest
-    assert {
-        p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.name != MANIFEST_FILE
-    } == (digests(undisturbed))
-    assert records(tmp_path / "a") == records(tmp_path / "b")
-
-
 def test_appended_episodes_are_all_that_is_asked_about(recording_uri, dataset, server, tmp_path):
     first = annotate(dataset, plan(dataset, tmp_path), server, tmp_path)
     synthetic.write_recording(tmp_path / "more", episodes=2, seed=7)
@@ -293,26 +190,3 @@ def test_a_dry_run_counts_the_shards_questions(dataset, server, tmp_path, capsys
     made = annotate(dataset, planned, server, tmp_path, num_shards=2, shard=1)
     assert f"is asked {made.counts['requests']} questions" in told
     assert f"about {made.counts['episodes']} episodes" in told
-
-
-def test_answers_are_kept_in_an_object_store_too(dataset, server, s3, tmp_path):
-    planned = plan(dataset, s3)
-    first = annotate(dataset, planned, server, s3, num_shards=2)
-    again = annotate(dataset, planned, server, s3)
-    assert len(server.requests) == 8
-    assert again.counts["labelled"] == 8
-    assert first.counts["episodes"] < 8
-    assert len(records(s3)) == 8
-
-
-@pytest.mark.parametrize("protocol", ["logprob", "head"])
-def test_a_model_in_the_step_labels(protocol, dataset, tiny_vlm, tmp_path):
-    settings = {"max_frames": 2, "num_prefixes": 2, "dtype": "float32", "image_side": 32}
-    planned = plan(dataset, tmp_path, protocol, model=str(tiny_vlm), endpoint="", **settings)
-    inputs = {"dataset": dataset.uri, "plan": planned.uri}
-    made = execute("annotate_rewards", {"num_shards": 4}, inputs, str(tmp_path))
-    assert made.counts["labelled"] + made.counts["errors"] == made.counts["episodes"] > 0
-    assert made.counts["requests"] > 0
-    if protocol == "head":
-        assert made.counts["errors"] == 0
-        assert all(0 <= row["success_prob"] <= 1 for row in anchors(made))

@@ -176,12 +176,10 @@ def test_a_parser_that_became_stricter_asks_for_what_it_no_longer_reads(opened, 
 
 
 def test_no_answer_leaves_the_others_kept_and_a_rerun_asks_the_missing(opened, tmp_path):
-    down = {2, 5}
-    numbers = {}
+    down = {next(opened.video(episode, synthetic.TOPVIEW)).tobytes() for episode in (2, 5)}
 
     def say(question):
-        pixels = next(part.pixels.tobytes() for part in question.parts if isinstance(part, Picture))
-        if numbers.setdefault(pixels, len(numbers)) in down:
+        if next(part.pixels.tobytes() for part in question.parts if isinstance(part, Picture)) in down:
             raise TransportError("the server is away")
         return "2"
 
@@ -308,3 +306,48 @@ def test_a_prompt_of_ones_own_is_what_is_asked(opened, tmp_path):
     assert question.system == f"Be strict with {synthetic.TASK}."
     words = [part for part in question.parts if isinstance(part, str)]
     assert words == ["Look, 2:", "<1 topview>", "<2 topview>", f"So? {synthetic.TASK}"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "workers", "episodes"),
+    # 3 questions of pairwise, one of rubric: twice as many questions as workers, and one episode to read.
+    [("pairwise", 6, 5), ("pairwise", 1, 2), ("rubric", 2, 3), ("rubric", 64, 9)],
+)
+def test_few_episodes_are_in_memory_and_no_more_than_allowed_are_asked_about(
+    protocol, workers, episodes, opened, tmp_path, monkeypatch
+):
+    from robolift.annotators import ask
+
+    lock, now, most = threading.Lock(), {"held": 0, "asked": 0}, {"held": 0, "asked": 0}
+
+    def step(what, by):
+        with lock:
+            now[what] += by
+            most[what] = max(most[what], now[what])
+
+    read, judge = ask.read_pictures, ask.judge
+
+    def held(*arguments):
+        step("held", 1)
+        return read(*arguments)
+
+    def let_go(*arguments):
+        step("held", -1)
+        return judge(*arguments)
+
+    monkeypatch.setattr(ask, "read_pictures", held)
+    monkeypatch.setattr(ask, "judge", let_go)
+    transport = Script(say="+1" if protocol == "pairwise" else "3", workers=workers)
+    answer = transport.ask
+
+    def slowly(questions):
+        step("asked", 1)
+        time.sleep(0.05)
+        step("asked", -1)
+        return answer(questions)
+
+    monkeypatch.setattr(transport, "ask", slowly)
+    found = interview(opened, tmp_path, transport, protocol).verdicts(list(range(8)))
+    assert len(found) == 8
+    assert most["held"] <= episodes
+    assert most["asked"] <= workers

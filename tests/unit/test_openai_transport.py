@@ -15,7 +15,8 @@ from robolift.annotators.transports.opening import open_transport
 from robolift.errors import UsageError
 
 KEY = "sk-never-to-be-seen"
-SMALL = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [7, 77, 177]]], np.uint8)
+COLOURS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [7, 77, 177]]], np.uint8)
+SMALL = COLOURS.repeat(8, 0).repeat(8, 1)  # a colour a block of JPEG
 WORDS = Question(parts=("How far?",), max_tokens=20)
 TRUE = Question(parts=(Picture(pixels=SMALL), "True or False?"), wants_logprobs=True)
 
@@ -52,8 +53,8 @@ def test_the_request_is_this_json(server, transport):
     (request,) = server.requests
     body = json.loads(request.raw)
     url = body["messages"][1]["content"][1]["image_url"].pop("url")
-    assert url.startswith("data:image/png;base64,")
-    np.testing.assert_array_equal(request.pictures[0], SMALL)
+    assert url.startswith("data:image/jpeg;base64,")
+    np.testing.assert_allclose(request.pictures[0].astype(int), SMALL.astype(int), atol=3)
     assert body == {
         "model": "fake-vlm",
         "messages": [
@@ -115,7 +116,8 @@ def test_an_answer_is_read_whole(server, transport):
 
 
 def test_candidates_of_the_first_token(server, transport):
-    (answer,) = transport.ask([TRUE])  # no goal is to be seen, so the server holds "True" for one in a thousand
+    nothing = Picture(pixels=np.zeros((16, 16, 3), np.uint8))  # the server holds "True" for one in a thousand
+    (answer,) = transport.ask([Question(parts=(nothing, "True or False?"), wants_logprobs=True)])
     assert answer.text == "False"
     assert answer.logprobs == pytest.approx({"True": np.log(0.001), "False": np.log(0.994), "The": np.log(0.005)})
 

@@ -126,18 +126,20 @@ class ReplayBuffer:
             raise DataError(f"{name} is {values.shape[1:]} in each row", where=self.uri, expected="one number")
         return values.reshape(stop)
 
-    def finished(self) -> np.ndarray[Any, np.dtype[np.bool_]]:
-        """Return which rows were written to the end, up to the last of them, (N,) bool.
+    def finished(self, marker: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+        """Return which rows were written to the end, up to the last one that anything was written to, (N,) bool.
 
         Row 0 of an untouched buffer looks written, as its index is 0: it counts if row 1 does.
+
+        Args:
+            marker: Key whose rows are not 0 once something was written there, be it by a write that failed.
         """
         index = self.scalars(INDEX, self.capacity)
         finished = np.asarray(index == np.arange(self.capacity))
         if self.capacity > 1:
             finished[0] &= finished[1]
-        written = np.flatnonzero(finished)
-        extent = int(written[-1]) + 1 if len(written) else 0
-        return finished[:extent]
+        touched = np.flatnonzero(finished | (self.scalars(marker, self.capacity) != 0))
+        return finished[: touched[-1] + 1] if len(touched) else finished[:0]
 
 
 def _leaves(folder: str, prefix: str) -> dict[str, Leaf]:

@@ -77,22 +77,22 @@ def find_segments(
     before it, so the oldest segment of a full buffer is never taken for whole.
 
     Args:
-        episode: (N,) number of the episode in each row up to the last finished one.
+        episode: (N,) number of the episode in each row up to the last one that anything was written to.
         done: (N,) true in the last row of a segment.
         mode: (N,) control mode.
         finished: (N,) whether a row was written to the end.
         capacity: Rows there is room for; N is less where the buffer never was full.
-        write_cursor: Row that would be written next; worked out by default.
+        write_cursor: Row that would be written next, of a buffer that was full; worked out by default.
         where: Which buffer, for errors.
 
     Raises:
         DataError: If the buffer is full, and the numbers of its episodes do not tell where the oldest row lies.
     """
     count = len(episode)
-    full = count == capacity
+    full = count > 0 and (count == capacity or write_cursor is not None)
     cursor = 0
-    if full and count:
-        cursor = _cursor(episode, where) if write_cursor is None else write_cursor
+    if full:
+        cursor = _cursor(episode, where) if write_cursor is None else write_cursor % count
     order = np.roll(np.arange(count), -cursor)
     episode, done, mode, finished = episode[order], done[order], mode[order], finished[order]
     begins = np.ones(count, bool)

@@ -43,7 +43,7 @@ class Config(StageConfig):
     robot_type: str = ""
     """Goes into the recording's info.json."""
     cameras: tuple[str, ...] = ("head", "left", "right")
-    """Keys with images; each becomes observation.images.<key>. None records no video."""
+    """Keys with images; each becomes `observation.images.<key>`. Without any, no video is recorded."""
     layout: Layout = "chw"
     """Where the images' channels are."""
     value_range: ValueRange = "auto"
@@ -76,7 +76,7 @@ class Config(StageConfig):
 def identity(config: Config) -> dict[str, Any]:
     """Return a digest of the buffer: its layout and every number in its rows, of images which rows there are."""
     buffer = ReplayBuffer.open(config.buffer_uri)
-    extent = len(buffer.finished())
+    extent = len(buffer.finished(EPISODE))
     digest = hashlib.sha256()
     for name, leaf in sorted(buffer.leaves.items()):
         digest.update(json.dumps([name, str(leaf.dtype), leaf.shape, extent]).encode())
@@ -126,7 +126,7 @@ def _segments(config: Config, buffer: ReplayBuffer) -> Segments:
     """Find the segments, and refuse those that are not whole unless they are to be left out."""
     if config.write_cursor is not None and config.write_cursor >= buffer.capacity:
         raise UsageError(f"write_cursor is {config.write_cursor}, and the buffer has {buffer.capacity} rows")
-    finished = buffer.finished()
+    finished = buffer.finished(EPISODE)
     mode = buffer.scalars(CONTROL_MODE, len(finished))
     strange = np.flatnonzero(finished & ~np.isin(mode, list(MODES)))
     if len(strange):
@@ -155,7 +155,7 @@ def _segments(config: Config, buffer: ReplayBuffer) -> Segments:
     if not found.whole:
         raise DataError(
             "no whole segment is in the buffer",
-            where=f"{buffer.uri}, {len(finished)} of {buffer.capacity} rows written",
+            where=f"{buffer.uri}, {int(finished.sum())} of {buffer.capacity} rows finished",
             expected="rows up to one whose next/done is true",
         )
     return found

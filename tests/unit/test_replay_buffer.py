@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from replay_buffer import TORCHRL_SHA256, make_episode, torchrl_sample, tree_sha256, write_buffer
+from replay_buffer import TORCHRL_SHA256, BufferWriter, make_episode, torchrl_sample, tree_sha256, write_buffer
 
 from robolift import storage
 from robolift.data.replay_buffer import ReplayBuffer
@@ -36,7 +36,7 @@ def test_what_a_buffer_holds(tmp_path):
     }
     assert buffer.rows("proprio", 19, 22).tolist() == [[10038, 10039], [10001, 10002], [10003, 10004]]
     assert np.flatnonzero(buffer.scalars("next/done", 60)).tolist() == [19, 34]
-    assert buffer.finished().tolist() == [True] * 35
+    assert buffer.finished("episode").tolist() == [True] * 35
 
 
 def test_an_object_store_is_read_by_ranges(tmp_path):
@@ -49,11 +49,13 @@ def test_an_object_store_is_read_by_ranges(tmp_path):
 
 def test_a_row_is_finished_when_its_index_is_written(tmp_path):
     torn = ReplayBuffer.open(str(torchrl_sample(tmp_path / "torn", "torn")))
-    assert torn.finished().tolist() == [True] * 20 + [False] * 15 + [True] * 5
-    # Nothing was ever written: the index of row 0 is 0 by itself.
+    assert torn.finished("episode").tolist() == [True] * 20 + [False] * 15 + [True] * 5
+    # The index of row 0 is 0 by itself, so it says nothing.
     empty = write_buffer(tmp_path / "empty", 4, [make_episode(10000, 2, 0)])
     (empty / "index.memmap").write_bytes(bytes(4 * 8))
-    assert ReplayBuffer.open(str(empty)).finished().tolist() == []
+    assert ReplayBuffer.open(str(empty)).finished("episode").tolist() == [False] * 2
+    (empty / "episode.memmap").write_bytes(bytes(4 * 8))
+    assert ReplayBuffer.open(str(empty)).finished("episode").tolist() == []
 
 
 def change_meta(path: Path, **changes: object) -> None:
@@ -97,7 +99,7 @@ def test_what_is_no_buffer_is_refused(tmp_path):
 
 def segments(path: Path, **options):
     buffer = ReplayBuffer.open(str(path))
-    finished = buffer.finished()
+    finished = buffer.finished("episode")
     return find_segments(
         episode=buffer.scalars("episode", len(finished)),
         done=buffer.scalars("next/done", len(finished)),
@@ -135,6 +137,36 @@ def test_a_hole_is_no_segment(tmp_path):
     assert spans(found) == {10000: ((0, 20),), 20000: ((35, 40),)}
     assert (lost(found), found.left_out) == ((0, 0, 15), 1)
     assert found.first_left_out == "row 20 (episode 10001, 15 rows): never finished"
+
+
+def test_a_write_that_failed_and_was_tried_again(tmp_path):
+    """Both have the same number, and the first one no end."""
+    writer = BufferWriter(tmp_path / "b", 20)
+    writer.extend(make_episode(10000, 3, 0))
+    writer.extend(make_episode(20000, 4, 0), fails_at="next/done")
+    writer.extend(make_episode(20000, 4, 0))
+    found = segments(writer.close())
+    assert (spans(found), lost(found)) == ({10000: ((0, 3),), 20000: ((7, 11),)}, (0, 0, 4))
+
+
+def test_a_last_write_that_failed_is_counted(tmp_path):
+    writer = BufferWriter(tmp_path / "b", 20)
+    writer.extend(make_episode(10000, 3, 0))
+    writer.extend(make_episode(20000, 4, 0), fails_at="next/done")
+    found = segments(writer.close())
+    assert (spans(found), lost(found)) == ({10000: ((0, 3),)}, (0, 0, 4))
+
+
+def test_a_hole_at_the_end_of_the_storage_hides_no_round(tmp_path):
+    """The write of 30000 failed over rows 7 and 8 and row 0; 40000 then took the rest of the oldest one's beginning."""
+    writer = BufferWriter(tmp_path / "b", 9)
+    writer.extend(make_episode(10000, 4, 0))
+    writer.extend(make_episode(20000, 3, 0))
+    writer.extend(make_episode(30000, 3, 0), fails_at="next/done")
+    writer.extend(make_episode(40000, 2, 0))
+    found = segments(writer.close())
+    assert spans(found) == {20000: ((4, 7),), 40000: ((1, 3),)}
+    assert found.overwritten == 1
 
 
 def test_a_segment_without_an_end(tmp_path):

@@ -273,8 +273,11 @@ def _walk(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         folders[:] = [name for name in folders if not here.startswith(os.path.realpath(os.path.join(base, name)) + "/")]
         for name in names:
             file = os.path.join(base, name)
-            if os.path.exists(file):  # a link may lead nowhere
-                yield os.path.relpath(file, root), {"size": os.stat(file).st_size}
+            try:
+                size = os.stat(file).st_size
+            except FileNotFoundError:  # a link may lead nowhere, and what another process was writing is renamed
+                continue
+            yield os.path.relpath(file, root), {"size": size}
 
 
 def list_files(uri: str) -> list[tuple[str, int]]:

@@ -63,7 +63,7 @@ class Work:
             touched = set()
             for event in events:
                 known = self._events.setdefault((event.annotator, event.item), {})
-                if event.ulid not in known or event.order < known[event.ulid].order:
+                if event.ulid not in known or event.precedes(known[event.ulid]):
                     known[event.ulid] = event
                     self._ulids.setdefault(event.annotator, set()).add(event.ulid)
                     touched.add((event.annotator, event.item))

@@ -46,7 +46,8 @@ def tell(facts: RewardFacts, covered: Bar, quality: Quality | None) -> Headline:
     )
     if quality is None:
         return Headline(title="Nobody measured whether these labels can be trained on", detail=reach)
-    return Headline(title=_verdict(quality), detail=f"{reach} {_against_clock(quality)}".rstrip())
+    sentences = (_missed(quality), reach, _against_clock(quality))
+    return Headline(title=_verdict(quality), detail=" ".join(filter(None, sentences)))
 
 
 def _number_of(number: int, what: str) -> str:
@@ -54,16 +55,20 @@ def _number_of(number: int, what: str) -> str:
 
 
 def _verdict(quality: Quality) -> str:
+    demanded = len(quality.demanded)
     if not quality.passed:
-        reasons = [f"{_in_sentence(one)} is {one.text(one.value)}, {one.asked} was asked" for one in quality.failed]
-        return "Do not train on these labels" + (f": {'; '.join(reasons)}" if reasons else "")
+        return f"Do not train on these labels: they miss {len(quality.failed)} of {_number_of(demanded, 'threshold')}"
     if quality.against_clock(better=False) and not quality.against_clock(better=True):
         return "These labels pass, but are no better than a clock: training on them teaches the time"
-    demanded = len(quality.demanded)
     if not demanded:
-        return "These labels can be trained on only in that nothing was asked of them"
-    what = "the one measure" if demanded == 1 else f"all {demanded} measures"
-    return f"These labels can be trained on: they pass {what} of which something was asked"
+        return "These labels can be trained on only in that no threshold was set"
+    met = "the one threshold" if demanded == 1 else f"all {demanded} thresholds"
+    return f"These labels can be trained on: they meet {met}"
+
+
+def _missed(quality: Quality) -> str:
+    told = [f"{_in_sentence(one)} is {one.text(one.value)}, {one.asked} was asked" for one in quality.failed]
+    return f"Missed: {'; '.join(told)}." if told else ""
 
 
 def _against_clock(quality: Quality) -> str:

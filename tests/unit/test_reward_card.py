@@ -72,7 +72,7 @@ def test_it_is_self_contained_and_can_be_read_aloud(page: Page):
 
 
 def test_headline_says_whether_and_why(page: Page):
-    title = "These labels can be trained on: they pass all 4 measures of which something was asked"
+    title = "These labels can be trained on: they meet all 4 thresholds"
     assert page.text("h1") == [title]
     assert "Better than a clock: success told from failure 1.00 against 0.50" in page.words
 
@@ -178,10 +178,12 @@ def test_failed_labels_are_refused_in_words(tmp_path: Path):
         "coverage": measure(1.0, 1.0, 0.9, True),
     }
     found = told(tmp_path, measures=measures, passed=False, alarms=["the labels look like a clock's"])
-    assert found.text("h1") == [
-        "Do not train on these labels: success told from failure is 0.61, at least 0.80 was asked; contradicted by "
-        "people is 40\u202f%, at most 25\u202f% was asked"
-    ]
+    assert found.text("h1") == ["Do not train on these labels: they miss 2 of 3 thresholds"]
+    missed = (
+        "Missed: success told from failure is 0.61, at least 0.80 was asked; contradicted by people is 40\u202f%, "
+        "at most 25\u202f% was asked."
+    )
+    assert missed in found.words
     assert cells(found, "Success told from failure")[-1] == "failed"
     assert "the labels look like a clock's" in found.text("li")
 
@@ -193,7 +195,7 @@ def test_labels_no_better_than_a_clock_are_called_so(tmp_path: Path):
 
 def test_passing_where_nothing_was_asked_means_nothing(tmp_path: Path):
     found = told(tmp_path, measures={"success_auroc": measure(0.9, 0.5, 0.0, True)})
-    assert found.text("h1") == ["These labels can be trained on only in that nothing was asked of them"]
+    assert found.text("h1") == ["These labels can be trained on only in that no threshold was set"]
     assert "No threshold was set for: success told from failure." in found.words
 
 

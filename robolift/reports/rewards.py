@@ -19,7 +19,7 @@ Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 SUCCESS, FAILURE, UNKNOWN = range(len(schema.OUTCOMES))
-NOBODY = schema.REWARD_SOURCES.index("none")
+MODEL, PEOPLE = (schema.REWARD_SOURCES.index(name) for name in ("vlm", "human"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,8 +53,8 @@ class RewardColumns:
 
     @property
     def is_labelled(self) -> Flags:
-        """(N,) whether anybody said anything about the frame."""
-        return np.asarray(self.source != NOBODY)
+        """(N,) whether a model or people said anything about the frame; a recorded outcome is no label."""
+        return np.asarray((self.source == MODEL) | (self.source == PEOPLE))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robolift import schema
-from robolift.reports.rewards import FAILURE, SUCCESS, RewardFacts
+from robolift.reports.rewards import FAILURE, PEOPLE, SUCCESS, RewardFacts
 from robolift.reports.rewards_labeller import Labeller
 from robolift.reports.rewards_measures import end_scores
 from robolift.reports.rewards_people import Comparison
-
-PEOPLE = schema.REWARD_SOURCES.index("human")
 
 
 @dataclass(frozen=True, kw_only=True)

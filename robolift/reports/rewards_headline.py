@@ -10,9 +10,11 @@ from robolift.reports.labels import Bar
 from robolift.reports.numbers import count, per_cent
 from robolift.reports.rewards import FAILURE, SUCCESS, UNKNOWN, RewardFacts
 from robolift.reports.rewards_labeller import Labeller
+from robolift.reports.rewards_measures import SOURCE_NAMES
 from robolift.reports.rewards_people import Comparison
 from robolift.reports.rewards_quality import Measure, Quality
 
+RECORDED = SOURCE_NAMES["heuristic"]
 FEW = 10
 """Episodes of an outcome below which measures that compare outcomes say little."""
 
@@ -27,19 +29,25 @@ class Headline:
 
 def tell(facts: RewardFacts, covered: Bar, quality: Quality | None) -> Headline:
     """Say in one sentence whether the labels can be trained on, and why in a few more."""
-    parts = [part for part in covered.segments if part.name != "nobody"]
+    frames, episodes = count(facts.num_frames), _number_of(facts.num_episodes, "episode")
+    shares = {part.name: part.share for part in covered.segments}
+    recorded = shares.get(RECORDED)
+    parts = [part for part in covered.segments if part.name not in (RECORDED, "nobody")]
     if not parts:
+        rest = f" {per_cent(recorded)} of frames carry the recorded outcome, and nothing else." if recorded else ""
         return Headline(
             title="Nothing is labelled, so there is nothing to train on",
-            detail=f"Neither a model nor people said anything about {_number_of(facts.num_episodes, 'episode')}.",
+            detail=f"Neither a model nor people said anything about {episodes}.{rest}",
         )
-    labelled = sum(part.share for part in parts)
     who = ", ".join(f"{part.name} {per_cent(part.share)}" for part in parts)
-    frames, episodes = count(facts.num_frames), _number_of(facts.num_episodes, "episode")
-    reach = f"{per_cent(labelled)} of {frames} frames in {episodes} are labelled ({who})."
+    alone = f"; {per_cent(recorded)} carry the recorded outcome alone" if recorded else ""
+    reach = (
+        f"{per_cent(sum(part.share for part in parts))} of {frames} frames in {episodes} are labelled ({who}){alone}."
+    )
     if quality is None:
         return Headline(title="Nobody measured whether these labels can be trained on", detail=reach)
-    return Headline(title=_verdict(quality), detail=f"{reach} {_against_clock(quality)}".rstrip())
+    sentences = (_missed(quality), reach, _against_clock(quality))
+    return Headline(title=_verdict(quality), detail=" ".join(filter(None, sentences)))
 
 
 def _number_of(number: int, what: str) -> str:
@@ -47,16 +55,20 @@ def _number_of(number: int, what: str) -> str:
 
 
 def _verdict(quality: Quality) -> str:
+    demanded = len(quality.demanded)
     if not quality.passed:
-        reasons = [f"{_in_sentence(one)} is {one.text(one.value)}, {one.asked} was asked" for one in quality.failed]
-        return "Do not train on these labels" + (f": {'; '.join(reasons)}" if reasons else "")
+        return f"Do not train on these labels: they miss {len(quality.failed)} of {_number_of(demanded, 'threshold')}"
     if quality.against_clock(better=False) and not quality.against_clock(better=True):
         return "These labels pass, but are no better than a clock: training on them teaches the time"
-    demanded = len(quality.demanded)
     if not demanded:
-        return "These labels can be trained on only in that nothing was asked of them"
-    what = "the one measure" if demanded == 1 else f"all {demanded} measures"
-    return f"These labels can be trained on: they pass {what} of which something was asked"
+        return "These labels can be trained on only in that no threshold was set"
+    met = "the one threshold" if demanded == 1 else f"all {demanded} thresholds"
+    return f"These labels can be trained on: they meet {met}"
+
+
+def _missed(quality: Quality) -> str:
+    told = [f"{_in_sentence(one)} is {one.text(one.value)}, {one.asked} was asked" for one in quality.failed]
+    return f"Missed: {'; '.join(told)}." if told else ""
 
 
 def _against_clock(quality: Quality) -> str:
@@ -88,11 +100,13 @@ def limits(
         return ["Nothing is labelled: there is nothing whose limits could be told."]
     notes = [_opinion(facts, labeller), *_asked(facts), *_checked(facts, compared)]
     notes += _outcomes(facts)
-    heuristic = next((part for part in covered.segments if part.name == "recorded outcome"), None)
-    if heuristic:
+    recorded = next((part for part in covered.segments if part.name == RECORDED), None)
+    if recorded:
         notes.append(
-            f"{per_cent(heuristic.share)} of frames carry the recorded outcome because nobody said more about them."
+            f"{per_cent(recorded.share)} of frames carry the recorded outcome because nobody said more about them."
         )
+    if not np.isfinite(facts.merged.reward).any():
+        notes.append("No frame has a reward: nobody said what it is to be made from.")
     if labeller and labeller.calibration == "isotonic":
         notes.append(
             "The map from the model's score to success was fitted on ends of these very episodes, so what compares "
@@ -101,7 +115,7 @@ def limits(
     if quality is None:
         notes.append("No quality measures were given: whether the labels are any good is not known.")
     else:
-        free = [_in_sentence(one) for one in quality.measures if one.verdict == "nothing asked"]
+        free = [_in_sentence(one) for one in quality.measures if one.threshold is not None and not one.demands]
         if free:
             notes.append(f"No threshold was set for: {', '.join(free)}. Passing says nothing about them.")
     return notes
@@ -130,8 +144,8 @@ def _asked(facts: RewardFacts) -> list[str]:
         return []
     labelled, asked = int(facts.model.is_labelled.sum()), int((facts.model.anchor & facts.model.is_labelled).sum())
     return [
-        f"The model was asked about {count(asked)} of the {count(labelled)} frames that carry its label; progress in "
-        "between is a straight line."
+        f"The model was asked about {count(asked)} of the {count(labelled)} frames that carry its label; what lies "
+        "between is interpolated."
     ]
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from robolift import storage
 from robolift.errors import DataError
 from robolift.manifest import Manifest
-from robolift.reports.numbers import NOTHING, decimal, per_cent
+from robolift.reports.numbers import NOTHING, THIN, decimal
 
 QUALITY_FILE = "quality.json"
+MAX_DIGITS = 5
 
 TITLES = {
     "coverage": "Coverage",
@@ -105,16 +106,34 @@ class Measure:
             return "a clock is perfect"
         return {True: "better", False: "no better", None: NOTHING}[self.beats_clock]
 
-    def text(self, number: float | None) -> str:
-        """Return a value of this measure as it is read."""
-        return per_cent(number) if self.name in SHARES else decimal(number)
-
     @property
     def asked(self) -> str:
         """The threshold in words, a dash without."""
         return (
             f"{'at most' if self.wants_less else 'at least'} {self.text(self.threshold)}" if self.demands else NOTHING
         )
+
+    def text(self, number: float | None) -> str:
+        """Return a value of this measure as it is read: a share in per cent, else a number."""
+        return self._written(number, self._digits)
+
+    @property
+    def _digits(self) -> int:
+        # A value that misses what was asked by a hair must not be written like it.
+        others = [other for other in (self.threshold, self.clock) if other is not None and other != self.value]
+        for digits in range(self._least_digits, MAX_DIGITS):
+            if self._written(self.value, digits) not in {self._written(other, digits) for other in others}:
+                return digits
+        return MAX_DIGITS
+
+    @property
+    def _least_digits(self) -> int:
+        return 0 if self.name in SHARES else 2
+
+    def _written(self, number: float | None, digits: int) -> str:
+        if number is None or self.name not in SHARES:
+            return decimal(number, digits)
+        return f"{decimal(100 * number, digits)}{THIN}%"
 
 
 @dataclass(frozen=True, kw_only=True)

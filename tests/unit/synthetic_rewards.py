@@ -13,10 +13,12 @@ from synthetic_run import SyntheticRun
 
 from robolift.manifest import Manifest, Output
 from robolift.schema import REWARDS, Kind
+from robolift.stages.stage import execute
 
 NUM_ANCHORS = 6
 HOSTILE = '<script>alert("labels")</script> <img src=x onerror=alert(1)> & "percent": 140'
 PROMPT = "These frames show a robot. Task: {task}. Is the task done? <answer> True or False."
+THRESHOLDS = {"min_coverage": 0.85, "min_success_auroc": 0.8, "min_agreement": 0.6}
 LABELLER: dict[str, Any] = {
     "protocol": "logprob",
     "protocol_version": 1,
@@ -76,8 +78,8 @@ class RewardRun(SyntheticRun):
             "import_reviews", "reviews", {"dataset": [dataset]}, {}, {"reviews.json": self.said}
         )
         quality = self.make_quality(dataset, automatic, reviews)
-        parents = {"dataset": [dataset], "automatic": [automatic], "reviews": [reviews], "quality": [quality]}
-        rewards = self.make_rewards("merge_rewards", "rewards", parents, {"reward": "difference"}, {})
+        parents = {"dataset": dataset.uri, "automatic": automatic.uri, "reviews": reviews.uri, "quality": quality.uri}
+        rewards = execute("merge_rewards", {"quality_gate": False}, parents, str(self.root))
         found = {"dataset": dataset, "plan": plan, "automatic": automatic, "reviews": reviews, "quality": quality}
         return {name: [made.uri] for name, made in {**found, "rewards": rewards}.items()}
 
@@ -133,9 +135,7 @@ class RewardRun(SyntheticRun):
             "anchor": np.zeros(num, dtype=bool),
             "source": np.full(num, "none", dtype=object),
         }
-        self.tables = {
-            name: {key: values.copy() for key, values in empty.items()} for name in ("automatic", "reviews", "rewards")
-        }
+        self.tables = {name: {key: values.copy() for key, values in empty.items()} for name in ("automatic", "reviews")}
         starts = np.concatenate([[0], np.cumsum(self.columns["lengths"])])
         for episode in range(self.num_episodes):
             rows = slice(int(starts[episode]), int(starts[episode + 1]))
@@ -144,7 +144,6 @@ class RewardRun(SyntheticRun):
                 self._ask(rows, rng, success=success)
             if self.reviewed and episode % 3 == 0:
                 self._review(rows, episode, success=success)
-            self._merge(rows, success=success)
 
     def _ask(self, rows: slice, rng: np.random.Generator, *, success: bool) -> None:
         length = rows.stop - rows.start
@@ -169,17 +168,6 @@ class RewardRun(SyntheticRun):
         table["confidence"][rows] = 1.0
         table["anchor"][rows] = True
         table["source"][rows] = "human"
-
-    def _merge(self, rows: slice, *, success: bool) -> None:
-        model, people, merged = (self.tables[name] for name in ("automatic", "reviews", "rewards"))
-        for name in ("progress", "tri", "success_prob"):
-            merged[name][rows] = np.where(np.isfinite(people[name][rows]), people[name][rows], model[name][rows])
-        merged["anchor"][rows] = model["anchor"][rows] | people["anchor"][rows]
-        merged["source"][rows] = np.where(people["source"][rows] != "none", "human", model["source"][rows])
-        if (merged["source"][rows] == "none").all() and (self.asked or self.reviewed):
-            merged["success_prob"][rows] = float(success)
-            merged["source"][rows] = "heuristic"
-        merged["reward"][rows] = np.diff(merged["progress"][rows], append=merged["progress"][rows.stop - 1])
 
     def make_plan(self, dataset: Manifest) -> Manifest:
         """Publish what the model is to be asked."""
@@ -250,18 +238,12 @@ class RewardRun(SyntheticRun):
         return self.publish(stage, Kind.REWARDS, inputs=inputs, config=config, write=write, counts=counts)
 
     def make_quality(self, dataset: Manifest, automatic: Manifest, reviews: Manifest) -> Manifest:
-        """Publish measures of the labels."""
-        measures = self.measures or {
-            "coverage": measure(0.93, 0.93, 0.9, True),
-            "success_auroc": measure(1.0, 0.5, 0.8, True),
-            "failure_gap": measure(0.62, 0.0, -1.0, True),
-            "value_order_correlation": measure(0.81, 1.0, None, None),
-            "disagreement": measure(0.21, 0.33, 1.0, True),
-            "agreement_tri": measure(0.71, None, 0.6, True),
-            "constant_share": measure(0.0, 0.0, 0.5, True),
-        }
+        """Measure the labels, or publish made-up measures."""
+        if self.measures is None:
+            parents = {"dataset": dataset.uri, "automatic": automatic.uri, "reviews": reviews.uri}
+            return execute("label_quality", THRESHOLDS, parents, str(self.root))
         document = {
-            "measures": measures,
+            "measures": self.measures,
             "passed": self.passed,
             "alarms": list(self.alarms),
             "per_task": {"a": {"episodes": 12, "coverage": {"value": 0.93, "clock": 0.93}}},
@@ -272,5 +254,5 @@ class RewardRun(SyntheticRun):
             inputs={"dataset": [dataset], "automatic": [automatic], "reviews": [reviews]},
             config={"min_coverage": 0.9},
             write=lambda output: output.write_json("quality.json", document),
-            counts={"measures": len(measures)},
+            counts={"measures": len(self.measures)},
         )

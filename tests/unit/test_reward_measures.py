@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from robolift.labeling.label_quality import disagreement
 from robolift.reports.rewards import RewardColumns, RewardFacts, judged_outcome
 from robolift.reports.rewards_examples import pick
 from robolift.reports.rewards_labeller import Failure, Labeller, shorten
@@ -59,6 +60,18 @@ def test_slow_progress_stands_still():
     starts = np.array([0, 10])
     for gain, expected in ((0.08, 0.0), (0.10, 1.0), (-0.10, -1.0)):
         assert direction(np.linspace(0, gain, 10), np.ones(10), starts)[0] == expected
+
+
+def test_contradictions_are_those_that_label_quality_counts():
+    rng = np.random.default_rng(0)
+    starts = np.array([0, 1, 8, 40, 41, 100])
+    for _ in range(20):
+        tri = rng.choice([-1.0, 0.0, 1.0, NAN], size=100).repeat(3)[:100]
+        progress = np.where(rng.random(100) < 0.1, NAN, np.cumsum(rng.normal(0, 0.02, 100)))
+        found = direction(progress, tri, starts)
+        wrong, both = disagreement(progress, tri, starts)
+        assert np.array_equal(np.isfinite(found), both)
+        assert np.array_equal(both & (found != tri), wrong)
 
 
 def test_segments_do_not_cross_episodes_and_unknown_stays_unknown():
@@ -166,11 +179,12 @@ def test_examples_are_chosen_by_rule_and_once():
 
 
 def test_without_a_model_episodes_of_people_are_shown():
+    # What carries only a recorded outcome is no episode that anybody labelled.
     merged = columns(6, success_prob=[1.0] * 6, source=[HEURISTIC] * 2 + [HUMAN] * 2 + [NOBODY] * 2)
     found = pick(facts([2, 2, 2], [SUCCESS, SUCCESS, FAILURE], merged=merged), None, None)
     assert [(one.title, one.episode) for one in found] == [
         ("A success that people labelled", 1),
-        ("An episode that nobody labelled", 2),
+        ("An episode that nobody labelled", 0),
     ]
 
 
@@ -200,6 +214,15 @@ def measured(name: str, value: float | None, clock: float | None, threshold: flo
 )
 def test_a_measure_in_words(one: Measure, against: str, asked: str, verdict: str):
     assert (one.against_clock, one.asked, one.verdict) == (against, asked, verdict)
+
+
+def test_a_near_miss_is_not_written_like_what_was_asked():
+    share = measured("coverage", 0.8996, None, 0.9, False)
+    assert (share.text(share.value), share.asked) == ("89.96\u202f%", "at least 90.00\u202f%")
+    number = measured("success_auroc", 0.5004, 0.5, 0.8, False)
+    assert (number.text(number.value), number.text(number.clock)) == ("0.5004", "0.5000")
+    same = measured("coverage", 0.9, 0.9, 0.9, True)
+    assert (same.text(same.value), same.asked) == ("90\u202f%", "at least 90\u202f%")
 
 
 def test_agreement_is_read_as_krippendorff_reads_it():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import synthetic
 from openai_server import MODEL, OpenAIServer
@@ -23,7 +24,7 @@ from robolift.stages.stage import execute
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(600)  # fifteen processes a run
-PREFIXES = 4
+PREFIXES = 3
 EPISODES = 8
 STAGES = {
     "plan_labels": {"num_prefixes": PREFIXES, "max_frames": 2, "dtype": "float32"},
@@ -53,8 +54,8 @@ class Run:
 
     def finish(self) -> str:
         """Run to the end; return what was printed."""
-        process = self.start()
-        said, _ = process.communicate(timeout=300)
+        with self.start() as process:
+            said, _ = process.communicate(timeout=300)
         assert process.returncode == 0, said[-4000:]
         return said
 
@@ -78,21 +79,19 @@ def exported(run: Run, folder: Path) -> Dataset:
 def labelling_page(dataset: str, labels: str):
     """Serve the real page; give a client that is signed in."""
     told = ["--dataset", dataset, "--labels", labels, "--port", "0", "--overlap", "0"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "robolift", "review", *told], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        link = process.stdout.readline().split()[-1].replace("YOUR_NAME", "anna")
-        base = link.partition("?")[0].rstrip("/")
-        with httpx.Client(base_url=base, follow_redirects=True) as client:
-            assert client.get(link).status_code == 200
-            session = client.get("/api/session").raise_for_status().json()
-            client.headers |= {"X-Robolift-CSRF": session["csrf"], "Origin": base}
-            yield client
-    finally:
-        process.terminate()
-        process.wait(timeout=20)
+    command = [sys.executable, "-m", "robolift", "review", *told]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            link = process.stdout.readline().split()[-1].replace("YOUR_NAME", "anna")
+            base = link.partition("?")[0].rstrip("/")
+            with httpx.Client(base_url=base, follow_redirects=True, timeout=60) as client:
+                assert client.get(link).status_code == 200
+                session = client.get("/api/session").raise_for_status().json()
+                client.headers.update({"X-Robolift-CSRF": session["csrf"], "Origin": base})
+                yield client
+        finally:
+            process.terminate()
 
 
 def label_everything(client: httpx.Client, outcomes: dict[int, str]) -> None:
@@ -128,7 +127,7 @@ def recorded(tmp_path_factory):
 def labelled(recorded, tmp_path_factory):
     """A run with a model in the step, and after people's work a second one."""
     folder = tmp_path_factory.mktemp("labelled")
-    asked = {"dataset_uri": recorded, "model": str(write_tiny_vlm(folder / "model"))}
+    asked = {"dataset_uri": recorded, "model": str(write_tiny_vlm(folder / "model")), "num_shards": 1}
     first = Run(folder, "first", mode="label", **asked)
     first.finish()
     labels = str(folder / "labels")
@@ -169,6 +168,7 @@ def test_the_second_run_asks_nothing_and_takes_people_s_labels(labelled, tmp_pat
     assert exported(second, tmp_path).column("next.success").sum() == 6
     summary = storage.read_json(storage.join(second.output("write_report").uri, "summary.json"))
     assert summary["headline"] in said
+    assert "measure                      value    clock   verdict" in said
     assert first.output("write_report").uri != second.output("write_report").uri
 
 
@@ -180,14 +180,13 @@ def test_a_killed_run_asks_a_server_only_about_what_was_not_answered(recorded, t
     with OpenAIServer("slow:0.15") as server:
         asked = {"dataset_uri": recorded, "model": MODEL, "endpoint": server.url, "num_shards": 1}
         run = Run(tmp_path, "server", stages={**STAGES, "annotate_rewards": {"max_in_flight": 1}}, **asked)
-        killed = run.start()
-        deadline = time.monotonic() + 200
-        while len(answers(tmp_path)) < 2:
-            assert killed.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.killpg(killed.pid, signal.SIGKILL)
-        killed.wait(timeout=20)
+        with run.start() as killed:
+            deadline = time.monotonic() + 200
+            while len(answers(tmp_path)) < 2:
+                assert killed.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            os.killpg(killed.pid, signal.SIGKILL)
         before = answers(tmp_path)
         assert 2 <= len(before) < EPISODES
         server.play("good")
@@ -198,8 +197,12 @@ def test_a_killed_run_asks_a_server_only_about_what_was_not_answered(recorded, t
     after = answers(tmp_path)
     assert len(after) == EPISODES
     assert {name: after[name] for name in before} == before
-    # It answered rightly, which the measures must show.
+    # It answered rightly, which labels and measures must show: detours and failures are no steady rise.
+    rewards = run.output("merge_rewards").table("rewards")
+    asked_about = rewards.column("anchor").to_numpy()
+    truth = Dataset.open(run.output("import_dataset")).column("progress_gt")
+    assert np.corrcoef(rewards.column("progress").to_numpy()[asked_about], truth[asked_about])[0, 1] > 0.95
     quality = storage.read_json(run.output("label_quality").file("quality.json"))
     assert quality["passed"] is True
     assert quality["measures"]["success_auroc"]["value"] == 1.0
-    assert quality["measures"]["value_order_correlation"]["value"] > 0.8
+    assert quality["measures"]["value_order_correlation"]["value"] > 0.5

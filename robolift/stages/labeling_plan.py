@@ -138,6 +138,8 @@ def plan(
         UsageError: Naming each parameter that is wrong.
         DataError: If there is no dataset, no model or no label at the address that was given.
     """
+    from robolift.annotators.review.job import JOB_FILE  # noqa: PLC0415  (the command line reads this module)
+
     parameters = {
         "mode": mode,
         "model": model,
@@ -161,11 +163,11 @@ def plan(
             expected=f"{MODEL_FILE} beside the weights, as transformers saves them",
             mend="check the address, or give the endpoint that serves a model of this name",
         )
-    if reviews_uri and not storage.exists(reviews_uri):
+    if reviews_uri and not storage.exists(storage.join(reviews_uri, JOB_FILE)):
         raise DataError(
             "no labels",
             where=reviews_uri,
-            expected="the folder that `robolift review --labels` wrote to",
+            expected=f"{JOB_FILE} and people's events, as `robolift review --labels` writes them",
             mend="check the address and the credentials for it",
         )
     told = {name: dict(config or {}) for name, config in stages.items()}

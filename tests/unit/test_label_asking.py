@@ -351,3 +351,38 @@ def test_few_episodes_are_in_memory_and_no_more_than_allowed_are_asked_about(
     assert len(found) == 8
     assert most["held"] <= episodes
     assert most["asked"] <= workers
+
+
+def test_told_to_stop_it_begins_nothing_and_does_not_wait_for_ever(opened, tmp_path, monkeypatch):
+    import os
+    import signal
+
+    from robolift.annotators import ask
+
+    class Hanging(Script):
+        closed = threading.Event()
+
+        def ask(self, questions):
+            if len(self.asked) < 2:
+                return super().ask(questions)
+            self.closed.wait(20)
+            raise TransportError("is not asked any more")
+
+        def close(self):
+            self.closed.set()
+
+    def told(*_):
+        raise SystemExit(143)
+
+    monkeypatch.setattr(ask, "FINISH_S", 0.2)
+    transport = Hanging(workers=1)
+    before = signal.signal(signal.SIGTERM, told)
+    try:
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
+        with pytest.raises(SystemExit):
+            interview(opened, tmp_path, transport).verdicts(list(range(8)))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert transport.closed.is_set()
+    assert len(files(tmp_path)) == 2

@@ -131,7 +131,7 @@ class Interview:
         """Return what is answered about an episode, asking only what was never answered.
 
         Raises:
-            TransportError: If there is no answer. Nothing is kept then.
+            TransportError: If there is no answer.
             DataError: If the episode can't be read.
         """
         looks = self._protocol.looks(self._labeller, self._lengths[episode].as_py())
@@ -141,8 +141,7 @@ class Interview:
             same = self._same[key]
         with same:  # two episodes with the same pictures are asked about once
             attempts = self._store.read(key, len(looks))
-            if self._complete(attempts, scene, looks):
-                self._store.write(key, attempts)
+            self._complete(key, attempts, scene, looks)
         return judge(self._protocol, episode, attempts, looks)
 
     def _scene(self, episode: int, looks: Sequence[Look]) -> Scene:
@@ -153,9 +152,8 @@ class Interview:
             pictures=read_pictures(self._dataset, episode, self._labeller, shown),
         )
 
-    def _complete(self, attempts: Attempts, scene: Scene, looks: Sequence[Look]) -> bool:
-        """Ask until each question has an answer that can be read, or had its attempts; tell if any was asked."""
-        asked = False
+    def _complete(self, key: str, attempts: Attempts, scene: Scene, looks: Sequence[Look]) -> None:
+        """Ask until each question has an answer that can be read, or had its attempts; keep each round of answers."""
         while open_questions := [
             number for number, answers in enumerate(attempts) if not self._settled(answers, looks[number])
         ]:
@@ -164,8 +162,7 @@ class Interview:
                 given = self._transport.ask(questions)
             for number, answer in zip(open_questions, given, strict=True):
                 attempts[number].append(as_kept(answer))
-            asked = True
-        return asked
+            self._store.write(key, attempts)
 
     def _settled(self, answers: Sequence[Answer], look: Look) -> bool:
         # A model's heads say the same again.

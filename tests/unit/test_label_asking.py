@@ -386,3 +386,17 @@ def test_told_to_stop_it_begins_nothing_and_does_not_wait_for_ever(opened, tmp_p
         signal.signal(signal.SIGTERM, before)
     assert transport.closed.is_set()
     assert len(files(tmp_path)) == 2
+
+
+def test_an_answer_is_kept_even_if_there_is_none_to_the_question_asked_again(opened, tmp_path):
+    def say(question):
+        if question.earlier:
+            raise TransportError("the server is away")
+        return "hm"
+
+    with pytest.raises(TransportError, match="no answer about 1 of 1 episodes"):
+        interview(opened, tmp_path, Script(say=say)).verdicts([0])
+    transport = Script(say="2")
+    (verdict,) = interview(opened, tmp_path, transport).verdicts([0])
+    assert [[text for text, _ in question.earlier] for question in transport.asked] == [["hm"]]
+    assert verdict.anchors[0].score == 2

@@ -308,14 +308,15 @@ def test_after_a_refusal_the_rest_is_not_asked(server):
     assert len(server.requests) <= 2
 
 
-def test_closing_ends_the_waits(server):
+@pytest.mark.parametrize("entry", ["429:300", "slow:300"])
+def test_closing_ends_the_waits(server, entry):
     waiting = OpenAITransport(model=MODEL, endpoint=server.url, workers=1)
-    server.play("429:300")
+    server.play(entry)
     failed = []
 
     def ask():
         try:
-            waiting.ask([WORDS])
+            waiting.ask([WORDS, WORDS])
         except TransportError as error:
             failed.append(str(error))
 
@@ -324,9 +325,14 @@ def test_closing_ends_the_waits(server):
     while not server.requests:
         time.sleep(0.01)
     time.sleep(0.1)
+    start = time.monotonic()
     waiting.close()
     thread.join(5)
+    assert time.monotonic() - start < 5
     assert "is not asked any more" in failed[0]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("question")]
+    with pytest.raises(TransportError, match="is not asked any more"):
+        waiting.ask([WORDS])
 
 
 def test_one_door(server):

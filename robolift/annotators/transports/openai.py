@@ -49,6 +49,9 @@ class OpenAITransport:
         timeout_s: Longest wait for one answer.
         max_tries: Tries of one question.
         sleep: Waits some seconds; by default until :meth:`close` at the latest.
+
+    Raises:
+        UsageError: If the endpoint is no address of a server.
     """
 
     def __init__(
@@ -65,11 +68,13 @@ class OpenAITransport:
         self.workers = workers
         self._model = model
         self._endpoint = _shown(endpoint)
+        if urlsplit(endpoint).scheme not in ("http", "https") or not urlsplit(endpoint).hostname:
+            raise UsageError(f"endpoint {self._endpoint}: expected an address such as http://vllm:8000/v1")
         self._max_tries = max_tries
         self._closed = threading.Event()
         self._sleep = sleep or self._closed.wait
         self._limit = RateLimit(requests_per_minute, sleep=self._sleep)
-        self._key = os.environ.get(KEY_VARIABLE) or NO_KEY
+        self._key = os.environ.get(KEY_VARIABLE, "").strip() or NO_KEY
         self._sockets = _Sockets()
         self._client = _client(endpoint, key=self._key, workers=workers, timeout_s=timeout_s, sockets=self._sockets)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="question")
@@ -156,6 +161,11 @@ class OpenAITransport:
         except openai.APITimeoutError:
             raise _TryFailedError("no answer in time") from None
         except openai.APIConnectionError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error.__cause__):
+                raise UsageError(
+                    f"{self._endpoint} shows a certificate that is not trusted here: {error.__cause__}; "
+                    "name the file with your authority's certificate in the environment variable SSL_CERT_FILE"
+                ) from None
             raise _TryFailedError(f"no connection: {error.__cause__ or error}") from None
         except openai.APIStatusError as error:
             if THINKING in body and error.status_code in (400, 422) and THINKING in _message(error):

@@ -24,6 +24,7 @@ import json
 import math
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -92,13 +93,14 @@ class OpenAIServer:
             ``nothink``: 400 to whoever sends ``chat_template_kwargs``, the right answer to others.
         say: Gives the right answer's text instead of :func:`right_answer`.
         port: 0: any.
+        tls: Certificate to show; none: plain HTTP.
 
     Attributes:
         requests: Everything that was asked, in the order of arrival.
         most_at_once: Most requests that were under way together.
     """
 
-    def __init__(self, *script: str, say: Say | None = None, port: int = 0) -> None:
+    def __init__(self, *script: str, say: Say | None = None, port: int = 0, tls: ssl.SSLContext | None = None) -> None:
         self.script = list(script) or ["good"]
         self.say = say or right_answer
         self.requests: list[Request] = []
@@ -108,12 +110,15 @@ class OpenAIServer:
         self._ended = threading.Event()
         self._http = _Server(("127.0.0.1", port), _Handler)
         self._http.owner = self
+        self._scheme = "https" if tls else "http"
+        if tls:
+            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
 
     @property
     def url(self) -> str:
         """The base address, with /v1."""
-        return f"http://127.0.0.1:{self._http.server_address[1]}/v1"
+        return f"{self._scheme}://127.0.0.1:{self._http.server_address[1]}/v1"
 
     def __enter__(self) -> OpenAIServer:
         self._thread.start()

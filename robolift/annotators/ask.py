@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, replace
 
 from robolift.annotators.answers import AnswerStore, Attempts, answer_key, as_kept
@@ -22,6 +22,8 @@ from robolift.logging import progress
 MAX_ATTEMPTS = 2
 """An answer that can't be read is asked for once more; then the episode has no label, and an error instead."""
 SHOWN_FAILURES = 3
+FINISH_S = 20.0
+"""How long a run that is told to stop waits for answers under way; a cluster kills it after thirty seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,8 @@ class Interview:
     def verdicts(self, episodes: Sequence[int]) -> list[Verdict]:
         """Return what is answered about each episode, in their order; whose answer came first shows nowhere.
 
-        When this thread is told to stop, episodes under way are finished and kept, and no other is begun.
+        When this thread is told to stop, no other episode is begun, and those under way have some seconds to be
+        finished and kept.
 
         Raises:
             TransportError: If there was no answer about some episodes; the others are finished and kept first.
@@ -95,15 +98,19 @@ class Interview:
         found: dict[int, Verdict] = {}
         unanswered: dict[int, TransportError] = {}
         pool = ThreadPoolExecutor(self._at_once(episodes), thread_name_prefix="episode")
+        begun = {pool.submit(self.verdict, episode): episode for episode in episodes}
         try:
-            begun = {pool.submit(self.verdict, episode): episode for episode in episodes}
             for future in self._shown(begun):
                 try:
                     found[begun[future]] = future.result()
                 except TransportError as error:
                     unanswered[begun[future]] = error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            wait([future for future in begun if not future.cancelled()], timeout=FINISH_S)
+            self._transport.close()
+            raise
+        pool.shutdown()
         if unanswered:
             raise _no_answer(unanswered, len(episodes))
         return [found[episode] for episode in episodes]
@@ -124,7 +131,7 @@ class Interview:
         """Return what is answered about an episode, asking only what was never answered.
 
         Raises:
-            TransportError: If there is no answer. Nothing is kept then.
+            TransportError: If there is no answer.
             DataError: If the episode can't be read.
         """
         looks = self._protocol.looks(self._labeller, self._lengths[episode].as_py())
@@ -134,8 +141,7 @@ class Interview:
             same = self._same[key]
         with same:  # two episodes with the same pictures are asked about once
             attempts = self._store.read(key, len(looks))
-            if self._complete(attempts, scene, looks):
-                self._store.write(key, attempts)
+            self._complete(key, attempts, scene, looks)
         return judge(self._protocol, episode, attempts, looks)
 
     def _scene(self, episode: int, looks: Sequence[Look]) -> Scene:
@@ -146,9 +152,8 @@ class Interview:
             pictures=read_pictures(self._dataset, episode, self._labeller, shown),
         )
 
-    def _complete(self, attempts: Attempts, scene: Scene, looks: Sequence[Look]) -> bool:
-        """Ask until each question has an answer that can be read, or had its attempts; tell if any was asked."""
-        asked = False
+    def _complete(self, key: str, attempts: Attempts, scene: Scene, looks: Sequence[Look]) -> None:
+        """Ask until each question has an answer that can be read, or had its attempts; keep each round of answers."""
         while open_questions := [
             number for number, answers in enumerate(attempts) if not self._settled(answers, looks[number])
         ]:
@@ -157,8 +162,7 @@ class Interview:
                 given = self._transport.ask(questions)
             for number, answer in zip(open_questions, given, strict=True):
                 attempts[number].append(as_kept(answer))
-            asked = True
-        return asked
+            self._store.write(key, attempts)
 
     def _settled(self, answers: Sequence[Answer], look: Look) -> bool:
         # A model's heads say the same again.

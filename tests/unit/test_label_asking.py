@@ -11,13 +11,12 @@ import synthetic
 from labellers import labeller
 
 from robolift import storage
-from robolift.annotators.answers import AnswerStore, answer_key
+from robolift.annotators.answers import AnswerStore
 from robolift.annotators.ask import Interview
 from robolift.annotators.messages import Answer, Picture, TransportError
 from robolift.annotators.prompts import load_prompt, parse_prompt
-from robolift.annotators.protocol import Look, Scene
 from robolift.annotators.protocols import rubric
-from robolift.annotators.shard import in_shard, write_shard
+from robolift.annotators.shard import write_shard
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError, UsageError
 from robolift.schema import read_parquet
@@ -249,50 +248,6 @@ def test_episodes_with_the_same_pictures_are_asked_about_once(tmp_path):
     assert [v.anchors[0].score for v in found] == [1, 1]
 
 
-def test_the_key_is_all_that_was_shown_and_told_and_nothing_else(opened):
-    import numpy as np
-
-    look = Look(frames=(0, 2), judged=(2,))
-    pixels = np.zeros((2, 3, 3), np.uint8)
-    scene = Scene(task="t", cameras=("a",), pictures={(0, "a"): pixels, (2, "a"): pixels})
-    other = pixels.copy()
-    other[1, 2, 0] = 1
-
-    def key(labeller_changes=None, looks=(look,), **changes):
-        values = {"task": scene.task, "cameras": scene.cameras, "pictures": scene.pictures, **changes}
-        return answer_key(labeller("rubric", **(labeller_changes or {})), Scene(**values), looks)
-
-    same = key()
-    assert len(same) == 64
-    for unused in ({"seed": 5}, {"num_prefixes": 9}, {"image_side": 64}):
-        assert key(unused) == same
-    local = {"transport": "hf", "model_digest": "d", "dtype": "float32"}
-    assert key({**local, "model": "/here"}) == key({**local, "model": "/there"})
-    different = [
-        key({"model": "other"}),
-        key({"prompt_sha256": "1" * 64}),
-        key({"protocol_version": "v2"}),
-        key(local),
-        key({**local, "dtype": "bfloat16"}),
-        key({**local, "model_digest": "e"}),
-        key(task="u"),
-        key(pictures={(0, "a"): pixels, (2, "a"): other}),
-        key(pictures={(0, "a"): pixels.reshape(3, 2, 3), (2, "a"): pixels.reshape(3, 2, 3)}),
-        key(looks=(Look(frames=(2, 0), judged=(2,)),)),
-        key(looks=(look, look)),
-    ]
-    assert len({same, *different}) == 1 + len(different)
-
-
-def test_shards_split_episodes_by_a_checksum():
-    # crc32 of "0", "1", "2", "3" is f4dbdf21, 83dcefb7, 1ad5be0d, 6dd28e9b.
-    assert [in_shard(i, 1, 2) for i in range(4)] == [True, True, True, True]
-    assert [next(s for s in range(3) if in_shard(i, s, 3)) for i in range(4)] == [
-        int(crc, 16) % 3 for crc in ("f4dbdf21", "83dcefb7", "1ad5be0d", "6dd28e9b")
-    ]
-    assert sum(in_shard(i, 0, 4) for i in range(10_000)) == pytest.approx(2500, rel=0.05)
-
-
 def test_a_prompt_of_ones_own_is_what_is_asked(opened, tmp_path):
     text = (
         "[system]\nBe strict with {task}.\n[opening]\nLook, {num_frames}:\n[moment]\n<{number} {camera}>\n"
@@ -351,3 +306,52 @@ def test_few_episodes_are_in_memory_and_no_more_than_allowed_are_asked_about(
     assert len(found) == 8
     assert most["held"] <= episodes
     assert most["asked"] <= workers
+
+
+def test_told_to_stop_it_begins_nothing_and_does_not_wait_for_ever(opened, tmp_path, monkeypatch):
+    import os
+    import signal
+
+    from robolift.annotators import ask
+
+    class Hanging(Script):
+        closed = threading.Event()
+
+        def ask(self, questions):
+            if len(self.asked) < 2:
+                return super().ask(questions)
+            self.closed.wait(20)
+            raise TransportError("is not asked any more")
+
+        def close(self):
+            self.closed.set()
+
+    def told(*_):
+        raise SystemExit(143)
+
+    monkeypatch.setattr(ask, "FINISH_S", 0.2)
+    transport = Hanging(workers=1)
+    before = signal.signal(signal.SIGTERM, told)
+    try:
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
+        with pytest.raises(SystemExit):
+            interview(opened, tmp_path, transport).verdicts(list(range(8)))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert transport.closed.is_set()
+    assert len(files(tmp_path)) == 2
+
+
+def test_an_answer_is_kept_even_if_there_is_none_to_the_question_asked_again(opened, tmp_path):
+    def say(question):
+        if question.earlier:
+            raise TransportError("the server is away")
+        return "hm"
+
+    with pytest.raises(TransportError, match="no answer about 1 of 1 episodes"):
+        interview(opened, tmp_path, Script(say=say)).verdicts([0])
+    transport = Script(say="2")
+    (verdict,) = interview(opened, tmp_path, transport).verdicts([0])
+    assert [[text for text, _ in question.earlier] for question in transport.asked] == [["hm"]]
+    assert verdict.anchors[0].score == 2

@@ -1,7 +1,6 @@
 """Questions to a real server: what it is sent, how long it is waited for, and what is never told."""
 
 import json
-import logging
 import threading
 import time
 
@@ -30,7 +29,7 @@ def server():
 @pytest.fixture
 def transport(server, monkeypatch):
     """A transport that notes its waits in `transport.waits` instead of waiting."""
-    monkeypatch.setenv("ROBOLIFT_VLM_API_KEY", KEY)
+    monkeypatch.setenv("ROBOLIFT_VLM_API_KEY", f"{KEY}\n")  # as files of secrets end
     waits = []
     made = OpenAITransport(model=MODEL, endpoint=server.url, workers=2, timeout_s=10, max_tries=4, sleep=waits.append)
     made.waits = waits
@@ -83,18 +82,6 @@ def test_the_first_token_is_asked_for_alone(server, transport):
     transport.ask([TRUE])
     body = server.requests[0].body
     assert (body["max_tokens"], body["logprobs"], body["top_logprobs"]) == (1, True, 20)
-
-
-def test_nothing_tells_of_this_machine_or_account(server, transport, monkeypatch):
-    monkeypatch.setenv("OPENAI_ORG_ID", "org-of-somebody")
-    other = OpenAITransport(model=MODEL, endpoint=server.url, workers=1)
-    other.ask([WORDS])
-    other.close()
-    names = set(server.requests[0].headers)
-    assert names == {
-        *("host", "accept", "accept-encoding", "connection", "user-agent"),
-        *("authorization", "content-type", "content-length"),
-    }
 
 
 def test_same_question_same_bytes(server, transport):
@@ -236,46 +223,6 @@ def test_heads_need_the_model_itself(server, transport):
     assert server.requests == []
 
 
-def test_the_key_is_in_no_log_and_no_error(server, transport, caplog, capsys):
-    caplog.set_level(logging.DEBUG)
-    server.play("500", "429:1", "401")  # each repeats the key in its message
-    with pytest.raises(UsageError) as error:
-        transport.ask([WORDS])
-    told = capsys.readouterr()
-    assert "asked again later" in told.out + told.err
-    for text in (str(error.value), repr(error.value.__cause__), told.out, told.err, caplog.text, repr(transport)):
-        assert KEY not in text
-
-
-def test_without_a_key_a_placeholder_goes_out(server, monkeypatch):
-    monkeypatch.delenv("ROBOLIFT_VLM_API_KEY", raising=False)
-    monkeypatch.setenv("OPENAI_API_KEY", KEY)  # meant for others
-    plain = OpenAITransport(model=MODEL, endpoint=server.url, workers=1)
-    plain.ask([WORDS])
-    plain.close()
-    assert server.requests[0].headers["authorization"] == "Bearer none"
-
-
-def test_an_address_with_a_password_is_shown_without(server):
-    address = server.url.replace("127.0.0.1", f"me:{KEY}@127.0.0.1")
-    asked = OpenAITransport(model=MODEL, endpoint=address, workers=1)
-    server.play("404")
-    with pytest.raises(UsageError) as error:
-        asked.ask([WORDS])
-    asked.close()
-    assert KEY not in str(error.value)
-
-
-def test_a_proxy_of_the_environment_sees_nothing(server, monkeypatch):
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")
-    for name in ("NO_PROXY", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    direct = OpenAITransport(model=MODEL, endpoint=server.url, workers=1, max_tries=1)
-    assert direct.ask([WORDS])[0].text == "[]"
-    direct.close()
-
-
 def test_no_more_than_workers_are_under_way(server):
     busy = OpenAITransport(model=MODEL, endpoint=server.url, workers=3)
     server.play("slow:0.1")
@@ -308,14 +255,15 @@ def test_after_a_refusal_the_rest_is_not_asked(server):
     assert len(server.requests) <= 2
 
 
-def test_closing_ends_the_waits(server):
+@pytest.mark.parametrize("entry", ["429:300", "slow:300"])
+def test_closing_ends_the_waits(server, entry):
     waiting = OpenAITransport(model=MODEL, endpoint=server.url, workers=1)
-    server.play("429:300")
+    server.play(entry)
     failed = []
 
     def ask():
         try:
-            waiting.ask([WORDS])
+            waiting.ask([WORDS, WORDS])
         except TransportError as error:
             failed.append(str(error))
 
@@ -324,9 +272,14 @@ def test_closing_ends_the_waits(server):
     while not server.requests:
         time.sleep(0.01)
     time.sleep(0.1)
+    start = time.monotonic()
     waiting.close()
     thread.join(5)
+    assert time.monotonic() - start < 5
     assert "is not asked any more" in failed[0]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("question")]
+    with pytest.raises(TransportError, match="is not asked any more"):
+        waiting.ask([WORDS])
 
 
 def test_one_door(server):
@@ -341,6 +294,8 @@ def test_one_door(server):
     [
         ({"model": ""}, "no model is named"),
         ({"endpoint": ""}, "no endpoint to ask"),
+        ({"endpoint": "vllm:8000/v1"}, "endpoint vllm:8000/v1: expected an address such as http://vllm:8000/v1"),
+        ({"endpoint": "http://"}, "expected an address such as"),
         ({"transport": "grpc"}, "transport 'grpc'; there are: openai, hf"),
     ],
 )

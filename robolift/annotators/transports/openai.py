@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, NoReturn
 from urllib.parse import urlsplit, urlunsplit
+from weakref import WeakSet
 
 import httpx2
 import openai
@@ -46,6 +49,9 @@ class OpenAITransport:
         timeout_s: Longest wait for one answer.
         max_tries: Tries of one question.
         sleep: Waits some seconds; by default until :meth:`close` at the latest.
+
+    Raises:
+        UsageError: If the endpoint is no address of a server.
     """
 
     def __init__(
@@ -62,12 +68,15 @@ class OpenAITransport:
         self.workers = workers
         self._model = model
         self._endpoint = _shown(endpoint)
+        if urlsplit(endpoint).scheme not in ("http", "https") or not urlsplit(endpoint).hostname:
+            raise UsageError(f"endpoint {self._endpoint}: expected an address such as http://vllm:8000/v1")
         self._max_tries = max_tries
         self._closed = threading.Event()
         self._sleep = sleep or self._closed.wait
         self._limit = RateLimit(requests_per_minute, sleep=self._sleep)
-        self._key = os.environ.get(KEY_VARIABLE) or NO_KEY
-        self._client = _client(endpoint, key=self._key, workers=workers, timeout_s=timeout_s)
+        self._key = os.environ.get(KEY_VARIABLE, "").strip() or NO_KEY
+        self._sockets = _Sockets()
+        self._client = _client(endpoint, key=self._key, workers=workers, timeout_s=timeout_s, sockets=self._sockets)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="question")
         self._knows_thinking = True
 
@@ -83,20 +92,29 @@ class OpenAITransport:
                 f"{self._endpoint} gives words, not the states that progress heads read; "
                 "leave endpoint empty to run the model in the step, or choose another protocol than head"
             )
+        if self._closed.is_set():
+            raise self._no_more()
         dropped = threading.Event()
         asked: list[Future[Answer]] = [self._pool.submit(self._answer, question, dropped) for question in questions]
         try:
             return [future.result() for future in asked]
+        except CancelledError:
+            raise self._no_more() from None
         finally:
             dropped.set()  # after a failure nobody waits for the rest of these questions
             for future in asked:
                 future.cancel()
 
     def close(self) -> None:
-        """Let go of connections; questions that wait for another try fail now."""
+        """Let go of connections; questions under way, or waiting for another try, fail now."""
         self._closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
+        self._sockets.shut()
+        self._pool.shutdown(wait=True)
         self._client.close()
+
+    def _no_more(self) -> TransportError:
+        return TransportError(f"{self._endpoint} is not asked any more")
 
     def _answer(self, question: Question, dropped: threading.Event) -> Answer:
         body = request_body(question, model=self._model)
@@ -104,7 +122,7 @@ class OpenAITransport:
         while True:
             self._limit.acquire()
             if self._closed.is_set() or dropped.is_set():
-                raise TransportError(f"{self._endpoint} is not asked any more")
+                raise self._no_more()
             try:
                 answer = self._post(body)
             except _TryFailedError as reason:
@@ -143,6 +161,11 @@ class OpenAITransport:
         except openai.APITimeoutError:
             raise _TryFailedError("no answer in time") from None
         except openai.APIConnectionError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error.__cause__):
+                raise UsageError(
+                    f"{self._endpoint} shows a certificate that is not trusted here: {error.__cause__}; "
+                    "name the file with your authority's certificate in the environment variable SSL_CERT_FILE"
+                ) from None
             raise _TryFailedError(f"no connection: {error.__cause__ or error}") from None
         except openai.APIStatusError as error:
             if THINKING in body and error.status_code in (400, 422) and THINKING in _message(error):
@@ -175,7 +198,37 @@ class _TryFailedError(Exception):
         self.retry_after_s = retry_after_s
 
 
-def _client(endpoint: str, *, key: str, workers: int, timeout_s: float) -> openai.OpenAI:
+class _Sockets:
+    """The open connections, so that a thread that waits on one for minutes can be woken.
+
+    Closing a client from another thread does not do that.
+    """
+
+    def __init__(self) -> None:
+        self._open: WeakSet[socket.socket] = WeakSet()
+        self._lock = threading.Lock()
+
+    def note(self, event: str, facts: dict[str, Any]) -> None:
+        """Be told of a request's steps (httpx's ``trace`` extension)."""
+        if event.endswith((".connect_tcp.complete", ".start_tls.complete")):
+            with self._lock:
+                self._open.add(facts["return_value"].get_extra_info("socket"))
+
+    def shut(self) -> None:
+        """End every connection; whoever reads from it sees its end."""
+        with self._lock:
+            for connection in self._open:
+                with suppress(OSError):  # it has ended by itself
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+def _client(endpoint: str, *, key: str, workers: int, timeout_s: float, sockets: _Sockets) -> openai.OpenAI:
+    def send(request: httpx2.Request) -> None:
+        request.extensions["trace"] = sockets.note
+        # The package describes this machine to the server, and names accounts that the environment holds for others.
+        for name in [name for name in request.headers if name.startswith(("x-stainless-", "openai-"))]:
+            del request.headers[name]
+
     limits = httpx2.Limits(max_connections=workers, max_keepalive_connections=workers)
     return openai.OpenAI(
         api_key=key,
@@ -184,15 +237,9 @@ def _client(endpoint: str, *, key: str, workers: int, timeout_s: float) -> opena
         timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, CONNECT_S)),
         # A proxy named in the environment would see every picture. The transport may still learn of a private CA there.
         http_client=httpx2.Client(
-            transport=httpx2.HTTPTransport(limits=limits), trust_env=False, event_hooks={"request": [_tell_less]}
+            transport=httpx2.HTTPTransport(limits=limits), trust_env=False, event_hooks={"request": [send]}
         ),
     )
-
-
-def _tell_less(request: httpx2.Request) -> None:
-    """Take off the headers in which the package describes this machine, and those of accounts in the environment."""
-    for name in [name for name in request.headers if name.startswith(("x-stainless-", "openai-"))]:
-        del request.headers[name]
 
 
 def _message(error: openai.APIStatusError) -> str:

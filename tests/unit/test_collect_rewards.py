@@ -166,6 +166,19 @@ def test_isotonic_calibration_by_hand(output_root: str) -> None:
     assert column(made, "success_prob")[:6] == pytest.approx([1.0] * 3 + [0.5] * 3)
 
 
+def test_a_verdict_alone_is_an_end_and_no_beginning(output_root: str) -> None:
+    dataset = publish_dataset(output_root, [3] * 4, outcome=["success", "success", "failure", "failure"])
+    plan = publish_plan(output_root, dataset, "rubric")
+    anchors = [{"episode": e, "frame": 2, "score": s, "progress": (s - 1) / 4} for e, s in enumerate((5, 3, 3, 1))]
+    shards = publish_shards(output_root, dataset, plan, anchors)
+    made = collect(output_root, dataset, plan, shards, calibration="isotonic", min_calibration_episodes=2)
+    found = storage.read_json(made.file("calibration.json"))
+    assert (found["score"], found["value"]) == ([1.0, 3.0, 5.0], [0.0, 0.5, 1.0])
+    assert found["points"] == {"successes": 2, "failures": 2, "beginnings": 0}
+    assert column(made, "progress") == [None, None, 1.0, None, None, 0.5, None, None, 0.5, None, None, 0.0]
+    assert column(made, "success_prob") == [1.0] * 3 + [0.5] * 6 + [0.0] * 3
+
+
 def test_calibration_needs_both_outcomes(output_root: str) -> None:
     dataset, plan, shards = calibrated_inputs(output_root)
     with pytest.raises(DataError, match="2 successes and 2 failures have a score at their end") as caught:

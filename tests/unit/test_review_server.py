@@ -88,7 +88,7 @@ def test_two_people_label_every_episode_and_the_overview_adds_up(people):
     assert (done["alice"]["gold_accuracy"], done["bob"]["gold_accuracy"]) == (0.5, 1.0)
     assert report["agreement"]["tri"] is None  # everybody painted the same value everywhere
     assert report["agreement"]["outcome"] < 1
-    assert [found["item"] for found in alice.get("/api/disagreements").json()][0] == "episode:2"
+    assert alice.get("/api/disagreements").json()[0]["item"] == "episode:2"
     listed = {entry["item"]: entry for entry in alice.get("/api/items").json()}
     assert listed["episode:3"]["state"] == "mine"
     assert listed["episode:3"]["disagreement"] == 0

@@ -222,11 +222,12 @@ class Desk:
 
     def agreed(self, item: str) -> Consensus | None:
         """Return the common word on an item, None if nobody completed it; worked out anew only after a change."""
-        states = self.work.states(item)
-        if not states:
+        names = tuple(sorted(self.work.standing(item).done))
+        if not names:
             return None
-        names, count = tuple(states), sum(len(self.work.events(name, item)) for name in states)
+        count = sum(self.work.count(name, item) for name in names)
         held = self._agreed.get(item)
         if held is None or held[:2] != (names, count):
+            states = {name: self.work.state(name, item) for name in names}
             held = self._agreed[item] = (names, count, consensus(states, ask=self.job.ask))
         return held[2]

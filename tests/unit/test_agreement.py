@@ -10,7 +10,7 @@ from robolift.annotators.agreement import krippendorff_alpha
 from robolift.errors import UsageError
 
 X = np.nan
-# Four observers, twelve units, values missing: section C of Krippendorff's "Computing Krippendorff's Alpha-Reliability".
+# Four observers, twelve units, values missing: section C of Krippendorff's "Computing Alpha-Reliability".
 EXAMPLE = [
     [1, 2, 3, 3, 2, 1, 4, 1, 2, X, X, X],
     [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, X, 3],

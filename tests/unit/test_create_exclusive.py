@@ -14,8 +14,8 @@ import pytest
 from robolift import storage
 from robolift.errors import UsageError
 
-WRITERS = 8
-ROUNDS = 10
+WRITERS = 4
+ROUNDS = 6
 
 
 @pytest.fixture(params=["disk", "s3"])

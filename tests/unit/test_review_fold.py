@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,40 +111,36 @@ def test_people_and_items_are_kept_apart():
 
 
 @st.composite
-def histories(draw):
-    """What two people did on two items, undo and redo of anything included."""
-    made = []
-    for number in range(draw(st.integers(1, 14))):
-        item = draw(st.sampled_from(["episode:0", "episode:1"]))
-        length = LENGTHS[int(item[-1])]
-        given = {
-            "ulid": ulid(number),
-            "seq": draw(st.integers(1, 6)),
-            "lease": draw(st.integers(1, 2)),
-            "annotator": draw(st.sampled_from(["alice", "bob"])),
-            "session": draw(st.sampled_from(["SESSION1", "SESSION2"])),
-            "item": item,
-        }
-        op = draw(
-            st.sampled_from(["paint", "frame_reward", "outcome", "boundary", "undo", "redo", "complete", "reopen"])
+def actions(draw):
+    """What one of two people did on one of two items, undo and redo of anything included; without its ulid."""
+    item = draw(st.sampled_from(["episode:0", "episode:1"]))
+    start = draw(st.integers(0, LENGTHS[int(item[-1])] - 1))
+    frames = (start, draw(st.integers(start + 1, LENGTHS[int(item[-1])])))
+    target = ulid(draw(st.integers(0, 14)))
+    op, value, frames = draw(
+        st.sampled_from(
+            [
+                *(("paint", value, frames) for value in (-1, 0, 1, UNKNOWN, None)),
+                *(("frame_reward", value, frames) for value in (0, 1, None)),
+                *(("outcome", value, (start, None)) for value in ("success", "failure", None)),
+                *(("boundary", value, (start, None)) for value in (True, False)),
+                *((op, target, (None, None)) for op in ("undo", "redo") for _ in range(3)),
+                *((op, None, (None, None)) for op in ("complete", "reopen")),
+            ]
         )
-        start = draw(st.integers(0, length - 1))
-        stop = draw(st.integers(start + 1, length))
-        made.append(
-            {
-                "paint": lambda: event("paint", draw(st.sampled_from([-1, 0, 1, UNKNOWN, None])), start, stop, **given),
-                "frame_reward": lambda: event(
-                    "frame_reward", draw(st.sampled_from([0, 1, None])), start, stop, **given
-                ),
-                "outcome": lambda: event("outcome", draw(st.sampled_from(["success", "failure"])), start, **given),
-                "boundary": lambda: event("boundary", draw(st.booleans()), start, **given),
-                "undo": lambda: event("undo", ulid(draw(st.integers(0, 14))), **given),
-                "redo": lambda: event("redo", ulid(draw(st.integers(0, 14))), **given),
-                "complete": lambda: event("complete", **given),
-                "reopen": lambda: event("reopen", **given),
-            }[op]()
-        )
-    return made
+    )
+    given = {
+        "seq": draw(st.integers(1, 6)),
+        "lease": draw(st.integers(1, 2)),
+        "annotator": draw(st.sampled_from(["alice", "bob"])),
+        "session": draw(st.sampled_from(["SESSION1", "SESSION2"])),
+    }
+    return event(op, value, *frames, item=item, **given)
+
+
+def histories():
+    numbered = st.lists(actions(), min_size=1, max_size=14)
+    return numbered.map(lambda made: [replace(found, ulid=ulid(number)) for number, found in enumerate(made)])
 
 
 def as_json(states):

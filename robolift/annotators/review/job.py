@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from robolift import storage
 from robolift.annotators.review.events import ITEM
@@ -189,10 +189,9 @@ def read_gold(uri: str, lengths: Sequence[int]) -> dict[str, Gold]:
     """
     if not storage.exists(uri):
         return {}
-    document = storage.read_json(uri)
     try:
-        found = {str(item): Gold.model_validate(answer) for item, answer in dict(document).items()}
-    except (ValidationError, TypeError, ValueError) as error:
+        found = TypeAdapter(dict[str, Gold]).validate_python(storage.read_json(uri))
+    except ValidationError as error:
         raise DataError(f"not gold items: {error}", where=uri, expected='{"episode:3": {"outcome": ...}}') from None
     for item, gold in found.items():
         match = ITEM.fullmatch(item)

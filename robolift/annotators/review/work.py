@@ -84,6 +84,10 @@ class Work:
         with self._lock:
             return sorted(self._events.get((annotator, item), {}).values(), key=lambda event: event.order)
 
+    def count(self, annotator: str, item: str) -> int:
+        """Return how many events of a person on an item there are."""
+        return len(self._events.get((annotator, item), ()))
+
     def state(self, annotator: str, item: str) -> State:
         """Return what a person says about an item."""
         return fold_item(self.events(annotator, item), item_length(item, self._lengths))

@@ -1,4 +1,4 @@
-"""A labelling job to open in a browser: frames that carry their own number, a real server process, a page that is watched."""
+"""A labelling job to open in a browser: frames that carry their number, a real server, a page that is watched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from robolift.schema import Kind
 from robolift.stages.stage import execute
 
 SIZE = (64, 128)
-CAMERAS = ("observation.images.top", "observation.images.left_wrist", "observation.images.right_wrist")
+CAMERAS = ("observation.images.left_wrist", "observation.images.right_wrist", "observation.images.top")
 LENGTHS = (150, *[12] * 24)
 START_S = 60
 
@@ -61,9 +61,7 @@ def write_coded(path: Path, *, lengths: Sequence[int] = LENGTHS, size: tuple[int
     for episode, length in enumerate(lengths):
         writer.add_episode(
             columns(episode, length),
-            videos={
-                name: coded_frames(code_of(episode, camera), length, size) for camera, name in enumerate(CAMERAS)
-            },
+            videos={name: coded_frames(code_of(episode, camera), length, size) for camera, name in enumerate(CAMERAS)},
             task="put the puck into the drawer",
             extra={"outcome": "success"},
         )
@@ -83,9 +81,7 @@ def write_values(root: Path, dataset: Manifest, lengths: Sequence[int] = LENGTHS
         "value_std": [0.0] * len(frames),
         "relative_advantage": [None] * len(frames),
     }
-    return publish(
-        str(root), "merge_values", Kind.VALUES, tables={"values": table}, inputs={"dataset": [dataset]}
-    )
+    return publish(str(root), "merge_values", Kind.VALUES, tables={"values": table}, inputs={"dataset": [dataset]})
 
 
 @dataclass
@@ -232,8 +228,8 @@ class Watched:
         self.page.goto("about:blank")  # leaving gives the lease back
         self.page.wait_for_timeout(100)
         self.context.close()
-        assert violations == []
-        assert [complaint for complaint in self.complaints if not self.forgiven.search(complaint)] == []
+        wrong = [complaint for complaint in [*violations, *self.complaints] if not self.forgiven.search(complaint)]
+        assert not wrong, wrong
 
 
 def chromium() -> Iterator[Any]:

@@ -66,6 +66,7 @@ export class EpisodeView {
   async reload() {
     const { api } = this.app;
     const { item } = this;
+    if (!this.record) return;
     const complete = this.record.state.complete;
     const [lanes, others] = await Promise.all([
       api.lanes(this.index),
@@ -81,12 +82,12 @@ export class EpisodeView {
     const names = Object.keys(cameras);
     const root = find("#cameras");
     root.dataset.count = String(Math.min(names.length, 4));
-    const { api, say } = this.app;
-    const clip = new Clip(api, { episode: this.index, cameras: names, length, onTrouble: (text) => text && say(text) });
+    const onTrouble = (text) => text && this.app.say(text);
+    const clip = new Clip(this.app.api, { episode: this.index, cameras: names, length, onTrouble });
     const short = names.map((name) => name.replace(/^observation\.images?\./, ""));
     const shown = this.player.open(clip, { names: short, sizes: names.map((name) => cameras[name]), fps });
     shown.catch((error) => this.app.trouble(error));
-    this.#enlarge(0);
+    this.#enlarge(Math.max(0, short.findIndex((name) => !/wrist|hand|gripper/i.test(name)))); // the overview is largest
   }
 
   #enlarge(camera) {

@@ -11,7 +11,7 @@ export class Player {
   #clip = null;
   #waiting = null;
   #started = null;
-  #direction = 1;
+  #stride = 1;
 
   /** `root` gets one figure a camera; onFrame(k) after a frame was drawn, onWait(k | null), onPlay(playing). */
   constructor(root, { onFrame, onWait = () => undefined, onPlay = () => undefined, loop = false }) {
@@ -56,7 +56,7 @@ export class Player {
     const clip = this.#clip;
     if (!clip) return;
     const target = Math.max(clip.start, Math.min(clip.stop - 1, k));
-    if (target !== this.wanted) this.#direction = target > this.wanted ? 1 : -1;
+    if (target !== this.wanted) this.#stride = target - this.wanted;
     this.wanted = target;
     const ready = clip.get(target);
     if (ready) {
@@ -131,7 +131,7 @@ export class Player {
     this.frame = k;
     this.root.dataset.frame = String(k);
     this.onFrame(k);
-    this.#clip.around(k, this.#direction);
+    this.#clip.around(k, this.#stride);
   }
 
   #wait(k) {

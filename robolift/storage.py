@@ -198,7 +198,8 @@ def create_exclusive(uri: str, content: bytes) -> bool:
     """
     path = local_path(uri)
     if path is None:
-        return _create_object(uri, content)
+        with writable(uri):
+            return _create_object(uri, content)
     with writable(uri):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -208,12 +209,12 @@ def create_exclusive(uri: str, content: bytes) -> bool:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.link(temporary, path)
-    except FileExistsError:
+        with writable(uri), suppress(FileExistsError):
+            os.link(temporary, path)
+            return True
         return False
     finally:
         Path(temporary).unlink(missing_ok=True)
-    return True
 
 
 def _create_object(uri: str, content: bytes) -> bool:
@@ -223,11 +224,9 @@ def _create_object(uri: str, content: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        # S3 answers 412 where the object is there, and 409 where another writer was first at the same moment.
-        if any(word in str(error) for word in ("PreconditionFailed", "pre-condition", "ConditionalRequestConflict")):
+        if "ConditionalRequestConflict" in str(error):  # S3: another writer is at it at this moment
             return False
-        with writable(uri):
-            raise
+        raise
     return True
 
 
@@ -273,8 +272,11 @@ def _walk(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         folders[:] = [name for name in folders if not here.startswith(os.path.realpath(os.path.join(base, name)) + "/")]
         for name in names:
             file = os.path.join(base, name)
-            if os.path.exists(file):  # a link may lead nowhere
-                yield os.path.relpath(file, root), {"size": os.stat(file).st_size}
+            try:
+                size = os.stat(file).st_size
+            except FileNotFoundError:  # a link may lead nowhere, and what another process was writing is renamed
+                continue
+            yield os.path.relpath(file, root), {"size": size}
 
 
 def list_files(uri: str) -> list[tuple[str, int]]:

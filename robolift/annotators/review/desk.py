@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
-
-import numpy as np
 
 from robolift.annotators.review import assignment, events
 from robolift.annotators.review.consensus import Consensus, consensus
 from robolift.annotators.review.events import Event, EventError
-from robolift.annotators.review.fold import EMPTY, State, fold_item, item_length
+from robolift.annotators.review.fold import fold_item, item_length
 from robolift.annotators.review.job import Gold, Job, Pair
 from robolift.annotators.review.leases import Lease, Leases, StaleLeaseError, clock_ms
 from robolift.annotators.review.work import Work
@@ -67,6 +66,7 @@ class Desk:
         self._lengths = lengths
         self._now_ms = now_ms
         self._numbers: dict[str, int] = {}
+        self._finished: dict[str, set[tuple[str, int]]] = {}
         self._lock = threading.Lock()
         self._agreed: dict[str, tuple[tuple[str, ...], int, Consensus]] = {}
         self.job = job
@@ -96,11 +96,14 @@ class Desk:
             raise NoSuchItemError(item)
 
     def next(self, person: Person, mode: str, *, after: str | None = None) -> tuple[Lease | None, str]:
-        """Take the next item for a person.
+        """Take the next item for a person, and give back what their page has finished.
 
         Returns:
             The lease, or None and why there is nothing.
         """
+        for item, epoch in self._finished.pop(person.session, ()):
+            with suppress(StaleLeaseError):
+                self.leases.release(item, epoch, **vars(person))
         self.work.refresh(max_age_s=0)
         offers = assignment.candidates(
             self.items[mode],
@@ -149,6 +152,9 @@ class Desk:
                 after = events.append(self._labels, list(fresh.values()), number=number)
                 self._numbers[person.session] = after
             self.work.add(fresh.values())
+            standing = self.work.standing(item)
+            if person.annotator in standing.done | standing.skipped:
+                self._finished.setdefault(person.session, set()).add((item, epoch))
         return [event.ulid for event in given]
 
     def _parse(self, person: Person, item: str, epoch: int, document: Any, place: int) -> Event:
@@ -189,27 +195,11 @@ class Desk:
                 self.work.refresh()
                 if event.value not in {found.ulid for found in self.work.events(annotator, item)}:
                     raise EventError("value", f"{event.value} is no event of yours on {item}")
-        if any(event.op in ("complete", "redo") for event in fresh):
-            everything = sorted([*before, *fresh], key=lambda event: event.order)
-            state = fold_item(everything, item_length(item, self._lengths))
-            missing = self._missing(item, state) if state.complete else None
-            if missing:
-                raise EventError("op", f"{item} can't be completed: {missing}")
-
-    def _missing(self, item: str, state: State) -> str | None:
-        """Return what is still to say before an item is complete."""
-        if item.startswith("pair:"):
-            return None if state.preference else "no clip is preferred, nor a tie"
-        for name, asked, values in (("segments", "painted", state.tri), ("frames", "rewarded", state.frames)):
-            if name in self.job.ask and (values == EMPTY).any():
-                return f"frame {int(np.argmax(values == EMPTY))} is not {asked}"
-        if "outcome" in self.job.ask and state.outcome is None:
-            return "the outcome is not said"
-        count, wanted = len(state.boundaries), self.job.num_task_stages - 1
-        failed = state.outcome is not None and state.outcome[0] == "failure"
-        if "stages" in self.job.ask and (count > wanted or (count < wanted and not failed)):
-            return f"{count} boundaries are marked, {self.job.num_task_stages} stages have {wanted}"
-        return None
+        everything = sorted([*before, *fresh], key=lambda event: event.order)
+        state = fold_item(everything, item_length(item, self._lengths))
+        missing = self.job.missing(item, state) if state.complete else None
+        if missing:
+            raise EventError("op", f"{item} can't be complete: {missing}")
 
     def mine(self, annotator: str, item: str) -> dict[str, Any]:
         """Return a person's events on an item and what they amount to, as the person sees it."""
@@ -232,11 +222,12 @@ class Desk:
 
     def agreed(self, item: str) -> Consensus | None:
         """Return the common word on an item, None if nobody completed it; worked out anew only after a change."""
-        states = self.work.states(item)
-        if not states:
+        names = tuple(sorted(self.work.standing(item).done))
+        if not names:
             return None
-        names, count = tuple(states), sum(len(self.work.events(name, item)) for name in states)
+        count = sum(self.work.count(name, item) for name in names)
         held = self._agreed.get(item)
         if held is None or held[:2] != (names, count):
+            states = {name: self.work.state(name, item) for name in names}
             held = self._agreed[item] = (names, count, consensus(states, ask=self.job.ask))
         return held[2]

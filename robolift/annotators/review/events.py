@@ -26,7 +26,8 @@ ANNOTATOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+:-]{0,127}")
 ITEM = re.compile(r"episode:(0|[1-9][0-9]{0,11})|pair:[A-Za-z0-9._-]{1,64}")
 SURROGATE = re.compile("[\ud800-\udfff]")
 MAX_TEXT = 1000
-MAX_COUNT = 1 << 53
+MAX_COUNT = 1 << 42
+"""Bounds every number; as milliseconds it is the year 2109."""
 CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
@@ -63,9 +64,16 @@ class Event:
     at_ms: int = 0
 
     @property
-    def order(self) -> tuple[int, int, str, str]:
-        """What events of one annotator and item are sorted by; total, so that any order of reading gives the same."""
-        return self.lease, self.seq, self.ulid, self.to_line()
+    def order(self) -> tuple[int, int, str]:
+        """What events of one annotator and item are sorted by."""
+        return self.lease, self.seq, self.ulid
+
+    def precedes(self, copy: Event) -> bool:
+        """Tell whether this one counts of two stored copies of one event, whichever is read first.
+
+        An event whose acknowledgement was lost is sent again; its copies differ in what the server set.
+        """
+        return (*self.order, self.to_line()) < (*copy.order, copy.to_line())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document."""
@@ -231,10 +239,13 @@ def read_object(uri: str, lengths: Sequence[int]) -> list[Event]:
         DataError: Naming file and line of the first bad event.
     """
     found = []
+    folder = uri.rsplit("/", 2)[1]
     for number, line in enumerate(storage.read_bytes(uri).splitlines(), start=1):
         try:
             document = json.loads(line)
             event = parse(document, length=length_of(document, lengths))
+            if folder_of(event.annotator) != folder:
+                raise EventError("annotator", f"{event.annotator!r} in the folder of another")
         except (ValueError, EventError) as error:
             raise DataError(
                 f"not an event: {error}",
@@ -268,15 +279,11 @@ def list_objects(labels: str) -> list[str]:
 
 
 def by_annotator_and_item(events: Iterable[Event]) -> dict[tuple[str, str], list[Event]]:
-    """Return events by (annotator, item), each ulid once, in order.
-
-    Two stored copies of one event (its acknowledgement was lost, and it was sent again) differ in what the server set;
-    the copy that comes first in the order counts.
-    """
+    """Return events by (annotator, item), each ulid once, in order."""
     first: dict[tuple[str, str], Event] = {}
     for event in events:
         key = (event.annotator, event.ulid)
-        if key not in first or event.order < first[key].order:
+        if key not in first or event.precedes(first[key]):
             first[key] = event
     groups: dict[tuple[str, str], list[Event]] = {}
     for event in sorted(first.values(), key=lambda event: (event.annotator, event.item, *event.order)):

@@ -15,6 +15,8 @@ from robolift.annotators.review.identity import Identity, RefusedError, Sessions
 
 CSRF_HEADER = "x-robolift-csrf"
 MAX_BODY_BYTES = 256 << 10
+MAX_DRAINED_BYTES = 4 << 20
+"""So much of a body that is too large is read and thrown away: a connection closed before would lose the answer."""
 BODY_TIMEOUT_S = 30.0
 HEALTH = "/healthz"
 API = "/api/"
@@ -104,21 +106,26 @@ def _check_origin(headers: Headers, host: str) -> None:
 
 async def _read_body(scope: Scope, receive: Receive) -> Receive:
     """Read the whole body, however it is framed, and return what gives it to the application."""
+    too_large = RefusedError(413, f"the body is over {MAX_BODY_BYTES} bytes")
     declared = Headers(scope=scope).get("content-length", "0")
-    if not declared.isdecimal() or int(declared) > MAX_BODY_BYTES:
-        raise RefusedError(413, f"the body is over {MAX_BODY_BYTES} bytes")
-    body = bytearray()
+    if not declared.isdecimal() or int(declared) > MAX_DRAINED_BYTES:
+        raise too_large
+    body, size = bytearray(), 0
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
             while True:
                 message = await receive()
-                body += message.get("body", b"")
-                if len(body) > MAX_BODY_BYTES:
-                    raise RefusedError(413, f"the body is over {MAX_BODY_BYTES} bytes")
+                size += len(message.get("body", b""))
+                if size > MAX_DRAINED_BYTES:
+                    raise too_large
+                if size <= MAX_BODY_BYTES:
+                    body += message.get("body", b"")
                 if message["type"] == "http.disconnect" or not message.get("more_body"):
                     break
     except TimeoutError:
         raise RefusedError(408, f"the body did not come within {BODY_TIMEOUT_S:.0f} s") from None
+    if size > MAX_BODY_BYTES:
+        raise too_large
     given = False
 
     async def replay() -> Message:

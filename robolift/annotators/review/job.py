@@ -7,10 +7,12 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from robolift import storage
 from robolift.annotators.review.events import ITEM
+from robolift.annotators.review.fold import EMPTY, State
 from robolift.data.dataset import Dataset, Source
 from robolift.errors import DataError, UsageError
 
@@ -52,6 +54,21 @@ class Job(_Document):
     """How long an item is kept for a person who does nothing."""
     seed: int = 0
     """Decides which items overlap, where gold comes, and which clip of a pair is shown first."""
+
+    def missing(self, item: str, state: State) -> str | None:
+        """Return what a person has still to say before an item is complete, None if nothing."""
+        if item.startswith("pair:"):
+            return None if state.preference else "no clip is preferred, nor a tie"
+        for name, asked, values in (("segments", "painted", state.tri), ("frames", "rewarded", state.frames)):
+            if name in self.ask and (values == EMPTY).any():
+                return f"frame {int(np.argmax(values == EMPTY))} is not {asked}"
+        if "outcome" in self.ask and state.outcome is None:
+            return "the outcome is not said"
+        count, wanted = len(state.boundaries), self.num_task_stages - 1
+        failed = state.outcome is not None and state.outcome[0] == "failure"
+        if "stages" in self.ask and (count > wanted or (count < wanted and not failed) or 0 in state.boundaries):
+            return f"boundaries are {list(state.boundaries)}, {self.num_task_stages} stages need {wanted} after frame 0"
+        return None
 
 
 class Gold(_Document):
@@ -172,10 +189,9 @@ def read_gold(uri: str, lengths: Sequence[int]) -> dict[str, Gold]:
     """
     if not storage.exists(uri):
         return {}
-    document = storage.read_json(uri)
     try:
-        found = {str(item): Gold.model_validate(answer) for item, answer in dict(document).items()}
-    except (ValidationError, TypeError, ValueError) as error:
+        found = TypeAdapter(dict[str, Gold]).validate_python(storage.read_json(uri))
+    except ValidationError as error:
         raise DataError(f"not gold items: {error}", where=uri, expected='{"episode:3": {"outcome": ...}}') from None
     for item, gold in found.items():
         match = ITEM.fullmatch(item)

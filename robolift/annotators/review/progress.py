@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from robolift.annotators.review.fold import UNKNOWABLE, State
 from robolift.annotators.review.job import Gold
 from robolift.annotators.review.leases import Leases
 
+IDLE_FACTOR = 20
+"""Agreement over much work takes seconds: it is not worked out again before this many times as long have passed."""
 STAGE_TOLERANCE = 0.05
 """A boundary counts as right within this share of the episode's frames."""
 OUTCOMES = {"failure": 0.0, "success": 1.0}
@@ -109,7 +112,9 @@ class Progress:
     def __init__(self, desk: Desk) -> None:
         """Report on the work at ``desk``."""
         self._desk = desk
-        self._known: tuple[int, dict[str, Any]] = (-1, {})
+        self._known: dict[str, Any] = {}
+        self._version = -1
+        self._known_until = float("-inf")
 
     def report(self, annotator: str) -> dict[str, Any]:
         """Return the overview as a person gets it."""
@@ -120,9 +125,11 @@ class Progress:
             f"{mode}s": _count(items, standings, annotator, needs=desk.needs, leases=desk.leases)
             for mode, items in desk.items.items()
         }
-        if self._known[0] != desk.work.version:
-            self._known = (desk.work.version, self._people(standings))
-        return {**counts, **self._known[1]}
+        began = time.monotonic()
+        if self._version != desk.work.version and began >= self._known_until:
+            self._version, self._known = desk.work.version, self._people(standings)
+            self._known_until = time.monotonic() + IDLE_FACTOR * (time.monotonic() - began)
+        return {**counts, **self._known}
 
     def _people(self, standings: Mapping[str, Standing]) -> dict[str, Any]:
         desk = self._desk

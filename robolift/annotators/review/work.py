@@ -63,7 +63,7 @@ class Work:
             touched = set()
             for event in events:
                 known = self._events.setdefault((event.annotator, event.item), {})
-                if event.ulid not in known or event.order < known[event.ulid].order:
+                if event.ulid not in known or event.precedes(known[event.ulid]):
                     known[event.ulid] = event
                     self._ulids.setdefault(event.annotator, set()).add(event.ulid)
                     touched.add((event.annotator, event.item))
@@ -83,6 +83,10 @@ class Work:
         """Return a person's events on an item, in order."""
         with self._lock:
             return sorted(self._events.get((annotator, item), {}).values(), key=lambda event: event.order)
+
+    def count(self, annotator: str, item: str) -> int:
+        """Return how many events of a person on an item there are."""
+        return len(self._events.get((annotator, item), ()))
 
     def state(self, annotator: str, item: str) -> State:
         """Return what a person says about an item."""

@@ -58,18 +58,26 @@ WATCH = """
 
 
 def scene(episode: int, camera: int) -> Iterator[np.ndarray]:
-    """Yield a textured table with a moving block: about as heavy a picture as a real camera's."""
+    """Yield a grainy table with a drawer and a block that a gripper carries: as heavy a picture as a real camera's."""
     draw = np.random.default_rng([episode, camera])
     height, width = SIZE
     rows, cells = np.mgrid[0:height, 0:width]
-    table = np.stack([110 + 40 * np.sin(cells / 37) + rows / 12, 105 + rows / 9, 95 + 20 * np.cos(rows / 23)], axis=-1)
-    table = np.clip(table + draw.normal(0, 5, table.shape), 0, 255).astype(np.uint8)
+    shade = 1.08 - 0.3 * ((cells / width - 0.4) ** 2 + (rows / height - 0.4) ** 2)
+    grain = 6 * np.sin(rows / 3.1 + 4 * np.sin(cells / 90)) + draw.normal(0, 5, SIZE)
+    table = (np.array([176, 158, 136]) + grain[..., None]) * shade[..., None]
+    table[:150] = (np.array([112, 120, 132]) + draw.normal(0, 4, (150, width, 1))) * shade[:150, :, None]
+    table = np.clip(table, 0, 255).astype(np.uint8)
+    table[300:400, 470:600] = (70, 96, 108)
+    table[316:384, 486:584] = (44, 62, 70)
     for frame in range(LENGTH):
         image = table.copy()
-        x = int(60 + (width - 180) * (0.5 - 0.5 * np.cos(frame / 60 + camera)))
-        y = int(height * 0.45 + 60 * np.sin(frame / 25))
-        image[y : y + 70, x : x + 70] = (205, 82, 48)
-        image[320:400, 470:590] = (52, 128, 92)
+        carried = 0.5 - 0.5 * np.cos(np.pi * frame / LENGTH + 0.1 * camera)
+        x = int(90 + 400 * carried)
+        y = int(320 - 150 * np.sin(np.pi * carried) + 20 * camera)
+        for left in (x - 14, x + 56):
+            image[max(0, y - 90) : y + 50, left : left + 14] = (58, 61, 68)
+        image[max(0, y - 130) : max(1, y - 84), x - 14 : x + 70] = (40, 43, 50)
+        image[y : y + 56, x : x + 56] = (203, 84, 52)
         yield image
 
 

@@ -180,7 +180,7 @@ class Watched:
     def open(self, item: str) -> Watched:
         """Go to an item and wait until it is shown and its events are there."""
         self.page.goto(f"{self.server.address}/#{item}")
-        self.page.wait_for_selector("#cameras[data-frame], #message:not([hidden]), #clip-a[data-frame]")
+        self.page.wait_for_selector("#cameras[data-frame]:visible, #message:visible, #clip-a[data-frame]:visible")
         return self
 
     def press(self, *keys: str) -> Watched:

@@ -6,11 +6,13 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import httpx
 import pytest
 from review_server import Page, Process, arguments, serving, write_tokens
 
 from robolift import storage
 from robolift.annotators.review.events import UNKNOWN
+from robolift.annotators.review.packs import Packs
 
 LENGTHS = [6, 16, 24, 15, 9, 15, 24, 14]
 
@@ -360,3 +362,29 @@ def test_two_servers_on_one_folder_never_grant_one_item_twice(words):
                 page.close()
         finally:
             other.end()
+
+
+def test_a_damaged_labels_folder_is_the_operators_matter(words, tmp_path, capfd):
+    with serving(*words) as base:
+        page = Page(base).open()
+        storage.write_bytes(f"{tmp_path}/labels/events/bob/SESSION9-000001.jsonl", b"{}\n")
+        answer = page.get("/api/episodes/0/mine")
+        assert (answer.status_code, answer.json()) == (500, {"detail": "the server can't do this; its log says why"})
+        page.close()
+    assert "SESSION9-000001.jsonl, line 1" in "".join(capfd.readouterr())
+
+
+def test_events_are_stored_while_many_frames_are_waited_for(people, monkeypatch):
+    alice, hold = people[0], threading.Event()
+    monkeypatch.setattr(Packs, "frames", lambda *_: hold.wait(timeout=60) and b"")
+    path = "/api/episodes/2/frames/observation.images.topview?start=0&stop=24"
+    try:
+        with ThreadPoolExecutor(60) as pool:
+            base, headers = str(alice.client.base_url), dict(alice.client.headers)
+            waiting = [pool.submit(httpx.get, base + path, headers=headers, timeout=60) for _ in range(60)]
+            alice.do("episode:0", alice.event("paint", 1, 0, 6))
+            assert not any(found.done() for found in waiting)
+            hold.set()
+            assert {found.result().status_code for found in waiting} == {200}
+    finally:
+        hold.set()

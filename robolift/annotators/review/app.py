@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 from collections.abc import AsyncIterator, Collection
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +94,13 @@ class Review:
 def create_app(review: Review) -> FastAPI:
     """Return the application, guarded."""
     packs, sessions = Packs(review.dataset), Sessions()
+    # Threads of their own: however many frames are waited for, an event is stored at once.
+    decoders = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decoder")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
+        decoders.shutdown(cancel_futures=True)
         packs.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
@@ -103,7 +109,8 @@ def create_app(review: Review) -> FastAPI:
     _serve_page(app, review)
     _serve_session(app, review, sessions)
     _serve_assignment(app, review)
-    _serve_episodes(app, review, packs)
+    _serve_episodes(app, review)
+    _serve_frames(app, review, packs, decoders)
     _serve_work(app, review)
     _serve_overview(app, review)
     return app
@@ -221,19 +228,20 @@ def _serve_assignment(app: FastAPI, review: Review) -> None:
         return {"epoch": body.epoch, "expires_in_s": 0}
 
 
-def _serve_episodes(app: FastAPI, review: Review, packs: Packs) -> None:
-    dataset, version = review.dataset, review.version
-    tasks, outcomes = (dataset.episodes.column(name).to_pylist() for name in ("task", "outcome"))
+def _episode_item(dataset: Dataset, episode: int) -> str:
+    if not 0 <= episode < dataset.num_episodes:
+        raise NoSuchItemError(episode)
+    return f"episode:{episode}"
 
-    def item_of(episode: int) -> str:
-        if not 0 <= episode < dataset.num_episodes:
-            raise NoSuchItemError(episode)
-        return f"episode:{episode}"
+
+def _serve_episodes(app: FastAPI, review: Review) -> None:
+    dataset = review.dataset
+    tasks, outcomes = (dataset.episodes.column(name).to_pylist() for name in ("task", "outcome"))
 
     @app.get("/api/episodes/{episode}")
     def facts(episode: int) -> dict[str, Any]:
         return {
-            "item": item_of(episode),
+            "item": _episode_item(dataset, episode),
             "length": int(dataset.starts[episode + 1] - dataset.starts[episode]),
             "fps": dataset.fps,
             "task": tasks[episode],
@@ -241,11 +249,21 @@ def _serve_episodes(app: FastAPI, review: Review, packs: Packs) -> None:
             "cameras": {camera: list(dataset.image_size(camera)) for camera in dataset.cameras},
         }
 
+    @app.get("/api/episodes/{episode}/lanes")
+    def lanes(request: Request, episode: int) -> dict[str, Any]:
+        item = _episode_item(dataset, episode)
+        hidden = review.desk.job.blind and not review.desk.completed(_annotator(request), item)
+        return review.lanes.of(episode, hidden=hidden)
+
+
+def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Executor) -> None:
+    dataset, version = review.dataset, review.version
+
     @app.get("/api/episodes/{episode}/frames/{camera:path}")
-    def frames(
+    async def frames(
         request: Request, episode: int, camera: str, start: int = 0, stop: int | None = None, v: str = ""
     ) -> Response:
-        item_of(episode)
+        _episode_item(dataset, episode)
         if camera not in dataset.cameras:
             raise HTTPException(404, "there is no such camera")
         length = int(dataset.starts[episode + 1] - dataset.starts[episode])
@@ -258,16 +276,9 @@ def _serve_episodes(app: FastAPI, review: Review, packs: Packs) -> None:
         headers = {"ETag": tag, "Cache-Control": lasting}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        return Response(
-            packs.frames(episode, camera, start, end), media_type="application/octet-stream", headers=headers
-        )
-
-    @app.get("/api/episodes/{episode}/lanes")
-    def lanes(request: Request, episode: int) -> dict[str, Any]:
-        item = item_of(episode)
-        review.desk.work.refresh(max_age_s=1.0)
-        hidden = review.desk.job.blind and not review.desk.completed(_annotator(request), item)
-        return review.lanes.of(episode, hidden=hidden)
+        loop = asyncio.get_running_loop()
+        body = await loop.run_in_executor(decoders, packs.frames, episode, camera, start, end)
+        return Response(body, media_type="application/octet-stream", headers=headers)
 
 
 def _serve_work(app: FastAPI, review: Review) -> None:

@@ -74,6 +74,7 @@ def serve(args: argparse.Namespace) -> Iterator[str]:
         access_log=False,
         proxy_headers=False,  # the peer's address is what trust hangs on; no header may replace it
         server_header=False,
+        ws="none",
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
     with _listen(args.host, args.port) as listening:

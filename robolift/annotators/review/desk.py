@@ -148,9 +148,8 @@ class Desk:
             self.leases.check(item, epoch, annotator=person.annotator, session=person.session)
             self._check_possible(person.annotator, item, list(fresh.values()))
             with self._lock:
-                number = self._numbers.get(person.session, 1)
-                after = events.append(self._labels, list(fresh.values()), number=number)
-                self._numbers[person.session] = after
+                number = self._numbers[person.session] = self._numbers.get(person.session, 0) + 1
+            events.append(self._labels, list(fresh.values()), number=number)
             self.work.add(fresh.values())
             standing = self.work.standing(item)
             if person.annotator in standing.done | standing.skipped:
@@ -212,11 +211,11 @@ class Desk:
     def completed(self, annotator: str, item: str) -> bool:
         """Tell whether a person is done with an item."""
         self.check_item(item)
+        self.work.refresh(max_age_s=FRESH_S)
         return annotator in self.work.standing(item).done
 
     def others(self, annotator: str, item: str) -> list[dict[str, Any]]:
         """Return what everybody else who completed an item says about it."""
-        self.work.refresh(max_age_s=FRESH_S)
         states = self.work.states(item)
         return [{"name": name, "state": state.to_json()} for name, state in states.items() if name != annotator]
 

@@ -213,8 +213,8 @@ def folder_of(annotator: str) -> str:
     return quote(annotator, safe="@+")
 
 
-def append(labels: str, events: Sequence[Event], *, number: int) -> int:
-    """Store events of one annotator and session as one new object and return the number after its own.
+def append(labels: str, events: Sequence[Event], *, number: int) -> None:
+    """Store events of one annotator and session as one new object.
 
     Args:
         labels: The labels folder.
@@ -225,7 +225,6 @@ def append(labels: str, events: Sequence[Event], *, number: int) -> int:
     content = "".join(event.to_line() + "\n" for event in events).encode()
     while not storage.create_exclusive(storage.join(labels, FOLDER, folder, f"{session}-{number:06d}.jsonl"), content):
         number += 1
-    return number + 1
 
 
 def read_object(uri: str, lengths: Sequence[int]) -> list[Event]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import threading
 from collections import OrderedDict
@@ -52,7 +51,6 @@ class Packs:
         self._chunks: OrderedDict[tuple[int, str, int], list[bytes]] = OrderedDict()
         self._films: OrderedDict[tuple[int, str], _Film] = OrderedDict()
         self._lock = threading.Lock()
-        self._cpus = threading.BoundedSemaphore(os.cpu_count() or 1)
         self.decoded = 0
 
     def frames(self, episode: int, camera: str, start: int, stop: int) -> bytes:
@@ -82,7 +80,7 @@ class Packs:
             if (held := self._held(key)) is not None:
                 return held
             film = self._film(episode, camera)
-            with film.lock, self._cpus:
+            with film.lock:
                 if (held := self._held(key)) is not None:  # another request was waiting for the same
                     return held
                 if film.closed:  # others needed the place

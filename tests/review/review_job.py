@@ -1,4 +1,4 @@
-"""A labelling job to open in a browser: frames that carry their own number, a real server process, a page that is watched."""
+"""A labelling job to open in a browser: frames that carry their number, a real server, a page that is watched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from robolift.schema import Kind
 from robolift.stages.stage import execute
 
 SIZE = (64, 128)
-CAMERAS = ("observation.images.top", "observation.images.left_wrist", "observation.images.right_wrist")
+CAMERAS = ("observation.images.left_wrist", "observation.images.right_wrist", "observation.images.top")
 LENGTHS = (150, *[12] * 24)
 START_S = 60
 
@@ -180,7 +180,7 @@ class Watched:
     def open(self, item: str) -> Watched:
         """Go to an item and wait until it is shown and its events are there."""
         self.page.goto(f"{self.server.address}/#{item}")
-        self.page.wait_for_selector("#cameras[data-frame], #message:not([hidden]), #clip-a[data-frame]")
+        self.page.wait_for_selector("#cameras[data-frame]:visible, #message:visible, #clip-a[data-frame]:visible")
         return self
 
     def press(self, *keys: str) -> Watched:
@@ -228,8 +228,8 @@ class Watched:
         self.page.goto("about:blank")  # leaving gives the lease back
         self.page.wait_for_timeout(100)
         self.context.close()
-        assert violations == []
-        assert [complaint for complaint in self.complaints if not self.forgiven.search(complaint)] == []
+        wrong = [complaint for complaint in [*violations, *self.complaints] if not self.forgiven.search(complaint)]
+        assert not wrong, wrong
 
 
 def chromium() -> Iterator[Any]:

@@ -2,7 +2,6 @@
 
 import { splitItem } from "./api.js";
 import { el, fill, find, plural } from "./dom.js";
-import { Clip } from "./frames.js";
 import { edges, missing, pendingRange, UNKNOWN } from "./labels.js";
 import { comparison, lanesOf } from "./lanes.js";
 import { Panel } from "./panel.js";
@@ -51,7 +50,8 @@ export class EpisodeView {
     this.timeline.open(episode.length, episode.fps);
     this.record = new Record({ outbox, item, length: episode.length, onChange: () => this.#changed() });
     this.record.restore(mine);
-    this.#showCameras(episode);
+    const onTrouble = (text) => text && this.app.say(text);
+    this.player.open(api, { episode: index, facts: episode, onTrouble }).catch((error) => this.app.trouble(error));
     find("#frame-of").textContent = "";
     await this.reload();
   }
@@ -66,6 +66,7 @@ export class EpisodeView {
   async reload() {
     const { api } = this.app;
     const { item } = this;
+    if (!this.record) return;
     const complete = this.record.state.complete;
     const [lanes, others] = await Promise.all([
       api.lanes(this.index),
@@ -75,24 +76,6 @@ export class EpisodeView {
     this.#lanes = lanes;
     this.#others = others?.annotators ?? null;
     this.#changed();
-  }
-
-  #showCameras({ cameras, length, fps }) {
-    const names = Object.keys(cameras);
-    const root = find("#cameras");
-    root.dataset.count = String(Math.min(names.length, 4));
-    const { api, say } = this.app;
-    const clip = new Clip(api, { episode: this.index, cameras: names, length, onTrouble: (text) => text && say(text) });
-    const short = names.map((name) => name.replace(/^observation\.images?\./, ""));
-    const shown = this.player.open(clip, { names: short, sizes: names.map((name) => cameras[name]), fps });
-    shown.catch((error) => this.app.trouble(error));
-    this.#enlarge(0);
-  }
-
-  #enlarge(camera) {
-    const figures = [...find("#cameras").children];
-    figures.forEach((figure, index) => figure.classList.toggle("main", index === camera % figures.length));
-    this.enlarged = camera % Math.max(1, figures.length);
   }
 
   #seek(k) {
@@ -173,7 +156,7 @@ export class EpisodeView {
     play: () => this.player.toggle(),
     slower: () => this.#speed(-1),
     faster: () => this.#speed(1),
-    camera: () => this.#enlarge(this.enlarged + 1),
+    camera: () => this.player.enlargeNext(),
     tool: () => this.#switchTool(),
     mark: (which) => this.#mark(which),
     paint: (value) => this.#label("paint", value === UNKNOWN ? value : Number(value), NAMES[value]),

@@ -2,7 +2,7 @@
 
 const FIRST = 8; // the first chunk is small, so the first frame is there at once
 const CHUNK = 64;
-const AHEAD = 10; // bitmaps decoded beyond the frame shown, in the direction of travel
+const AHEAD = 10; // frames decoded beyond the one shown, in the direction of travel
 const BEHIND = 3;
 const BITMAPS = 48; // a camera; a bitmap of 480x640 takes 1.2 MB
 const PACKS_BYTES = 256 * 2 ** 20;
@@ -20,6 +20,7 @@ export class Clip {
   #fetching = new Map(); // chunk start -> promise
   #bitmaps = new Map(); // frame -> [bitmap of each camera], least recently wanted first
   #decoding = new Map(); // frame -> promise
+  #ahead = 0;
   #abort = new AbortController();
 
   /** Frames [start, stop) of an episode of `length` frames; `onTrouble(text | null)` hears of failed fetches. */
@@ -41,15 +42,26 @@ export class Clip {
     return this.#decoding.get(k);
   }
 
-  /** Decodes and fetches around frame k, further in the direction of travel (1 or -1). */
-  around(k, direction = 1) {
-    const inside = (frame) => frame >= this.start && frame < this.stop;
+  /** Decodes and fetches around frame k, which was reached by a step of `stride` frames: another such step comes first. */
+  around(k, stride = 1) {
+    const direction = Math.sign(stride) || 1;
+    const near = [stride, -stride, 2 * stride];
     for (let step = 1; step <= AHEAD; step += 1) {
-      for (const frame of step <= BEHIND ? [k + step * direction, k - step * direction] : [k + step * direction]) {
-        if (inside(frame) && this.#packs.has(chunkOf(frame, this.length)[0])) this.load(frame).catch(() => undefined);
-      }
+      near.push(step * direction);
+      if (step <= BEHIND) near.push(-step * direction);
     }
+    this.#decodeAhead(near.map((step) => k + step).filter((frame) => frame >= this.start && frame < this.stop));
     this.#fetchAround(k, direction);
+  }
+
+  /** One frame after the other, and no further once the page has moved on: what is shown next must not queue behind. */
+  async #decodeAhead(frames) {
+    this.#ahead += 1;
+    const turn = this.#ahead;
+    for (const frame of frames) {
+      if (turn !== this.#ahead) return;
+      if (this.#packs.has(chunkOf(frame, this.length)[0])) await this.load(frame).catch(() => undefined);
+    }
   }
 
   /** Fetches the chunk of frame k into the browser's cache and ours; errors are told when it is really needed. */

@@ -5,6 +5,7 @@ import { el, find, openDialog, percent, plural } from "./dom.js";
 const SHOWN = 300;
 const STATES = { all: "All", open: "Open", mine: "Mine", leased: "In work", done: "Done", skipped: "Skipped" };
 
+const AGREEMENT = { tri: "segments", preference: "pairs" };
 const NUMBERS = new Set(["Frames", "Annotators", "Disagreement"]);
 
 const heading = (text) => el("h3", {}, text);
@@ -18,7 +19,7 @@ function tiles(progress) {
       el("div", {}, el("dt", {}, `${name} done`), el("dd", {}, `${part.done} / ${part.total}`),
         el("dd", { class: "muted" }, `${part.mine} by you, ${part.leased} in work, ${part.skipped} skipped`)),
     ]),
-    agreement.map(([name, alpha]) => el("div", {}, el("dt", {}, `Agreement, ${name}`), el("dd", {}, number(alpha)),
+    agreement.map(([name, alpha]) => el("div", {}, el("dt", {}, `Agreement, ${AGREEMENT[name] ?? name}`), el("dd", {}, number(alpha)),
       el("dd", { class: "muted" }, "Krippendorff’s alpha; 1 is perfect"))));
 }
 
@@ -90,7 +91,7 @@ export async function askReason() {
   const reason = el("input", { id: "reason", name: "reason", required: true, maxlength: "200", autocomplete: "off", list: "reasons" });
   const usual = ["camera blocked", "video broken", "task not as named", "can't be told"];
   const closed = openDialog("#skip", el("form", { method: "dialog" },
-    el("label", { for: "reason" }, "Why? Others will see it."), reason,
+    el("label", { for: "reason" }, "Why? The reason is kept with your marks."), reason,
     el("datalist", { id: "reasons" }, usual.map((value) => el("option", { value }))),
     el("div", { class: "pairs-of" }, el("button", { class: "primary ready", value: "skip" }, "Skip ", el("kbd", {}, "Enter")))));
   reason.focus();

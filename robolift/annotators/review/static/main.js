@@ -192,6 +192,7 @@ class App {
     if (!(await this.outbox.settle(item))) return undefined; // the comparison comes when it is stored
     if (this.item === item && view.record?.state.complete) {
       await this.lease.release();
+      if (this.item !== item) return undefined; // an impatient Enter went on already
       await view.reload();
       this.#showProgress();
       if (this.mode === "pair") await this.next();

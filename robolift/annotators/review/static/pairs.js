@@ -2,7 +2,6 @@
 
 import { el, fill, find, findAll } from "./dom.js";
 import { splitItem } from "./api.js";
-import { Clip } from "./frames.js";
 import { Player } from "./player.js";
 import { Record } from "./record.js";
 
@@ -40,7 +39,7 @@ export class PairView {
     find("#pair-place").max = String(this.length - 1);
     this.record = new Record({ outbox, item, length: 0, onChange: (state) => this.#changed(state) });
     this.record.restore(mine);
-    const shown = this.players.map((player, side) => this.#openSide(player, this.clips[side], episodes[side]));
+    const shown = this.players.map((player, side) => player.open(api, { ...this.clips[side], facts: episodes[side] }));
     Promise.all(shown).then(() => this.item === item && !this.record?.closed && !calm() && this.#play(), (error) => this.app.trouble(error));
   }
 
@@ -52,16 +51,6 @@ export class PairView {
   }
 
   async reload() {}
-
-  #openSide(player, { episode, start, stop }, { cameras, length, fps }) {
-    const names = Object.keys(cameras);
-    player.root.dataset.count = String(Math.min(names.length, 4));
-    const clip = new Clip(this.app.api, { episode, cameras: names, length, start, stop });
-    const short = names.map((name) => name.replace(/^observation\.images?\./, ""));
-    const shown = player.open(clip, { names: short, sizes: names.map((name) => cameras[name]), fps });
-    player.root.firstChild?.classList.add("main");
-    return shown;
-  }
 
   /** Place k of the pair is frame start + k of each clip; the shorter one holds its last frame. */
   #seek(place) {
@@ -135,19 +124,11 @@ export class PairView {
     play: () => (this.#playing ? this.#pause() : this.#play()),
     slower: () => { this.#speed = Math.max(0.5, this.#speed / 2); },
     faster: () => { this.#speed = Math.min(2, this.#speed * 2); },
-    camera: () => this.#enlarge(),
+    camera: () => this.players.forEach((player) => player.enlargeNext()),
     prefer: (value) => this.#prefer(value),
     undo: () => this.#history("undo", "Undone"),
     redo: () => this.#history("redo", "Done again"),
   };
-
-  #enlarge() {
-    for (const { root } of this.players) {
-      const figures = [...root.children];
-      const next = (figures.findIndex((figure) => figure.classList.contains("main")) + 1) % figures.length;
-      figures.forEach((figure, index) => figure.classList.toggle("main", index === next));
-    }
-  }
 
   #open() {
     if (this.record.closed) this.app.say("This pair is done; r reopens it.");

@@ -1,6 +1,9 @@
 // Shows frames of a clip on one canvas a camera, all in the same task: what is shown is always one frame of all cameras.
 
+import { Clip } from "./frames.js";
+
 export const SPEEDS = [0.5, 1, 2];
+const HELD = /wrist|hand|gripper/i;
 const WAIT_SHOWN_MS = 120;
 
 export class Player {
@@ -11,20 +14,29 @@ export class Player {
   #clip = null;
   #waiting = null;
   #started = null;
-  #direction = 1;
+  #stride = 1;
+  #enlarged = 0;
 
   /** `root` gets one figure a camera; onFrame(k) after a frame was drawn, onWait(k | null), onPlay(playing). */
   constructor(root, { onFrame, onWait = () => undefined, onPlay = () => undefined, loop = false }) {
     Object.assign(this, { root, onFrame, onWait, onPlay, loop });
-    this.canvases = [];
+    this.contexts = [];
   }
 
-  /** Shows `clip` from frame `first`; names[i] is what camera i is called. */
-  open(clip, { names, sizes, fps, first = clip.start }) {
+  /** Shows frames [start, stop) of an episode; `facts` is what the server says about it. */
+  open(api, { episode, facts, start = 0, stop = facts.length, onTrouble }) {
     this.close();
-    Object.assign(this, { fps, frame: null, wanted: first, names });
-    this.#clip = clip;
-    this.canvases = names.map((name, camera) => {
+    const cameras = Object.keys(facts.cameras);
+    const names = cameras.map((camera) => camera.replace(/^observation\.images?\./, ""));
+    Object.assign(this, { fps: facts.fps, frame: null, wanted: start });
+    this.#clip = new Clip(api, { episode, cameras, length: facts.length, start, stop, onTrouble });
+    this.#showCanvases(names, Object.values(facts.cameras));
+    this.#enlarge(Math.max(0, names.findIndex((name) => !HELD.test(name)))); // the overview, not what a hand sees
+    return this.seek(start);
+  }
+
+  #showCanvases(names, sizes) {
+    const figures = names.map((name, camera) => {
       const canvas = document.createElement("canvas");
       [canvas.height, canvas.width] = sizes[camera];
       canvas.setAttribute("role", "img");
@@ -36,11 +48,21 @@ export class Player {
       figure.append(canvas, caption);
       return figure;
     });
-    this.root.replaceChildren(...this.canvases);
-    this.canvases = this.canvases.map((figure) => figure.firstChild);
-    this.contexts = this.canvases.map((canvas) => canvas.getContext("2d", { alpha: false }));
+    this.root.replaceChildren(...figures);
+    this.root.dataset.count = String(Math.min(names.length, 4));
+    this.contexts = figures.map((figure) => figure.firstChild.getContext("2d", { alpha: false }));
     delete this.root.dataset.frame;
-    return this.seek(first);
+  }
+
+  /** Makes the next camera the large one. */
+  enlargeNext() {
+    this.#enlarge(this.#enlarged + 1);
+  }
+
+  #enlarge(camera) {
+    const figures = [...this.root.children];
+    this.#enlarged = camera % Math.max(1, figures.length);
+    figures.forEach((figure, index) => figure.classList.toggle("main", index === this.#enlarged));
   }
 
   close() {
@@ -56,7 +78,7 @@ export class Player {
     const clip = this.#clip;
     if (!clip) return;
     const target = Math.max(clip.start, Math.min(clip.stop - 1, k));
-    if (target !== this.wanted) this.#direction = target > this.wanted ? 1 : -1;
+    if (target !== this.wanted) this.#stride = target - this.wanted;
     this.wanted = target;
     const ready = clip.get(target);
     if (ready) {
@@ -131,7 +153,7 @@ export class Player {
     this.frame = k;
     this.root.dataset.frame = String(k);
     this.onFrame(k);
-    this.#clip.around(k, this.#direction);
+    this.#clip.around(k, this.#stride);
   }
 
   #wait(k) {

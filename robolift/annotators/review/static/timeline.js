@@ -40,10 +40,10 @@ export class Timeline {
   /** lanes: [{ id, name, kind, values | text }]; a lane with `text` says why there is nothing to see. */
   setLanes(lanes) {
     this.#lanes = lanes;
-    fill(this.names, lanes.map(({ id, name }) => el("div", { class: `lane-name ${heightOf(id)}` }, name)));
+    fill(this.names, lanes.map((lane) => el("div", { class: `lane-name ${heightOf(lane)}` }, lane.name)));
     fill(this.tracks, lanes.map((lane) => {
       const content = lane.text ? el("span", { class: "withheld" }, lane.text) : el("canvas", { "aria-hidden": "true" });
-      return el("div", { class: `lane ${heightOf(lane.id)}`, "data-lane": lane.id }, content);
+      return el("div", { class: `lane ${heightOf(lane)}`, "data-lane": lane.id }, content);
     }));
     this.draw();
   }
@@ -115,7 +115,11 @@ export class Timeline {
   }
 }
 
-const heightOf = (id) => (id === "ruler" || id === "outcome" || id === "intervention" ? "low" : "");
+/** Signed lanes need room above and below their middle; the ruler and single marks need little. */
+function heightOf({ kind, text }) {
+  if (kind === "tri" && !text) return "tall";
+  return ["ruler", "outcome", "bits", "differs"].includes(kind) ? "low" : "";
+}
 
 export const seconds = (frame, fps) => `${(frame / fps).toFixed(2)} s`;
 

@@ -12,6 +12,7 @@ import pytest
 from report_page import Page, damage, page_of, summary_of, write
 from report_page import small as small_run
 from synthetic_rewards import HOSTILE, RewardRun, measure
+from synthetic_run import GRIPPER, TOP
 
 from robolift import storage
 from robolift.errors import DataError, UsageError
@@ -157,6 +158,13 @@ def test_examples_are_shown_with_pictures(page: Page, run: RewardRun):
     assert "asked here" in page.text("text")
     assert "nothing was said of this episode" in page.text("text")
     assert {"+1", "0", "-1"} <= {text.replace("\u2212", "-") for text in page.text("text")}
+
+
+def test_pictures_are_of_the_camera_that_the_model_saw(tmp_path: Path):
+    # The dataset's first camera by name is the gripper's; the model was shown the other.
+    run = RewardRun(tmp_path, num_episodes=6, cameras=(GRIPPER, TOP))
+    assert set(page_of(write(run)).text("span")) & {TOP, GRIPPER} == {TOP}
+    assert set(page_of(write(run, {"camera": GRIPPER})).text("span")) & {TOP, GRIPPER} == {GRIPPER}
 
 
 def test_the_same_inputs_give_the_same_bytes(report: Manifest, tmp_path: Path):

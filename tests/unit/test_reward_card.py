@@ -250,6 +250,15 @@ def test_rewards_alone_are_enough(run: RewardRun):
     assert found.faults == []
 
 
+def test_labels_that_were_refused_can_be_told_of_unmerged(run: RewardRun):
+    given = run.build()
+    found = page_of(execute("write_report", {}, {**given, "rewards": given["automatic"]}, str(run.root)))
+    assert found.text("h1") == ["These labels can be trained on: they meet all 4 thresholds"]
+    assert "No frame has a reward: nobody said what it is to be made from." in found.words
+    (bar,) = [a["aria-label"] for a in found.all("div") if a.get("class") == "bar" and "all frames" in a["aria-label"]]
+    assert "people" not in bar
+
+
 def test_inputs_of_another_labelling_are_refused(run: RewardRun, tmp_path: Path):
     other = RewardRun(tmp_path, cameras=(), failed_episodes=[]).build()
     given = run.build()

@@ -45,8 +45,8 @@ def interpolate_anchors(starts: IntArray, episode: IntArray, frame: IntArray, va
     left, right = np.where(left_is_own, left, right), np.where(right_is_own, right, left)
     share = (frames - rows[left]) / np.maximum(rows[right] - rows[left], 1)
     first, last = values[left], values[right]
-    between = np.clip(first + (last - first) * share, np.minimum(first, last), np.maximum(first, last))
-    return np.where(left_is_own | right_is_own, np.where(left == right, first, between), np.nan)
+    between = first + (last - first) * share
+    return np.where(left_is_own | right_is_own, between, np.nan)
 
 
 def anchor_rows(starts: IntArray, episode: IntArray, frame: IntArray) -> IntArray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from robolift import schema, storage
+from robolift.annotators.labeller import NOBODY
+from robolift.annotators.planning import PLAN_FILE
+from robolift.annotators.shard import ANCHORS_FILE, ERRORS_FILE
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError, UsageError
 from robolift.labeling.isotonic import Isotonic, fit_isotonic
@@ -18,8 +20,8 @@ from robolift.labeling.progress import anchor_rows, interpolate_anchors
 from robolift.labeling.returns import BoolArray, Float64Array, IntArray
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
-from robolift.stages.reward_anchors import NONE, Answers, check_shards, collect
-from robolift.stages.reward_columns import NOBODY, source_code, write_rewards
+from robolift.stages.reward_anchors import Answers, check_shards, collect
+from robolift.stages.reward_columns import source_code, write_rewards
 from robolift.stages.shards import input_identity as input_identity
 from robolift.stages.stage import Input, Inputs, StageConfig
 
@@ -55,9 +57,9 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     shards, plan = inputs["shards"], inputs.one("plan")
     check_shards(shards, plan, inputs.one("dataset"))
     dataset = Dataset.open(inputs.one("dataset"))
-    protocol = str(storage.read_json(plan.file("plan.json"))["labeller"]["protocol"])
+    protocol = str(storage.read_json(plan.file(PLAN_FILE))["labeller"]["protocol"])
     answers = collect(shards, dataset, protocol=protocol)
-    if protocol != NONE:
+    if protocol != NOBODY:
         check_coverage(answers, config.min_coverage)
     calibration = calibrate(config, dataset, answers, protocol) if config.calibration == "isotonic" else None
     episode, frame, _ = answers.used()
@@ -66,10 +68,10 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     known = spread(answers, dataset.starts, protocol, calibration.map if calibration else None)
     labelled = np.repeat(answers.labelled, np.diff(dataset.starts))
     write_rewards(
-        output, dataset, source=np.where(labelled, source_code("vlm"), source_code(NOBODY)), anchor=anchor, known=known
+        output, dataset, source=np.where(labelled, source_code("vlm"), source_code("none")), anchor=anchor, known=known
     )
-    schema.write_table(output.path / "anchors.parquet", answers.anchors)
-    output.write_json("errors.json", answers.errors)
+    schema.write_table(output.path / ANCHORS_FILE, answers.anchors)
+    output.write_json(ERRORS_FILE, answers.errors)
     if calibration:
         output.write_json("calibration.json", {**calibration.map.to_dict(), "points": calibration.points})
         output.metrics["calibration"] = calibration.points
@@ -189,7 +191,4 @@ def _measure(answers: Answers, shards: Sequence[Manifest]) -> dict[str, Any]:
     found: dict[str, Any] = {"coverage": float(answers.labelled.mean()), "errors_by_class": answers.classes}
     for name in ("requests", "input_tokens", "output_tokens"):
         found[name] = sum(shard.counts.get(name, 0) for shard in shards)
-    costs = [shard.metrics()["cost"] for shard in shards if "cost" in shard.metrics()]
-    if len(costs) == len(shards):
-        found["cost"] = round(math.fsum(costs), 6)  # rounded, so that it does not show how the work was cut
     return found

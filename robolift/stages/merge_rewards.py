@@ -18,7 +18,7 @@ from robolift.labeling.rewards import Reward, derive_reward
 from robolift.logging import get_logger
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
-from robolift.stages.reward_columns import NOBODY, numbers, open_rewards, source_code, spoken, write_rewards
+from robolift.stages.reward_columns import numbers, open_rewards, source_code, spoken, write_rewards
 from robolift.stages.stage import Input, Inputs, StageConfig
 
 INPUTS = {
@@ -136,7 +136,7 @@ def merge(dataset: Dataset, model: pa.Table, people: pa.Table, *, use_outcome: b
     by_people, by_model = (spoken(table) for table in (people, model))
     return Merged(
         known=known,
-        source=np.select([by_people, by_model, outcome], list(map(source_code, BY_RANK)), source_code(NOBODY)),
+        source=np.select([by_people, by_model, outcome], list(map(source_code, BY_RANK)), source_code("none")),
         anchor=np.where(by_people, people.column("anchor").to_numpy(), model.column("anchor").to_numpy()),
         outcome=outcome,
     )

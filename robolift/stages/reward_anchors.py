@@ -11,26 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from robolift import schema, storage
+from robolift.annotators.labeller import NOBODY
+from robolift.annotators.shard import ANCHORS, ANCHORS_FILE, ERRORS_FILE
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError
 from robolift.labeling.returns import BoolArray, Float64Array, IntArray
 from robolift.manifest import Manifest
 from robolift.stages.reward_columns import numbers
 from robolift.stages.shards import missing_shards, uncut
-
-ANCHORS = pa.schema(
-    [
-        pa.field("episode_index", pa.int64(), nullable=False),
-        pa.field("frame_index", pa.int64(), nullable=False),
-        pa.field("score", pa.float64()),
-        pa.field("progress", pa.float32()),
-        pa.field("success_prob", pa.float32()),
-        pa.field("confidence", pa.float32()),
-    ]
-)
-"""A row for each moment a labeller spoke of: its raw score, and what the protocol makes of it."""
-NONE = "none"
-"""Protocol of a plan by which nobody is asked."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,9 +93,9 @@ def collect(shards: Sequence[Manifest], dataset: Dataset, *, protocol: str) -> A
         DataError: If an anchor or an error is about no frame of the dataset, a frame stands twice, a number is out of
             range, or an episode has neither labels nor an error though the plan asks somebody.
     """
-    tables = [_read(shard.file("anchors.parquet")) for shard in shards]
+    tables = [_read(shard.file(ANCHORS_FILE)) for shard in shards]
     anchors = pa.concat_tables(tables).sort_by([(key, "ascending") for key in schema.KEYS]).combine_chunks()
-    errors: list[dict[str, Any]] = [error for shard in shards for error in storage.read_json(shard.file("errors.json"))]
+    errors: list[dict[str, Any]] = [error for shard in shards for error in storage.read_json(shard.file(ERRORS_FILE))]
     errors.sort(key=lambda error: int(error["episode_index"]))
     episode, frame = (anchors.column(key).to_numpy() for key in schema.KEYS)
     failed = np.array([error["episode_index"] for error in errors], dtype=np.int64)
@@ -125,7 +113,7 @@ def collect(shards: Sequence[Manifest], dataset: Dataset, *, protocol: str) -> A
     labelled, erring = np.zeros((2, dataset.num_episodes), dtype=bool)
     labelled[episode] = True
     erring[failed] = True
-    if protocol != NONE:
+    if protocol != NOBODY:
         silent = np.flatnonzero(~(labelled | erring))
         _refuse(silent >= 0, silent, np.zeros_like(silent), "episodes have neither labels nor an error")
     return Answers(anchors=anchors, errors=errors, labelled=labelled & ~erring)

@@ -14,8 +14,6 @@ from robolift.labeling.returns import BoolArray, Float64Array, FloatArray, IntAr
 from robolift.manifest import Manifest, Output
 from robolift.stages.label_sources import check_keys, check_origin, strings
 
-NOBODY = "none"
-
 
 def source_code(name: str) -> int:
     """Return the position of a source in REWARD_SOURCES."""
@@ -47,7 +45,7 @@ def numbers(table: pa.Table, name: str) -> Float64Array:
 
 def spoken(table: pa.Table) -> BoolArray:
     """Return the rows about which somebody said something, (F,)."""
-    return np.asarray(pc.not_equal(table.column("source"), NOBODY).to_numpy(), dtype=np.bool_)
+    return np.asarray(pc.not_equal(table.column("source"), "none").to_numpy(), dtype=np.bool_)
 
 
 def write_rewards(

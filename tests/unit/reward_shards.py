@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from robolift import schema
+from robolift.annotators.shard import ANCHORS, in_shard
 from robolift.manifest import Manifest, Output, Plan
 from robolift.schema import Kind
-from robolift.stages.reward_anchors import ANCHORS
 from robolift.stages.stage import execute
 from robolift.storage import digest_of
 
@@ -40,7 +39,6 @@ def publish_shards(
     errors: Mapping[int, str] | None = None,
     *,
     num_shards: int = 1,
-    cost: float | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> list[Manifest]:
     """Publish the shards of a labeller.
@@ -52,23 +50,22 @@ def publish_shards(
         anchors: ``episode``, ``frame`` and any of score, progress, success_prob, confidence.
         errors: Class of the error by episode.
         num_shards: How the episodes are cut.
-        cost: Metric of each anchor.
         config: Configuration beside the cut.
     """
     return [
-        _publish_shard(root, {"dataset": [dataset], "plan": [plan]}, *_of_shard(anchors, errors or {}, cut), cost)
+        _publish_shard(root, {"dataset": [dataset], "plan": [plan]}, *_of_shard(anchors, errors or {}, cut))
         for cut in ({**(config or {}), "shard": shard, "num_shards": num_shards} for shard in range(num_shards))
     ]
 
 
 def _of_shard(anchors: Any, errors: Mapping[int, str], cut: Mapping[str, Any]) -> tuple[Any, Any, Any]:
     def mine(episode: int) -> bool:
-        return zlib.crc32(str(episode).encode()) % cut["num_shards"] == cut["shard"]
+        return in_shard(episode, cut["shard"], cut["num_shards"])
 
     return [one for one in anchors if mine(one["episode"])], {e: name for e, name in errors.items() if mine(e)}, cut
 
 
-def _publish_shard(root: str, inputs: Any, anchors: Any, errors: Any, config: Any, cost: float | None) -> Manifest:
+def _publish_shard(root: str, inputs: Any, anchors: Any, errors: Any, config: Any) -> Manifest:
     rows = [
         {
             "episode_index": one["episode"],
@@ -81,12 +78,10 @@ def _publish_shard(root: str, inputs: Any, anchors: Any, errors: Any, config: An
         {"episode_index": episode, "class": name, "message": "no number in it", "answers": ["hm"]}
         for episode, name in sorted(errors.items())
     ]
-    content = [list(map(str, rows)), records, cost]
+    content = [list(map(str, rows)), records]
     output = _output(root, "annotate_rewards", Kind.REWARD_SHARD, config, inputs, content)
     schema.write_table(output.path / "anchors.parquet", pa.Table.from_pylist(rows, schema=ANCHORS))
     output.write_json("errors.json", records)
-    if cost is not None:
-        output.metrics["cost"] = cost * len(rows)
     return output.publish({"requests": len(rows), "input_tokens": 100 * len(rows), "output_tokens": len(rows)})
 
 

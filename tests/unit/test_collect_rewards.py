@@ -11,10 +11,10 @@ from labelled import publish_dataset
 from reward_shards import collect, column, publish_plan, publish_shards
 
 from robolift import schema, storage
+from robolift.annotators.shard import ANCHORS
 from robolift.errors import DataError, UsageError
 from robolift.manifest import Manifest
 from robolift.stages import collect_rewards
-from robolift.stages.reward_anchors import ANCHORS
 
 
 def percent(episode: int, *marks: tuple[int, float]) -> list[dict[str, float]]:
@@ -45,7 +45,7 @@ EVERY = [*percent(0, (0, 0.0), (4, 1.0)), *percent(1, (1, 0.25)), *percent(2, (0
 
 
 def test_every_frame_gets_what_lies_between_its_anchors(output_root: str, dataset: Manifest, plan: Manifest) -> None:
-    shards = publish_shards(output_root, dataset, plan, EVERY, num_shards=2, cost=0.1)
+    shards = publish_shards(output_root, dataset, plan, EVERY, num_shards=2)
     made = collect(output_root, dataset, plan, shards)
     assert column(made, "progress") == [0.0, 0.25, 0.5, 0.75, 1.0, 0.25, 0.25, 0.25, 0.5, 0.75]
     assert column(made, "anchor") == [True, False, False, False, True, False, True, False, True, True]
@@ -60,7 +60,6 @@ def test_every_frame_gets_what_lies_between_its_anchors(output_root: str, datase
         "requests": 5,
         "input_tokens": 500,
         "output_tokens": 5,
-        "cost": 0.5,
     }
     assert storage.read_json(made.file("errors.json")) == []
     anchors = schema.read_parquet(made.file("anchors.parquet"))
@@ -73,7 +72,7 @@ def test_the_cut_shows_neither_in_the_address_nor_in_a_byte(
 ) -> None:
     made = {}
     for num in (1, 3):
-        shards = publish_shards(output_root, dataset, plan, EVERY, num_shards=num, cost=0.1)
+        shards = publish_shards(output_root, dataset, plan, EVERY, num_shards=num)
         shards = shards[::-1]
         made[num] = collect(str(tmp_path / str(num)), dataset, plan, shards)
     assert made[1].digest == made[3].digest
@@ -164,6 +163,19 @@ def test_isotonic_calibration_by_hand(output_root: str) -> None:
     # Between: the score is interpolated (-8, -4.5, -1), then mapped.
     assert column(made, "progress")[:6] == pytest.approx([0.0, 0.0, 1.0, 0.0, 0.0, 0.5])
     assert column(made, "success_prob")[:6] == pytest.approx([1.0] * 3 + [0.5] * 3)
+
+
+def test_a_verdict_alone_is_an_end_and_no_beginning(output_root: str) -> None:
+    dataset = publish_dataset(output_root, [3] * 4, outcome=["success", "success", "failure", "failure"])
+    plan = publish_plan(output_root, dataset, "rubric")
+    anchors = [{"episode": e, "frame": 2, "score": s, "progress": (s - 1) / 4} for e, s in enumerate((5, 3, 3, 1))]
+    shards = publish_shards(output_root, dataset, plan, anchors)
+    made = collect(output_root, dataset, plan, shards, calibration="isotonic", min_calibration_episodes=2)
+    found = storage.read_json(made.file("calibration.json"))
+    assert (found["score"], found["value"]) == ([1.0, 3.0, 5.0], [0.0, 0.5, 1.0])
+    assert found["points"] == {"successes": 2, "failures": 2, "beginnings": 0}
+    assert column(made, "progress") == [None, None, 1.0, None, None, 0.5, None, None, 0.5, None, None, 0.0]
+    assert column(made, "success_prob") == [1.0] * 3 + [0.5] * 6 + [0.0] * 3
 
 
 def test_calibration_needs_both_outcomes(output_root: str) -> None:

@@ -116,9 +116,11 @@ def test_nothing_contradicts_what_is_not_known():
 
 
 def test_calibration_error_by_hand():
-    # Bin of 0.9 and 0.95: mean 0.925, share 1 / 2. Bin of 1.0: with them, the last bin holds its upper edge.
+    # Bin of 0.9 and 0.95: mean 0.925, share 1 / 2.
     assert calibration_error(array(0.9, 0.95), np.array([True, False])) == pytest.approx(0.425)
     assert calibration_error(array(0.05, 0.95, 1.0), np.array([False, True, True])) == pytest.approx(0.1 / 3)
+    # The last bin holds its upper edge: 1.95 against one success.
+    assert calibration_error(array(0.95, 1.0), np.array([True, False])) == pytest.approx(0.475)
     assert np.isnan(calibration_error(array(), np.array([], bool)))
 
 

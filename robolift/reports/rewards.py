@@ -46,8 +46,6 @@ class RewardColumns:
     success_prob: Floats
     tri: Floats
     reward: Floats
-    stage: Floats
-    confidence: Floats
     anchor: Flags
     source: Integers
 
@@ -161,7 +159,7 @@ def _someone(dataset: Dataset, made: Manifest | None) -> RewardColumns | None:
 
 def _columns(dataset: Dataset, made: Manifest) -> RewardColumns:
     table = same_frames(dataset.frames, made, "rewards")
-    names = ("progress", "success_prob", "tri", "reward", "stage", "confidence")
+    names = ("progress", "success_prob", "tri", "reward")
     return RewardColumns(
         **{name: _floats(table.column(name)) for name in names},
         anchor=np.asarray(table.column("anchor").to_numpy(), dtype=bool),

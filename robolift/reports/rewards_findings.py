@@ -11,7 +11,7 @@ from robolift.reports.rewards import RewardFacts, RewardSources
 from robolift.reports.rewards_headline import Headline, limits, tell
 from robolift.reports.rewards_labeller import Labeller
 from robolift.reports.rewards_measures import Band, Ends, Sums, bands, coverage, ends, reward_sums
-from robolift.reports.rewards_people import Comparison, compare
+from robolift.reports.rewards_people import MAX_LISTED, Comparison, compare
 from robolift.reports.rewards_quality import Quality
 from robolift.reports.rewards_reviews import Reviews
 
@@ -95,7 +95,7 @@ def summarize(found: RewardFindings) -> dict[str, Any]:
         "progress_at_end": {band.outcome: float(band.median[-1]) for band in found.bands},
         "reward": {"made_from": found.reward, **{one.outcome: one.median for one in found.sums}},
         "disagreement": found.compared.share if found.compared else None,
-        "most_contradicted": [one.episode for one in found.compared.episodes[:8]] if found.compared else [],
+        "most_contradicted": [one.episode for one in found.compared.episodes[:MAX_LISTED]] if found.compared else [],
         "quality": {one.name: _measure(one) for one in found.quality.measures} if found.quality else None,
         "labeller": _labeller(found.labeller),
         "people": _people(found.reviews),

@@ -25,9 +25,9 @@ TITLES = {
     "constant_share": "Constant progress",
     "disagreement": "Contradicted by people",
     "progress_error": "Distance from people's task stages",
-    "agreement_tri": "People agree on progress",
-    "agreement_outcome": "People agree on outcomes",
-    "agreement_preference": "People agree on preferences",
+    "agreement_tri": "Agreement on progress",
+    "agreement_outcome": "Agreement on outcomes",
+    "agreement_preference": "Agreement on preferences",
 }
 SHARES = frozenset({"coverage", "coverage_vlm", "coverage_human", "disagreement", "constant_share"})
 LOWER_IS_BETTER = frozenset({"disagreement", "constant_share", "calibration_error", "progress_error"})

@@ -51,7 +51,7 @@ class Config(StageConfig):
     title: str = Field(default="Run card", min_length=1)
     """Name of the run, small, above the headline."""
     camera: str = ""
-    """Camera of the film strips; empty: the dataset's first by name."""
+    """Camera of the film strips; empty: the first that a labelling model saw, else the dataset's first by name."""
     num_pictures: int = Field(default=10, ge=4, le=24)
     """Frames in a film strip."""
     picture_height: int = Field(default=112, ge=32, le=360)

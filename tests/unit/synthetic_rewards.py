@@ -180,7 +180,9 @@ class RewardRun(SyntheticRun):
             "output_tokens_estimate": requests,
             "cost_estimate": 0.0,
         }
-        labeller = LABELLER if self.asked else {**LABELLER, "protocol": "none", "transport": "none", "model": ""}
+        labeller = {**LABELLER, "cameras": list(self.cameras)[-1:]}
+        if not self.asked:
+            labeller |= {"protocol": "none", "transport": "none", "model": ""}
         document = {"labeller": labeller, "prompt": PROMPT if self.asked else "", "totals": totals}
         return self.publish(
             "plan_labels",

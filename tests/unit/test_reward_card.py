@@ -12,6 +12,7 @@ import pytest
 from report_page import Page, damage, page_of, summary_of, write
 from report_page import small as small_run
 from synthetic_rewards import HOSTILE, RewardRun, measure
+from synthetic_run import GRIPPER, TOP
 
 from robolift import storage
 from robolift.errors import DataError, UsageError
@@ -159,6 +160,13 @@ def test_examples_are_shown_with_pictures(page: Page, run: RewardRun):
     assert {"+1", "0", "-1"} <= {text.replace("\u2212", "-") for text in page.text("text")}
 
 
+def test_pictures_are_of_the_camera_that_the_model_saw(tmp_path: Path):
+    # The dataset's first camera by name is the gripper's; the model was shown the other.
+    run = RewardRun(tmp_path, num_episodes=6, cameras=(GRIPPER, TOP))
+    assert set(page_of(write(run)).text("span")) & {TOP, GRIPPER} == {TOP}
+    assert set(page_of(write(run, {"camera": GRIPPER})).text("span")) & {TOP, GRIPPER} == {GRIPPER}
+
+
 def test_the_same_inputs_give_the_same_bytes(report: Manifest, tmp_path: Path):
     again = write(RewardRun(tmp_path))
     for name in ("report.html", "summary.json", "outcomes.json"):
@@ -240,6 +248,15 @@ def test_rewards_alone_are_enough(run: RewardRun):
     assert found.text("h1") == ["Nobody measured whether these labels can be trained on"]
     assert "No quality measures were given to this report." in found.words
     assert found.faults == []
+
+
+def test_labels_that_were_refused_can_be_told_of_unmerged(run: RewardRun):
+    given = run.build()
+    found = page_of(execute("write_report", {}, {**given, "rewards": given["automatic"]}, str(run.root)))
+    assert found.text("h1") == ["These labels can be trained on: they meet all 4 thresholds"]
+    assert "No frame has a reward: nobody said what it is to be made from." in found.words
+    (bar,) = [a["aria-label"] for a in found.all("div") if a.get("class") == "bar" and "all frames" in a["aria-label"]]
+    assert "people" not in bar
 
 
 def test_inputs_of_another_labelling_are_refused(run: RewardRun, tmp_path: Path):

@@ -25,7 +25,7 @@ NAN = float("nan")
 
 def columns(num: int, **given: Any) -> RewardColumns:
     empty = np.full(num, NAN)
-    floats = dict.fromkeys(("progress", "success_prob", "tri", "reward", "stage", "confidence"), empty)
+    floats = dict.fromkeys(("progress", "success_prob", "tri", "reward"), empty)
     arrays = {**floats, "anchor": np.zeros(num, bool), "source": np.full(num, NOBODY)}
     return RewardColumns(**{**arrays, **{name: np.asarray(values) for name, values in given.items()}})
 

@@ -61,7 +61,7 @@ def build_page(found: RewardFindings, look: Look, plan: Plan) -> str:
         histograms=rewards_plots.end_histograms(found.ends) if found.ends else None,
         roc=rewards_plots.success_roc(found.ends) if found.ends else None,
         views=episode_views(found, look),
-        camera=film.choose_camera(facts.dataset, look.camera),
+        camera=choose_camera(found, look),
         strip_left=100 * plots.EPISODE_LEFT / plots.WIDE,
         strip_right=100 * plots.EPISODE_RIGHT / plots.WIDE,
         by_task=[one for one in found.quality.measures if any(one.name in values for values in
@@ -81,10 +81,20 @@ def build_page(found: RewardFindings, look: Look, plan: Plan) -> str:
     )  # fmt: skip
 
 
+def choose_camera(found: RewardFindings, look: Look) -> str | None:
+    """Return the camera that was chosen, else the first that the model saw, else the dataset's first; None without any.
+
+    Raises:
+        UsageError: If the dataset has no such camera.
+    """
+    seen = found.labeller.settings.get("cameras") if found.labeller else None
+    return film.choose_camera(found.facts.dataset, look.camera or (seen[0] if seen else ""))
+
+
 def episode_views(found: RewardFindings, look: Look) -> list[EpisodeView]:
     """Decode and draw the example episodes."""
     facts = found.facts
-    camera = film.choose_camera(facts.dataset, look.camera)
+    camera = choose_camera(found, look)
     views = []
     for example in rewards_examples.pick(facts, found.compared, found.labeller):
         rows = facts.rows(example.episode)

@@ -64,7 +64,12 @@ def test_a_pipeline_has_at_most_twelve_parameters_and_long_retries(compiled, pip
 
 
 @pytest.mark.parametrize(
-    ("pipeline", "wiring"), zip(PIPELINES, (RECAP, stage_advantage_plan.WIRING, labeling_plan.WIRING), strict=True)
+    ("pipeline", "wiring"),
+    [
+        ("recap", RECAP),
+        ("stage_advantage", stage_advantage_plan.WIRING),
+        ("reward_labeling", labeling_plan.WIRING),
+    ],
 )
 def test_a_run_can_configure_the_stages_that_its_pipeline_has(compiled, pipeline, wiring):
     steps = _parameters.stages_in(_spec(compiled, pipeline))

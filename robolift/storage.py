@@ -224,7 +224,9 @@ def _create_object(uri: str, content: bytes) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if "ConditionalRequestConflict" in str(error):  # S3: another writer is at it at this moment
+        # Not every server that speaks S3 words the refusal as Amazon's does; the conflict is another writer at work.
+        response = getattr(error.__cause__, "response", None) or {}
+        if response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"):
             return False
         raise
     return True

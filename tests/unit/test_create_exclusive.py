@@ -101,3 +101,18 @@ def test_memory_behaves_alike():
     uri = f"memory://{os.urandom(8).hex()}/x"
     assert storage.create_exclusive(uri, b"1")
     assert not storage.create_exclusive(uri, b"2")
+
+
+@pytest.mark.parametrize("code", ["PreconditionFailed", "ConditionalRequestConflict"])
+def test_a_refusal_in_other_words_than_amazons_is_one(s3, monkeypatch, code):
+    """MinIO's says not which condition failed, and s3fs makes another error of it."""
+    from botocore.exceptions import ClientError
+    from s3fs.errors import translate_boto_error
+
+    def refuse(*_, **__):
+        error = ClientError({"Error": {"Code": code, "Message": "no"}}, "PutObject")
+        raise translate_boto_error(error)
+
+    fs, _ = storage.filesystem(s3)
+    monkeypatch.setattr(fs, "pipe_file", refuse)
+    assert not storage.create_exclusive(f"{s3}/x", b"")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from robolift.annotators.review.job import (
     read_pairs,
     settle,
 )
-from robolift.annotators.review.work import Work
+from robolift.annotators.review.work import FRESH_S, Work
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError, UsageError
 
@@ -40,6 +41,13 @@ def test_a_job_is_written_once_and_later_starts_agree(opened, tmp_path):
     with pytest.raises(UsageError, match=r"seed is 3 there, 4 here; .*ask|ask.*; seed is 3 there, 4 here"):
         settle(labels, job.model_copy(update={"seed": 4, "ask": ("stages",)}), opened)
     assert read_job(labels) == job
+
+
+def test_a_store_that_keeps_no_writers_apart_is_refused(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "create_exclusive", lambda uri, content: storage.write_bytes(uri, content) or True)
+    with pytest.raises(UsageError, match="this store overwrites"):
+        settle(str(tmp_path), Job(dataset=jobs.sources_of(opened)), opened)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_grown_dataset_is_the_same_jobs_and_another_is_not(opened):
@@ -181,15 +189,16 @@ def test_work_catches_up_with_other_servers(tmp_path):
     assert work.standing("episode:0").done == frozenset()
     paint, done = event("paint", 1, 0, 3), event("complete")
     store(labels, paint, done)
-    work.refresh(max_age_s=60)
+    work.refresh()  # too soon
     assert not work.has("alice", done.ulid)
-    work.refresh()
+    work.refresh_one("alice")
     assert work.standing("episode:0").done == {"alice"}
     version = work.version
-    work.refresh()
+    work.refresh_one("alice")
     work.add([paint])
     assert work.version == version
     store(labels, event("reopen"))
+    time.sleep(FRESH_S)
     work.refresh()
     assert (work.standing("episode:0").done, work.standing("episode:0").started) == (frozenset(), {"alice"})
     assert storage.exists(f"{labels}/events/alice/SESSION1-000002.jsonl")

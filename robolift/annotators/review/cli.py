@@ -135,16 +135,19 @@ def _review(args: argparse.Namespace, identity: Identity) -> Review:
     dataset = Dataset.open(manifest)
     lengths = dataset.episodes.column("length").to_pylist()
     lanes = Lanes(dataset, manifest, rewards_uri=args.rewards, values_uri=args.values, advantage_uri=args.advantage)
-    job = _job(args, dataset)
+    job, given = _job(args, dataset), {}
     if args.pairs:
-        jobs.read_pairs(args.pairs, lengths)  # a file that is wrong is not kept
-        jobs.keep(args.labels, jobs.PAIRS_FILE, storage.read_bytes(args.pairs))
+        jobs.read_pairs(args.pairs, lengths)  # what is wrong is not kept
+        given[jobs.PAIRS_FILE] = storage.read_bytes(args.pairs)
     if args.gold:
         jobs.read_gold(args.gold, lengths)
-        jobs.keep(args.labels, jobs.GOLD_FILE, storage.read_bytes(args.gold))
+        given[jobs.GOLD_FILE] = storage.read_bytes(args.gold)
+    settled = jobs.settle(args.labels, job, dataset)
+    for name, content in given.items():
+        jobs.keep(args.labels, name, content)
     desk = Desk(
         args.labels,
-        jobs.settle(args.labels, job, dataset),
+        settled,
         lengths=lengths,
         pairs=jobs.read_pairs(storage.join(args.labels, jobs.PAIRS_FILE), lengths),
         gold=jobs.read_gold(storage.join(args.labels, jobs.GOLD_FILE), lengths),

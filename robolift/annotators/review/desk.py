@@ -17,8 +17,6 @@ from robolift.annotators.review.leases import Lease, Leases, StaleLeaseError, cl
 from robolift.annotators.review.work import Work
 
 MAX_EVENTS = 500
-FRESH_S = 1.0
-"""Other servers' work may be this old where being late only costs a second look."""
 OTHER_CLIP = {"A": "B", "B": "A"}
 
 
@@ -104,7 +102,7 @@ class Desk:
         for item, epoch in self._finished.pop(person.session, ()):
             with suppress(StaleLeaseError):
                 self.leases.release(item, epoch, **vars(person))
-        self.work.refresh(max_age_s=0)
+        self.work.refresh()
         offers = assignment.candidates(
             self.items[mode],
             self.work.standings(),
@@ -191,7 +189,7 @@ class Desk:
         known = {event.ulid for event in [*before, *fresh]}
         for event in fresh:
             if event.op in ("undo", "redo") and event.value not in known:
-                self.work.refresh()
+                self.work.refresh_one(annotator)
                 if event.value not in {found.ulid for found in self.work.events(annotator, item)}:
                     raise EventError("value", f"{event.value} is no event of yours on {item}")
         everything = sorted([*before, *fresh], key=lambda event: event.order)
@@ -203,7 +201,7 @@ class Desk:
     def mine(self, annotator: str, item: str) -> dict[str, Any]:
         """Return a person's events on an item and what they amount to, as the person sees it."""
         self.check_item(item)
-        self.work.refresh()
+        self.work.refresh_one(annotator)
         shown = [self._turn(event) for event in self.work.events(annotator, item)]
         state = fold_item(shown, item_length(item, self._lengths))
         return {"events": [event.to_dict() for event in shown], "state": state.to_json()}
@@ -211,7 +209,7 @@ class Desk:
     def completed(self, annotator: str, item: str) -> bool:
         """Tell whether a person is done with an item."""
         self.check_item(item)
-        self.work.refresh(max_age_s=FRESH_S)
+        self.work.refresh()
         return annotator in self.work.standing(item).done
 
     def others(self, annotator: str, item: str) -> list[dict[str, Any]]:

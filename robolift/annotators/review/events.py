@@ -271,9 +271,10 @@ def length_of(document: Any, lengths: Sequence[int]) -> int | None:
     return int(lengths[int(match[1])])
 
 
-def list_objects(labels: str) -> list[str]:
-    """Return the names, relative to the labels folder, of all objects of events, sorted."""
-    names = (f"{FOLDER}/{name}" for name, _ in storage.list_files(storage.join(labels, FOLDER)))
+def list_objects(labels: str, annotator: str | None = None) -> list[str]:
+    """Return the names, relative to the labels folder, of all objects of events or of one person's, sorted."""
+    folder = FOLDER if annotator is None else f"{FOLDER}/{folder_of(annotator)}"
+    names = (f"{folder}/{name}" for name, _ in storage.list_files(storage.join(labels, folder)))
     return [name for name in names if name.endswith(".jsonl") and not name.rpartition("/")[2].startswith(".")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -142,6 +143,7 @@ def settle(labels: str, job: Job, dataset: Dataset) -> Job:
         UsageError: If the folder's job has another rule.
         DataError: If it is of another dataset or unreadable.
     """
+    _check_store(labels)
     uri = storage.join(labels, JOB_FILE)
     if storage.create_exclusive(uri, storage.to_json_bytes(job.model_dump(mode="json"))):
         return job
@@ -155,6 +157,23 @@ def settle(labels: str, job: Job, dataset: Dataset) -> Job:
     if wrong:
         raise UsageError(f"{uri}: {'; '.join(wrong)}; give the same options as before, or another labels folder")
     return found
+
+
+def _check_store(labels: str) -> None:
+    """Check that of two writers of one name the second fails: leases hang on it, and some servers ignore the condition.
+
+    Raises:
+        UsageError: If both succeed.
+    """
+    probe = storage.join(labels, f".probe-{secrets.token_hex(8)}")
+    storage.create_exclusive(probe, b"")
+    again = storage.create_exclusive(probe, b"")
+    storage.remove(probe)
+    if again:
+        raise UsageError(
+            f"{labels}: this store overwrites what is to be created once (it ignores If-None-Match), so two people "
+            "could be given one item; use a disk, Amazon S3, Google Cloud Storage or a newer server"
+        )
 
 
 def read_job(labels: str) -> Job:

@@ -10,7 +10,7 @@ import numpy as np
 
 from robolift.annotators.agreement import krippendorff_alpha
 from robolift.annotators.review.assignment import UNTOUCHED, Standing
-from robolift.annotators.review.desk import FRESH_S, Desk
+from robolift.annotators.review.desk import Desk
 from robolift.annotators.review.events import Event
 from robolift.annotators.review.fold import UNKNOWABLE, State
 from robolift.annotators.review.job import Gold
@@ -119,7 +119,7 @@ class Progress:
     def report(self, annotator: str) -> dict[str, Any]:
         """Return the overview as a person gets it."""
         desk = self._desk
-        desk.work.refresh(max_age_s=FRESH_S)
+        desk.work.refresh()
         standings = desk.work.standings()
         counts = {
             f"{mode}s": _count(items, standings, annotator, needs=desk.needs, leases=desk.leases)
@@ -152,7 +152,7 @@ class Progress:
     def items(self, mode: str, annotator: str, facts: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return the job list: every item, how far it is, and ``facts`` about it."""
         desk = self._desk
-        desk.work.refresh(max_age_s=FRESH_S)
+        desk.work.refresh()
         standings = desk.work.standings()
         listed = []
         for item in desk.items[mode]:
@@ -172,7 +172,7 @@ class Progress:
     def disagreements(self) -> list[dict[str, Any]]:
         """Return the items that several people completed, those on which they differ most first."""
         desk = self._desk
-        desk.work.refresh(max_age_s=FRESH_S)
+        desk.work.refresh()
         found = []
         for item, standing in desk.work.standings().items():
             agreed = desk.agreed(item) if len(standing.done) > 1 else None

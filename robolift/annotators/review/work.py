@@ -13,6 +13,8 @@ from robolift.annotators.review.events import Event, list_objects, read_object
 from robolift.annotators.review.fold import State, fold_item, item_length
 
 READERS = 16
+FRESH_S = 1.0
+IDLE_FACTOR = 10
 
 
 class Work:
@@ -35,27 +37,35 @@ class Work:
         self._lengths = lengths
         self._lock = threading.RLock()
         self._read: set[str] = set()
-        self._read_at = float("-inf")
+        self._look_again_at = float("-inf")
         self._events: dict[tuple[str, str], dict[str, Event]] = {}
         self._ulids: dict[str, set[str]] = {}
         self._standings: dict[str, Standing] = {}
         self.refresh()
 
-    def refresh(self, *, max_age_s: float = 0.0) -> None:
-        """Read what was stored since the last time, unless that was less than ``max_age_s`` ago."""
+    def refresh(self) -> None:
+        """Read what was stored since the last time, unless that is so short ago that another look would not pay.
+
+        Many objects take long to list, and being late costs little: a second answer where one would have done.
+        """
         with self._lock:
-            if time.monotonic() - self._read_at < max_age_s:
-                return
-            names = [name for name in list_objects(self._labels) if name not in self._read]
-            uris = [storage.join(self._labels, name) for name in names]
-            if len(uris) > 1:
-                with ThreadPoolExecutor(READERS) as pool:
-                    found = list(pool.map(lambda uri: read_object(uri, self._lengths), uris))
-            else:
-                found = [read_object(uri, self._lengths) for uri in uris]
-            self._read.update(names)
-            self._read_at = time.monotonic()
-            self.add(event for events in found for event in events)
+            began = time.monotonic()
+            if began >= self._look_again_at:
+                self._read_new(list_objects(self._labels))
+                self._look_again_at = time.monotonic() + max(FRESH_S, IDLE_FACTOR * (time.monotonic() - began))
+
+    def refresh_one(self, annotator: str) -> None:
+        """Read what a person stored since the last time, through whichever server."""
+        with self._lock:
+            self._read_new(list_objects(self._labels, annotator))
+
+    def _read_new(self, names: Iterable[str]) -> None:
+        fresh = [name for name in names if name not in self._read]
+        uris = [storage.join(self._labels, name) for name in fresh]
+        with ThreadPoolExecutor(READERS) as pool:
+            found = list(pool.map(lambda uri: read_object(uri, self._lengths), uris))
+        self._read.update(fresh)
+        self.add(event for events in found for event in events)
 
     def add(self, events: Iterable[Event]) -> None:
         """Take events into account; what is there already changes nothing."""

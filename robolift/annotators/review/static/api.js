@@ -1,5 +1,7 @@
 // The server's answers; the only module that knows its addresses.
 
+const PATIENCE_MS = 30_000;
+
 /** What the server refused, or that it could not be reached (`status` 0). */
 export class ApiError extends Error {
   constructor(status, detail, body = {}) {
@@ -105,8 +107,10 @@ export class Api {
 
   async #send(address, options = {}) {
     let response;
+    const late = AbortSignal.timeout(PATIENCE_MS);
+    const signal = options.signal ? AbortSignal.any([options.signal, late]) : late;
     try {
-      response = await fetch(address, { credentials: "same-origin", ...options });
+      response = await fetch(address, { credentials: "same-origin", ...options, signal });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new ApiError(0, "the server does not answer");

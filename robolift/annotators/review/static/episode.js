@@ -124,7 +124,7 @@ export class EpisodeView {
     const left = missing(state, this.job);
     this.panel.update(state, left, { readOnly: this.record.closed });
     this.timeline.setLanes(lanesOf({ state, lanes: this.#lanes, others: this.#others, job: this.job, fps: this.episode.fps }));
-    const rows = state.complete && this.#lanes ? comparison({ state, lanes: this.#lanes, others: this.#others, fps: this.episode.fps }) : null;
+    const rows = state.complete && this.#others ? comparison({ state, lanes: this.#lanes, others: this.#others, fps: this.episode.fps }) : null;
     this.panel.setComparison(rows);
     this.#notice(state);
     this.#showPending();

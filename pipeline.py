@@ -21,29 +21,30 @@ from components._resources import place
 if __name__ == "__main__":
     check_placement()  # the pipelines are built while this file is read
 
-from components.check_dataset.component import check_dataset
+from components import _wiring
+from components.annotate_rewards.component import annotate_rewards
+from components.check_labeling.component import check_labeling
 from components.check_run.component import check_run
+from components.collect_rewards.component import collect_rewards
 from components.compute_norm_stats.component import compute_norm_stats
-from components.evaluate_policy.component import evaluate_policy
 from components.export_dataset.component import export_dataset
-from components.import_dataset.component import import_dataset
+from components.export_dataset.rewards import export_dataset as export_rewards
+from components.import_reviews.component import import_reviews
 from components.label_advantage.annotated import label_advantage as label_annotated
 from components.label_advantage.component import label_advantage
 from components.label_advantage.predicted import label_advantage as label_predicted
+from components.label_quality.component import label_quality
 from components.label_returns.component import label_returns
-from components.merge_values.component import merge_values
-from components.plan_shards.component import plan_shards
+from components.merge_rewards.component import merge_rewards
+from components.plan_labels.component import plan_labels
 from components.plan_stage_advantage.component import plan_stage_advantage
-from components.predict_values.component import predict_values
-from components.simulate_episodes.component import simulate_episodes
 from components.train_policy.component import train_policy
 from components.train_policy.normalized import train_policy as train_normalized
 from components.train_value.component import train_value
 from components.train_value.estimator import train_value as train_estimator
 from components.write_report.component import write_report
 from components.write_report.estimator import write_report as report_estimator
-
-LOOP_PARALLELISM = 8
+from components.write_report.rewards import write_report as report_rewards
 
 
 class Iteration(NamedTuple):
@@ -52,27 +53,6 @@ class Iteration(NamedTuple):
     dataset_uri: str
     policy_uri: str
     report_uri: str
-
-
-def _episodes(source_uri, *, seed, policy_uri="", previous_uri="", iteration=1, **run):
-    """Record episodes, or take those at an address, and check them; return the task that does."""
-    with dsl.If(source_uri == "", name="simulate"):
-        simulated = place(simulate_episodes(policy_uri=policy_uri, seed=seed, **run))
-    with dsl.Else(name="given"):
-        given = place(check_dataset(dataset_uri=source_uri))
-    source = dsl.OneOf(simulated.outputs["Output"], given.output)
-    return place(import_dataset(source_uri=source, previous_uri=previous_uri, iteration=iteration, **run))
-
-
-def _values(dataset, checkpoint, *, num_shards, **run):
-    """Predict a dataset's values in shards; return them as one."""
-    planned = place(plan_shards(num_shards=num_shards))
-    with dsl.ParallelFor(planned.output, parallelism=LOOP_PARALLELISM, name="shards") as shard:
-        predicted = place(
-            predict_values(dataset=dataset, checkpoint=checkpoint, shard=shard, num_shards=num_shards, **run)
-        )
-    shards = dsl.Collected(predicted.outputs["values"])
-    return place(merge_values(dataset=dataset, shards=shards, **run)).outputs["values"]
 
 
 @dsl.pipeline(name="recap-iteration", description="Episodes in; labels, an advantage-conditioned policy, a report out.")
@@ -106,7 +86,7 @@ def recap_iteration(
         **run,
     )
     place(checked)
-    imported = _episodes(
+    imported = _wiring.episodes(
         checked.output,
         seed=seed,
         policy_uri=previous_policy_uri,
@@ -119,19 +99,15 @@ def recap_iteration(
     targets = place(label_returns(dataset=dataset, **run)).outputs["targets"]
     valued = place(train_value(dataset=dataset, targets=targets, seed=seed, launch=launch("train_value"), **run))
     checkpoint = valued.outputs["checkpoint"]
-    values = _values(dataset, checkpoint, num_shards=num_shards, **run)
+    values = _wiring.values(dataset, checkpoint, num_shards=num_shards, **run)
     labelled = place(label_advantage(dataset=dataset, targets=targets, values=values, **cut, **run))
     labels = labelled.outputs["labels"]
     place(export_dataset(dataset=dataset, targets=targets, values=values, labels=labels, **run))
 
-    made = {"dataset": dataset, "labels": labels, "values": values, "checkpoint": checkpoint}
-    learned = {**made, "seed": seed, "launch": launch("train_policy"), **run}
-    trained = place(train_policy(variant="advantage", **learned))
-    evaluated = place(evaluate_policy(dataset=dataset, policy=trained.outputs["policy"], seed=seed, **run))
-    with dsl.ParallelFor(baselines, parallelism=LOOP_PARALLELISM, name="baselines") as variant:
-        baseline = place(train_policy(variant=variant, **learned))
-        compared = place(evaluate_policy(dataset=dataset, policy=baseline.outputs["policy"], seed=seed, **run))
-
+    told = {"labels": labels, "values": values, "checkpoint": checkpoint, "launch": launch("train_policy")}
+    trained, evaluation, compared = _wiring.policies(
+        train_policy, dataset, baselines=baselines, seed=seed, told=told, **run
+    )
     report = place(
         write_report(
             dataset=dataset,
@@ -139,8 +115,8 @@ def recap_iteration(
             checkpoint=checkpoint,
             values=values,
             labels=labels,
-            evaluation=evaluated.outputs["evaluation"],
-            baselines=dsl.Collected(compared.outputs["evaluation"]),
+            evaluation=evaluation,
+            baselines=compared,
             previous_uri=previous_report_uri,
             **run,
         )
@@ -269,31 +245,30 @@ def stage_advantage_run(
     first = {"stages": labelled_stages, "output_root": output_root}
     run = {"stages": new_stages, "output_root": output_root}
 
-    labelled = _episodes(labelled_uri, seed=seed, **first).outputs["dataset"]
+    labelled = _wiring.episodes(labelled_uri, seed=seed, **first).outputs["dataset"]
     labelled_labels = place(label_annotated(dataset=labelled, **cut, **first)).outputs["labels"]
     estimated = place(train_estimator(dataset=labelled, head=head, seed=seed, launch=launch("train_value"), **first))
     checkpoint = estimated.outputs["checkpoint"]
-    labelled_values = _values(labelled, checkpoint, num_shards=num_shards, **first)
+    labelled_values = _wiring.values(labelled, checkpoint, num_shards=num_shards, **first)
 
-    dataset = _episodes(new_uri, seed=new_seed, **run).outputs["dataset"]
-    values = _values(dataset, checkpoint, num_shards=num_shards, **run)
+    dataset = _wiring.episodes(new_uri, seed=new_seed, **run).outputs["dataset"]
+    values = _wiring.values(dataset, checkpoint, num_shards=num_shards, **run)
     labels = place(label_predicted(dataset=dataset, values=values, **cut, **run)).outputs["labels"]
     norm_stats = place(compute_norm_stats(dataset=dataset, **run)).outputs["norm_stats"]
 
-    made = {"dataset": dataset, "labels": labels, "values": values, "checkpoint": checkpoint}
-    learned = {**made, "norm_stats": norm_stats, "seed": seed, "launch": launch("train_policy"), **run}
-    trained = place(train_normalized(variant="advantage", **learned))
-    evaluated = place(evaluate_policy(dataset=dataset, policy=trained.outputs["policy"], seed=seed, **run))
-    with dsl.ParallelFor(baselines, parallelism=LOOP_PARALLELISM, name="baselines") as variant:
-        baseline = place(train_normalized(variant=variant, **learned))
-        compared = place(evaluate_policy(dataset=dataset, policy=baseline.outputs["policy"], seed=seed, **run))
+    made = {"labels": labels, "values": values, "checkpoint": checkpoint}
+    told = {**made, "norm_stats": norm_stats, "launch": launch("train_policy")}
+    _, evaluation, compared = _wiring.policies(
+        train_normalized, dataset, baselines=baselines, seed=seed, told=told, **run
+    )
     place(
         report_estimator(
             labelled=labelled,
             labelled_values=labelled_values,
             labelled_labels=labelled_labels,
-            evaluation=evaluated.outputs["evaluation"],
-            baselines=dsl.Collected(compared.outputs["evaluation"]),
+            dataset=dataset,
+            evaluation=evaluation,
+            baselines=compared,
             **made,
             **run,
         )
@@ -357,7 +332,68 @@ def stage_advantage(
     stage_advantage_run(num_shards=num_shards, new_seed=planned.outputs["new_seed"], **told, **same)
 
 
-PIPELINES = {"recap": recap, "stage_advantage": stage_advantage}
+@dsl.pipeline(
+    name="reward-labeling",
+    description="A model and people say how each episode went; measured, merged, exported with a reward.",
+)
+def reward_labeling(
+    output_root: str,
+    dataset_uri: str = "",
+    mode: str = "label",
+    model: str = "",
+    endpoint: str = "",
+    protocol: str = "logprob",
+    reviews_uri: str = "",
+    reward: str = "difference",
+    num_shards: int = 2,
+    seed: int = 0,
+    stages: dict = {},
+):
+    """Label a LeRobot dataset, or episodes of the simulator.
+
+    Args:
+        output_root: Where every stage publishes its output, any fsspec address.
+        dataset_uri: LeRobot v2.1 or v3.0 dataset; empty records one in the simulator.
+        mode: label asks the model; import_reviews takes people's labels too, and finds the model's answers again.
+        model: Name of a model at the endpoint, or address of a folder with its weights; empty asks none.
+        endpoint: Base address of an OpenAI-compatible server; empty computes in the step.
+        protocol: How the model is asked: logprob, shuffled, rubric, pairwise, head.
+        reviews_uri: Folder that the labelling page wrote to.
+        reward: What the reward is: difference, sparse_success, level, tri, human.
+        num_shards: Parts that the episodes are cut into, at most 64.
+        seed: Seed of every stage, 0 to 9999.
+        stages: Further configuration by stage name.
+    """
+    run = {"stages": stages, "output_root": output_root}
+    told = {"model": model, "endpoint": endpoint, "protocol": protocol, "seed": seed}
+    checked = place(
+        check_labeling(
+            dataset_uri=dataset_uri,
+            mode=mode,
+            reviews_uri=reviews_uri,
+            reward=reward,
+            num_shards=num_shards,
+            **told,
+            **run,
+        )
+    )
+    dataset = _wiring.episodes(checked.outputs["dataset_uri"], seed=seed, **run).outputs["dataset"]
+
+    plan = place(plan_labels(dataset=dataset, **told, **run)).outputs["plan"]
+    asked = {"dataset": dataset, "plan": plan, **run}
+    shards = _wiring.in_shards(annotate_rewards, "rewards", num_shards=num_shards, endpoint=endpoint, **asked)
+    automatic = place(collect_rewards(shards=shards, **asked)).outputs["rewards"]
+    reviews = place(import_reviews(dataset=dataset, reviews_uri=reviews_uri, **run)).outputs["rewards"]
+
+    said = {"dataset": dataset, "automatic": automatic, "reviews": reviews}
+    quality = place(label_quality(**said, **run)).outputs["quality"]
+    rewards = place(merge_rewards(quality=quality, reward=reward, **said, **run)).outputs["rewards"]
+    export = {"stages": checked.outputs["stages"], "output_root": output_root}
+    place(export_rewards(dataset=dataset, rewards=rewards, **export))
+    place(report_rewards(plan=plan, quality=quality, rewards=rewards, **said, **run))
+
+
+PIPELINES = {"recap": recap, "stage_advantage": stage_advantage, "reward_labeling": reward_labeling}
 
 if __name__ == "__main__":
     sys.exit(main(PIPELINES))

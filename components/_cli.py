@@ -65,14 +65,20 @@ def summary_lines(report_uri: str) -> list[str]:
     report, where = (storage.join(report_uri, name) for name in ("report.html", "summary.json"))
     summary = storage.read_json(where)
     lines = [summary["headline"], summary["detail"], ""]
-    if summary["success"]:
+    if summary.get("success"):
         lines.append(f"{'policy':<22} success   95 % interval   episodes   frames to success")
-    for row in summary["success"]:
+    for row in summary.get("success", []):
         interval = f"{100 * row['ci_low']:.0f} to {100 * row['ci_high']:.0f} %"
         length = "-" if row["mean_length"] is None else f"{row['mean_length']:.0f}"
         lines.append(
             f"{row['name']:<22} {100 * row['success_rate']:5.0f} %   {interval:>13}   {row['n']:8d}   {length:>17}"
         )
+    measured = {name: found for name, found in summary.get("quality", {}).items() if found["value"] is not None}
+    if measured:
+        lines.append(f"{'measure':<26}   value    clock   verdict")
+    for name, found in measured.items():
+        clock = "-" if found["clock"] is None else f"{found['clock']:.3f}"
+        lines.append(f"{name:<26} {found['value']:7.3f}  {clock:>7}   {found['verdict']}")
     return [
         *lines,
         "",
@@ -133,7 +139,7 @@ def _compiled(pipelines: Mapping[str, BaseComponent], args: argparse.Namespace, 
     from components import _launch, _releases, _submit
 
     if args.command != "upload":
-        for doubt in _launch.check_shapes(_parameters.stages_of(parameters)):
+        for doubt in _launch.check_shapes(_parameters.stages_in(spec), parameters):
             print(f"note: {doubt}", flush=True)
     if not args.allow_tags:
         _releases.require_digests(spec)

@@ -2,11 +2,11 @@
 
 import dataclasses
 import sys
-from typing import Any, Dict, List, Mapping
+from typing import Any, Collection, Dict, List, Mapping
 
-from components import _environment, _pools
+from components import _environment, _parameters, _pools
 from components._images import image, image_named
-from components._resources import STAGE_SIZES, TRAINERS, is_launched, resources, size, step_environment
+from components._resources import LABELLER, STAGE_SIZES, TRAINERS, is_launched, resources, size, step_environment
 from robolift.errors import UsageError
 from robolift.launch.spec import Launch
 from robolift.stages import remote
@@ -26,21 +26,28 @@ def check_placement() -> None:
         sys.exit(error.exit_code)
 
 
-def check_shapes(stages: Mapping[str, Mapping[str, Any] | None]) -> List[str]:
-    """Check that the jobs a run would launch fit their pools, so that none is refused hours after the start.
+def check_shapes(steps: Collection[str], parameters: Mapping[str, Any]) -> List[str]:
+    """Check that what a run would launch fits where it is placed, so that none of it is refused hours after the start.
 
     Args:
-        stages: The run's stage configurations, every layer merged.
+        steps: The stages of the pipeline.
+        parameters: The run's parameters.
 
     Returns:
         What is allowed and hardly meant, a line each.
 
     Raises:
-        UsageError: If a job would not fit.
+        UsageError: If a job would not fit, or a step would compute on a GPU that it doesn't get.
     """
+    stages = _parameters.stages_of(parameters)
     doubts = []
-    for stage in (*TRAINERS, "predict_values"):
+    for stage in (*TRAINERS, "predict_values", LABELLER):
+        if stage not in steps:
+            continue
         config = parse_config(stage, stages.get(stage) or {})
+        if stage == LABELLER:
+            doubts += _labeller_doubts(getattr(config, "device", ""), parameters)
+            continue
         if is_launched(stage):
             remote.shape(stage, config, Launch.from_dict(launch(stage)))
         pool = _pools.pool(_pools.trainer(TRAINERS[stage]).pool if stage in TRAINERS else resources(stage).pool)
@@ -49,6 +56,24 @@ def check_shapes(stages: Mapping[str, Mapping[str, Any] | None]) -> List[str]:
                 f"stages.{stage}.device is cpu, and pool {pool.name} has GPUs that would idle; set it to cuda"
             )
     return doubts
+
+
+def _labeller_doubts(device: str, parameters: Mapping[str, Any]) -> List[str]:
+    asked = resources(LABELLER)
+    in_step = bool(parameters.get("model")) and not parameters.get("endpoint")
+    if not in_step:
+        idle = f"no model runs in the step, and {asked.gpus} GPUs of labeller.size would idle; set it to cpu.small"
+        return [idle] if asked.gpus else []
+    if device == "cuda" and not asked.gpus:
+        raise UsageError(
+            f"stages.{LABELLER}.device is cuda, and its step gets no GPU; set labeller.size to gpu.small in "
+            f"{_pools.source()}, or give the endpoint of a server that has one"
+        )
+    if device == "cuda":
+        return []
+    if asked.gpus:
+        return [f"stages.{LABELLER}.device is cpu, and its step gets GPUs that would idle; set it to cuda"]
+    return [f"a model in the step computes with {asked.cpu} CPUs and {asked.memory}; labeller.size says so"]
 
 
 def step_image(stage: str) -> str:

@@ -122,7 +122,7 @@ def _environment() -> Iterator[None]:
 def without_retries(package: Path, folder: Path) -> Path:
     """Write a copy of a compiled pipeline whose steps fail at once: on this machine a wait of minutes mends nothing."""
     documents = list(yaml.load_all(package.read_text(), Loader=yaml.CSafeLoader))
-    for component in documents[0]["components"].values():
+    for component in (documents[0]["root"], *documents[0]["components"].values()):
         for task in component.get("dag", {}).get("tasks", {}).values():
             task.pop("retryPolicy", None)
     path = folder / f"{package.stem}.local.yaml"

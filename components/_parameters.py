@@ -1,12 +1,13 @@
 """A run's parameters: read, overlay, check against the compiled pipeline before anything is started."""
 
-from typing import Any, Dict, List, Mapping, Sequence
+import re
+from typing import Any, Dict, List, Mapping, Sequence, Set
 
 import yaml
 
 from robolift import storage
 from robolift.errors import UsageError
-from robolift.stages import preflight, stage_advantage_plan
+from robolift.stages import labeling_plan, preflight, stage_advantage_plan
 
 PYTHON_TYPES: Dict[str, Any] = {
     "STRING": str,
@@ -16,7 +17,11 @@ PYTHON_TYPES: Dict[str, Any] = {
     "LIST": list,
     "STRUCT": dict,
 }
-FINDERS = {"recap": preflight.find_problems, "stage-advantage": stage_advantage_plan.find_problems}
+FINDERS = {
+    "recap": preflight.find_problems,
+    "stage-advantage": stage_advantage_plan.find_problems,
+    "reward-labeling": labeling_plan.find_problems,
+}
 # make splits SET at spaces, so half a value is what it then looks like.
 SPACES = "  mend: with make, a value with a space goes into the --params file"
 WORDS = {
@@ -110,6 +115,12 @@ def stages_of(parameters: Mapping[str, Any]) -> Dict[str, Dict[str, Any]]:
         for name, config in (parameters.get(layer) or {}).items():
             found[name] = {**found.get(name, {}), **(config or {})}
     return found
+
+
+def stages_in(spec: Mapping[str, Any]) -> Set[str]:
+    """Return the stages that a compiled pipeline has steps of."""
+    steps = (name.removeprefix("exec-") for name in spec["deploymentSpec"]["executors"])
+    return {re.sub(r"-\d+$", "", name).replace("-", "_") for name in steps}
 
 
 def plan(name: str, spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Where steps and jobs may run: the pools, and what the placement file says of the jobs that train.
+"""Where steps and jobs may run: the pools, and what the placement file says of those that train and label.
 
 The file is the chart's ``values.yaml``, so node pools that exist and node pools that are asked for can't differ.
 Another file, named by ``ROBOLIFT_VALUES``, lies over it as Helm would lay it: maps are merged, lists replaced, null
@@ -63,6 +63,20 @@ class Trainer(_Part):
     priority_class: str = ""
     env: List[Dict[str, Any]] = []
     env_from: List[Dict[str, Any]] = []
+
+
+class Labeller(_Part):
+    """Where ``annotate_rewards`` runs, ``labeller``.
+
+    Attributes:
+        size: Named size of its steps; empty: that of a step which asks a server.
+        pool: Pool of its steps; empty: the size's.
+        env: Variables of its steps, such as the key of the endpoint from a Secret.
+    """
+
+    size: str = ""
+    pool: str = ""
+    env: List[Dict[str, Any]] = []
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Dict[str, Any]:
@@ -144,6 +158,16 @@ def trainer(key: str) -> Trainer:
         UsageError: Naming what is wrong.
     """
     found: Trainer = _parse(Trainer, values().get(key), key)
+    return found
+
+
+def labeller() -> Labeller:
+    """Return ``labeller``.
+
+    Raises:
+        UsageError: Naming what is wrong.
+    """
+    found: Labeller = _parse(Labeller, values().get("labeller") or {}, "labeller")
     return found
 
 

@@ -42,12 +42,21 @@ STAGE_SIZES = {
     "check_dataset": "cpu.small",
     "plan_shards": "cpu.small",
     "plan_stage_advantage": "cpu.small",
+    "check_labeling": "cpu.small",
     "simulate_episodes": "cpu.large",
+    "import_replay_buffer": "cpu.large",
     "import_dataset": "cpu.large",
     "label_returns": "cpu.small",
     "train_value": "gpu.large",
     "predict_values": "gpu.small",
     "merge_values": "cpu.small",
+    "plan_labels": "cpu.small",
+    "annotate_rewards": "cpu.small",  # where a server computes; else as the placement file's labeller says
+    "collect_rewards": "cpu.small",
+    "import_reviews": "cpu.small",
+    "import_rewards": "cpu.small",
+    "label_quality": "cpu.small",
+    "merge_rewards": "cpu.small",
     "label_advantage": "cpu.small",
     "export_dataset": "cpu.large",
     "compute_norm_stats": "cpu.small",
@@ -59,6 +68,8 @@ STAGE_SIZES = {
 LAUNCHER_SIZE = "cpu.small"
 TRAINERS = {"train_value": "trainer", "train_policy": "policyTrainer"}
 """Where the placement file says how a stage that trains is run."""
+LABELLER = "annotate_rewards"
+"""The stage that the placement file's ``labeller`` places: a model behind an endpoint, or in the step."""
 
 # Argo counts the longest back-off from the first attempt's start: one hour, its default, would never retry a long step.
 RETRY_WINDOW = "604800s"
@@ -99,7 +110,7 @@ def resources(stage: str) -> Resources:
         UsageError: If there is no such pool, or its nodes have fewer GPUs.
     """
     if stage not in TRAINERS or is_launched(stage):
-        asked = size(LAUNCHER_SIZE if stage in TRAINERS else STAGE_SIZES[stage])
+        asked = _labeller() if stage == LABELLER else size(LAUNCHER_SIZE if stage in TRAINERS else STAGE_SIZES[stage])
         pool = _pools.pool(asked.pool)
         gpus = asked.gpus if pool.gpus else 0
     else:
@@ -116,12 +127,23 @@ def resources(stage: str) -> Resources:
     return dataclasses.replace(asked, gpus=gpus)
 
 
+def _labeller() -> Resources:
+    told = _pools.labeller()
+    named = told.size or STAGE_SIZES[LABELLER]
+    if named not in SIZES:
+        raise UsageError(f"labeller.size in {_pools.source()} is {named}; there are: {', '.join(SIZES)}")
+    asked = size(named)
+    return dataclasses.replace(asked, pool=told.pool or asked.pool)
+
+
 def step_environment(stage: str) -> List[Dict[str, Any]]:
-    """Return the variables of a stage's step besides the store's: its job's, if it trains by itself.
+    """Return the variables of a stage's step besides the store's: a labeller's, its job's if it trains by itself.
 
     Raises:
         UsageError: If they come from where a pipeline's step can't take them.
     """
+    if stage == LABELLER:
+        return _pools.labeller().env
     if stage not in TRAINERS or is_launched(stage):
         return []
     told = _pools.trainer(TRAINERS[stage])

@@ -27,9 +27,9 @@ make submit PIPELINE=recap HOST=... VALUES=site.yaml SERVICE_ACCOUNT=robolift-la
 
 ## Pools
 
-A pool is a kind of node under a name. Sizes of stages and `trainer.pool` refer to it, so the same list makes nodes and
-places pods. A pod of pool NAME selects `robolift.io/pool: NAME` (on GKE `cloud.google.com/compute-class: NAME`) and
-tolerates what the pool's nodes are tainted with:
+A pool is a kind of node under a name. Sizes of stages, `trainer.pool` and others refer to it, so the same list makes
+nodes and places pods. A pod of pool NAME selects `robolift.io/pool: NAME` (on GKE
+`cloud.google.com/compute-class: NAME`) and tolerates what the pool's nodes are tainted with:
 
 | taint | on |
 |---|---|
@@ -58,10 +58,11 @@ DaemonSets that GPU nodes need (device plugin, metrics) must tolerate these tain
 | `limits` | ResourceQuota, PriorityClass | `quota.enabled`, `priorityClasses` |
 | `network` | NetworkPolicy of training pods | `networkPolicy.enabled` |
 | `model-cache` | PersistentVolumeClaim | `modelCache.enabled` |
-| `tensorboard`, `review` | Deployment, Service | `enabled` |
+| `review`, `vllm` | Deployment, Service, NetworkPolicy | `enabled`, `networkPolicy.enabled` |
+| `tensorboard` | Deployment, Service | `tensorboard.enabled` |
 | `preflight` | a Pod, for `helm test` alone | `preflight.enabled` |
 
-The trainer's and the reviewer's accounts have no rights in Kubernetes and no token for it.
+The accounts of trainer, reviewer and server have no rights in Kubernetes and no token for it.
 
 ## Values
 

@@ -211,7 +211,9 @@ class _Export:
         if single and storage.exists(storage.join(reader.uri, fmt.STATS_FILE)):
             stated = {name: facts for name, facts in read_statistics(reader.uri).items() if _is_finite(facts)}
         numbers = {name: array for name, array in self._fresh.items() if not is_text(array.type)}
-        return stated | {name: column_statistics(array.to_numpy(), where=name) for name, array in numbers.items()}
+        return stated | {
+            name: column_statistics(array.to_numpy(zero_copy_only=False), where=name) for name, array in numbers.items()
+        }
 
     def _stored(self) -> Iterator[tuple[int, int, pa.Table]]:
         """Yield (episode, source, rows as stored) of the whole dataset in order."""

@@ -2,6 +2,7 @@
 
 NAMES = (
     "simulate_episodes",
+    "import_replay_buffer",
     "import_dataset",
     "label_returns",
     "train_value",
@@ -11,6 +12,7 @@ NAMES = (
     "annotate_rewards",
     "collect_rewards",
     "import_reviews",
+    "import_rewards",
     "label_quality",
     "merge_rewards",
     "label_advantage",

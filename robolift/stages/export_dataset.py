@@ -18,6 +18,16 @@ from robolift.labeling.advantage import absolute_advantage
 from robolift.labeling.prompts import PromptTable
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
+from robolift.stages.export_rewards import (
+    RewardColumn,
+    RewardTable,
+    Unlabelled,
+    check_success_threshold,
+    rabc_column,
+    reward_columns,
+    stage_progress_column,
+    write_lerobot_rewards,
+)
 from robolift.stages.label_sources import check_lookahead
 from robolift.stages.stage import Input, Inputs, StageConfig
 
@@ -26,13 +36,25 @@ INPUTS = {
     "targets": Input(kind=Kind.TARGETS, optional=True),
     "values": Input(kind=Kind.VALUES, optional=True),
     "labels": Input(kind=Kind.LABELS, optional=True),
+    "rewards": Input(kind=Kind.REWARDS, optional=True),
 }
 OUTPUT = Kind.EXPORT
 FOLDER = "dataset"
 WEIGHTS_FILE = "weights.parquet"
 PROMPTS_FILE = "prompts.json"
 
-ColumnSet = Literal["pistar", "kai0", "kai0_values", "weights", "next_reward", "values"]
+ColumnSet = Literal[
+    "pistar",
+    "kai0",
+    "kai0_values",
+    "weights",
+    "next_reward",
+    "values",
+    "rewards",
+    "rabc_weights",
+    "stage_progress",
+    "lerobot_rewards",
+]
 NEEDS: dict[str, tuple[str, ...]] = {
     "pistar": ("targets", "labels"),
     "kai0": ("labels",),
@@ -40,6 +62,10 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "weights": ("labels",),
     "next_reward": ("targets",),
     "values": ("values",),
+    "rewards": ("rewards",),
+    "rabc_weights": ("rewards",),
+    "stage_progress": ("rewards",),
+    "lerobot_rewards": ("rewards",),
 }
 
 
@@ -49,19 +75,44 @@ class Config(StageConfig):
     columns: Annotated[tuple[ColumnSet, ...], Field(min_length=1)] = ("pistar", "weights")
     """pistar: intervention, reward, reward_label, value_label, adv_ind. kai0: task_index of the prompt, and the prompts
     as tasks. kai0_values: absolute_value, absolute_advantage and, of a two-frame model, relative_advantage (float64).
-    weights: weight, and weights.parquet (index, weight) beside the dataset. next_reward: next.reward. values: value.
+    weights: weight, and weights.parquet (index, weight) beside the dataset. next_reward: next.reward, of the value
+    targets. values: value. rewards: `reward_columns`, of the labelled rewards. rabc_weights: rabc_weight, what
+    reward-aligned behaviour cloning makes of their progress. stage_progress: stage_progress_gt as kai0 reads it, of
+    people's stages. lerobot_rewards: sarm_progress.parquet beside the dataset, which LeRobot's RA-BC reads.
     A column of the same name in the source is replaced."""
     version: Literal["source", "v2.1", "v3.0"] = "source"
     """LeRobot version written; source: that of the first source."""
     lookahead: int = Field(default=50, ge=1)
-    """Frames over which `absolute_advantage` of `kai0_values` is measured; take that of the prediction."""
+    """Frames over which `absolute_advantage` of `kai0_values` is measured, take that of the prediction; and the rise of
+    progress of `rabc_weights`, take the length of the policy's action chunk."""
     kai0_folder: Annotated[str, Field(pattern=r"^(data_[A-Za-z0-9.-]+_[0-9]+)?$")] = ""
     """Folder `data_<NAME>_<step>` for `kai0_values`, such as data_KAI0_100000: a second copy of the rows beside
     `data`, which then lacks these columns. So kai0's eval.py leaves a dataset, and discretize_advantage.sh wants it.
     For version v2.1. Tools that search a whole dataset for Parquet files count such rows twice."""
+    reward_columns: Annotated[tuple[RewardColumn, ...], Field(min_length=1)] = (
+        "next.reward",
+        "next.success",
+        "progress",
+    )
+    """Columns of the set `rewards`. next.reward (float32), next.success (bool, true in the last frame of a success),
+    progress (float32); tri (people's -1, 0, +1) and task_stage (from 0) are int64."""
+    unlabelled: Unlabelled = "refuse"
+    """What a frame without a label gets in the columns made of rewards. refuse: an error, as zero would be a label.
+    nan: NaN, and of `rabc_weights` a weight of 1 as in LeRobot; integers and booleans can't be NaN and are refused."""
+    success_threshold: float = Field(default=0.5, ge=0, le=1)
+    """Success probability of an episode's last frame from which next.success is true; that of `merge_rewards`. Where
+    nobody said how an episode ended, its recorded outcome counts."""
+    num_task_stages: Annotated[int, Field(ge=1)] | None = None
+    """Stages the task has, for `stage_progress`: an episode that failed early does not show them all."""
 
     @model_validator(mode="after")
     def _agree(self) -> Config:
+        if {"rewards", "next_reward"} <= set(self.columns) and "next.reward" in self.reward_columns:
+            raise ValueError(
+                "next_reward and rewards both make next.reward; take one, or leave it out of reward_columns"
+            )
+        if "stage_progress" in self.columns and self.num_task_stages is None:
+            raise ValueError("stage_progress needs num_task_stages, how many stages the task has")
         if self.kai0_folder and "kai0_values" not in self.columns:
             raise ValueError("kai0_folder is for the columns kai0_values; name them in columns, or leave it out")
         return self
@@ -77,13 +128,17 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     dataset = Dataset.open(origin)
     tables = {
         name: _table(dataset, origin, found, name)
-        for name in ("targets", "values", "labels")
+        for name in ("targets", "values", "labels", "rewards")
         if (found := inputs.get_one(name))
     }
     version = dataset.sources[0].version if config.version == "source" else config.version
     if config.kai0_folder and version != fmt.V21:
         raise UsageError(f"kai0_folder is laid out as {fmt.V21}, and version is {version}; set version: {fmt.V21}")
     additions = _additions(config, dataset, tables, inputs.get_one("labels"))
+    rewards = None
+    if made := inputs.get_one("rewards"):
+        rewards = RewardTable(dataset=dataset, table=tables["rewards"], made=made, unlabelled=config.unlabelled)
+        additions = replace(additions, columns={**additions.columns, **_rewarded(config, rewards)})
     beside = None
     if "kai0_values" in config.columns:
         check_lookahead(inputs.one("values"), config.lookahead)
@@ -92,6 +147,8 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
             beside = Beside(folder=config.kai0_folder, columns=predicted)
         else:
             additions = replace(additions, columns={**additions.columns, **predicted})
+    if rewards and "lerobot_rewards" in config.columns:
+        write_lerobot_rewards(rewards, output.path)
     videos = export(dataset, additions, output.path / FOLDER, version=version, beside=beside)
     if "weights" in config.columns:
         weights = pa.table({"index": pa.array(np.arange(dataset.num_frames)), "weight": additions.columns["weight"]})
@@ -141,6 +198,18 @@ def _additions(config: Config, dataset: Dataset, tables: dict[str, pa.Table], la
             mend="make the labels again",
         )
     return Additions(columns=columns, tasks=table.prompts, task_index=index)
+
+
+def _rewarded(config: Config, rewards: RewardTable) -> dict[str, pa.Array]:
+    columns: dict[str, pa.Array] = {}
+    if "rewards" in config.columns:
+        check_success_threshold(rewards.made, config.success_threshold)
+        columns |= reward_columns(rewards, config.reward_columns, success_threshold=config.success_threshold)
+    if "rabc_weights" in config.columns:
+        columns |= rabc_column(rewards, lookahead=config.lookahead)
+    if "stage_progress" in config.columns and config.num_task_stages is not None:
+        columns |= stage_progress_column(rewards, num_task_stages=config.num_task_stages)
+    return columns
 
 
 def pistar_columns(dataset: Dataset, targets: pa.Table, labels: pa.Table) -> dict[str, pa.Array]:

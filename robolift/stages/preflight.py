@@ -10,7 +10,6 @@ from typing import Any
 from robolift import manifest, storage
 from robolift.errors import DataError, UsageError
 from robolift.schema import Kind
-from robolift.stages import NAMES
 from robolift.stages.stage import find, parse_config
 
 MAX_SHARDS = 64
@@ -33,19 +32,36 @@ class Wiring:
     """What a pipeline tells its stages.
 
     Attributes:
+        stages: The stages that it has, which a run may configure.
         handed: The fields of each stage that the pipeline sets, and the run's parameter that decides each, maybe none.
         offered: Fields that a parameter decides where the run's stage configurations don't.
         defaults: What the run's stage configurations start from.
         layers: The parameters that hold stage configurations, each laid over those before it.
     """
 
+    stages: tuple[str, ...]
     handed: Mapping[str, Mapping[str, str]]
     offered: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     layers: tuple[str, ...] = ("stages",)
 
 
-RECAP = Wiring(handed=HANDED)
+RECAP = Wiring(
+    stages=(
+        "simulate_episodes",
+        "import_dataset",
+        "label_returns",
+        "train_value",
+        "predict_values",
+        "merge_values",
+        "label_advantage",
+        "export_dataset",
+        "train_policy",
+        "evaluate_policy",
+        "write_report",
+    ),
+    handed=HANDED,
+)
 
 
 def find_problems(parameters: Mapping[str, Any], wiring: Wiring = RECAP) -> list[str]:
@@ -64,9 +80,11 @@ def find_problems(parameters: Mapping[str, Any], wiring: Wiring = RECAP) -> list
     for layer in wiring.layers:
         stages = parameters.get(layer) or {}
         problems += [
-            f"{layer}.{name}: no such stage; there are: {', '.join(NAMES)}" for name in stages if name not in NAMES
+            f"{layer}.{name}: no such stage; there are: {', '.join(wiring.stages)}"
+            for name in stages
+            if name not in wiring.stages
         ]
-        for name in NAMES:
+        for name in wiring.stages:
             own = {} if stages.get(name) is None else stages[name]
             if not isinstance(own, Mapping):
                 problems.append(f"{layer}.{name} is {own!r}, expected a mapping")

@@ -21,6 +21,18 @@ from robolift.value_model.named_recipes import RECIPES
 Stages = Mapping[str, Mapping[str, Any] | None]
 
 WIRING = Wiring(
+    stages=(
+        "simulate_episodes",
+        "import_dataset",
+        "train_value",
+        "predict_values",
+        "merge_values",
+        "label_advantage",
+        "compute_norm_stats",
+        "train_policy",
+        "evaluate_policy",
+        "write_report",
+    ),
     handed={
         **HANDED,
         "import_dataset": {"dataset_uri": "labelled_uri or new_uri", "iteration": ""},

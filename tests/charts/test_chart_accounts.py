@@ -3,11 +3,12 @@ from __future__ import annotations
 from rendered_chart import of_kind
 
 
-def test_there_are_four_accounts():
+def test_there_are_five_accounts():
     assert sorted(of_kind("ServiceAccount")) == [
         "robolift-launcher",
         "robolift-reaper",
         "robolift-reviewer",
+        "robolift-server",
         "robolift-trainer",
     ]
 
@@ -18,6 +19,7 @@ def test_only_who_talks_to_kubernetes_gets_a_token():
         "robolift-launcher": True,
         "robolift-reaper": True,
         "robolift-reviewer": False,
+        "robolift-server": False,
         "robolift-trainer": False,
     }
 

@@ -61,7 +61,8 @@ def test_a_typo_is_refused_by_name_at_every_level(base):
         ({"storage": {"root": "/mnt/runs"}}, "storage/root"),
         ({"quota": {"enabled": True}}, "quota/hard"),
         ({"tensorboard": {"enabled": True}}, "tensorboard/image"),
-        ({"review": {"enabled": True}}, "review/args"),
+        ({"review": {"enabled": True}}, "review/dataset"),
+        ({"labeller": {"size": "gpu.huge"}}, "labeller/size"),
         ({"provider": "karpenter"}, "karpenter/nodeClass/role"),
         ({"provider": "gke", "gke": {"configConnector": {"enabled": True}}}, "configConnector/cluster"),
     ],
@@ -76,6 +77,7 @@ def test_a_wrong_value_is_refused_by_the_schema_with_its_place(values, said):
     [
         ({"trainer": {"pool": "tpu"}}, r"trainer\.pool is tpu; pools has cpu, gpu"),
         ({"policyTrainer": {"pool": "tpu"}}, r"policyTrainer\.pool is tpu; pools has cpu, gpu"),
+        ({"labeller": {"pool": "tpu"}}, r"labeller\.pool is tpu; pools has cpu, gpu"),
         ({"trainer": {"processesPerNode": 2}}, r"processesPerNode is 2; pool gpu has 1 GPUs"),
         ({"provider": "gke"}, "pools: gpu has GPUs; provider gke needs its accelerator"),
         ({"pools": [{"name": "gpu", "gpus": 0}, {"name": "gpu", "gpus": 0}]}, "the name gpu stands there twice"),

@@ -28,14 +28,16 @@ def site(tmp_path, monkeypatch):
     return lay
 
 
+RECAP = {"train_value", "train_policy", "predict_values", "label_advantage"}
+LABELING = {"plan_labels", "annotate_rewards", "merge_rewards"}
 POOLS = [{"name": "cpu", "taint": False}, {"name": "gpu", "gpus": 8, "gpuResource": "amd.com/gpu"}]
 
 
-def compiled(tmp_path, **environ):
-    """Compile recap in a process of its own; return how it ended, and the platform part by step."""
-    path = tmp_path / "recap.yaml"
+def compiled(tmp_path, pipeline="recap", **environ):
+    """Compile a pipeline in a process of its own; return how it ended, and the platform part by step."""
+    path = tmp_path / f"{pipeline}.yaml"
     done = subprocess.run(
-        [sys.executable, "pipeline.py", "compile", "recap", "--output", str(path)],
+        [sys.executable, "pipeline.py", "compile", pipeline, "--output", str(path)],
         cwd=ROOT,
         env={**os.environ, **environ},
         capture_output=True,
@@ -218,6 +220,9 @@ def test_a_pool_without_gpus_is_asked_for_none(site):
         ({"trainer": {"processesPerNode": 2}}, "processesPerNode is 2"),
         ({"sizes": {"gpu.huge": {"cpu": "1"}}}, "sizes.gpu.huge"),
         ({"sizes": {"gpu.large": {"gpus": 2}}}, "expected cpu or memory"),
+        ({"labeller": {"size": "gpu.huge"}}, "labeller.size in .* is gpu.huge; there are: cpu.small"),
+        ({"labeller": {"pool": "tpu"}}, "no node pool 'tpu'"),
+        ({"labeller": {"gpus": 1}}, "labeller.gpus"),
         ("- a list", "holds list, expected a mapping"),
         ("{", "is not YAML"),
     ],
@@ -246,17 +251,67 @@ def test_a_job_that_would_not_fit_is_refused_before_anything_is_started(site):
     eight = {"pools": [{"name": "cpu"}, {"name": "gpu", "gpus": 8}], "trainer": {"processesPerNode": 8}}
     site(eight)
     with pytest.raises(UsageError, match=r"num_processes is 1, expected a multiple of trainer.processesPerNode \(8\)"):
-        _launch.check_shapes({})
+        _launch.check_shapes(RECAP, {})
     fits = {"train_value": {"num_processes": 16, "device": "cuda", "batch_size": 48}}
-    doubts = _launch.check_shapes({**fits, "predict_values": {"device": "cuda"}})
+    doubts = _launch.check_shapes(RECAP, {"stages": {**fits, "predict_values": {"device": "cuda"}}})
     assert doubts == []
-    (doubt,) = _launch.check_shapes(fits)
+    (doubt,) = _launch.check_shapes(RECAP, {"stages": fits})
     assert doubt == "stages.predict_values.device is cpu, and pool gpu has GPUs that would idle; set it to cuda"
+
+
+def test_a_pipeline_without_a_stage_raises_no_doubt_about_it(site):
+    site({"pools": POOLS})
+    assert _launch.check_shapes({"label_returns", "write_report"}, {}) == []
+
+
+IN_STEP = {"model": "s3://models/cosmos"}
+ON_GPU = {"stages": {"annotate_rewards": {"device": "cuda"}}}
+
+
+def test_a_labeller_asks_for_the_nodes_that_the_placement_file_names(site):
+    site({"pools": POOLS})
+    asked = _resources.resources("annotate_rewards")
+    assert (asked.pool, asked.gpus, asked.cpu) == ("cpu", 0, "1")
+    site({"pools": [*POOLS, {"name": "l4", "gpus": 1}], "labeller": {"size": "gpu.small", "pool": "l4"}})
+    asked = _resources.resources("annotate_rewards")
+    assert (asked.pool, asked.gpus, asked.cpu, asked.shared_memory) == ("l4", 1, "8", "16Gi")
+
+
+def test_a_model_in_the_step_is_not_sent_to_a_node_without_a_gpu(site):
+    site({"pools": POOLS})
+    with pytest.raises(
+        UsageError, match=r"annotate_rewards.device is cuda, and its step gets no GPU; set labeller.size"
+    ):
+        _launch.check_shapes(LABELING, {**IN_STEP, **ON_GPU})
+    assert _launch.check_shapes(LABELING, {**IN_STEP, **ON_GPU, "endpoint": "http://vllm/v1"}) == []
+    assert _launch.check_shapes(LABELING, {}) == []
+    (doubt,) = _launch.check_shapes(LABELING, IN_STEP)
+    assert doubt == "a model in the step computes with 1 CPUs and 2Gi; labeller.size says so"
+
+
+def test_gpus_of_a_labeller_that_would_idle_are_doubted(site):
+    site({"pools": POOLS, "labeller": {"size": "gpu.small"}})
+    assert _launch.check_shapes(LABELING, {**IN_STEP, **ON_GPU}) == []
+    (doubt,) = _launch.check_shapes(LABELING, IN_STEP)
+    assert doubt == "stages.annotate_rewards.device is cpu, and its step gets GPUs that would idle; set it to cuda"
+    (doubt,) = _launch.check_shapes(LABELING, {"model": "cosmos", "endpoint": "http://vllm/v1"})
+    assert doubt.startswith("no model runs in the step, and 1 GPUs of labeller.size would idle")
+
+
+def test_the_key_of_an_endpoint_comes_from_a_secret_to_the_labeller_alone(site, tmp_path):
+    key = {"name": "ROBOLIFT_VLM_API_KEY", "valueFrom": {"secretKeyRef": {"name": "vlm", "key": "token"}}}
+    done, spec, steps = compiled(tmp_path, "reward_labeling", ROBOLIFT_VALUES=str(site({"labeller": {"env": [key]}})))
+    assert done.returncode == 0, done.stderr
+    with_secret = {name for name, step in steps.items() if step.get("secretAsEnv")}
+    assert with_secret == {"exec-annotate-rewards"}
+    (told,) = steps["exec-annotate-rewards"]["secretAsEnv"]
+    assert told["keyToEnv"] == [{"secretKey": "token", "envVar": "ROBOLIFT_VLM_API_KEY"}]
+    assert "torch" in spec["deploymentSpec"]["executors"]["exec-annotate-rewards"]["container"]["image"]
 
 
 def test_pools_without_gpus_raise_no_doubt(site):
     site({"pools": [{"name": "cpu"}, {"name": "gpu", "gpus": 0}]})
-    assert _launch.check_shapes({}) == []
+    assert _launch.check_shapes(RECAP, {}) == []
 
 
 def test_a_submission_says_so_even_in_a_dry_run(site, tmp_path):

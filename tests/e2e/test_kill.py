@@ -1,12 +1,13 @@
 """Every stage, killed with SIGKILL at several moments and run again, ends in the bytes of an undisturbed run.
 
-Each stage of the recap chain runs on a copy of the finished outputs of an undisturbed chain, in a process of its own.
+Each stage runs on a copy of the finished outputs of an undisturbed chain, in a process of its own.
 It is killed at its first write, while it handles some later file, while it trains once there is a state to go on from,
 and right before its output becomes visible; then it is let through.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import random
@@ -18,11 +19,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
+from replay_buffer import make_episode, write_buffer
+from tiny_vlm import write_tiny_vlm
 
 from robolift import manifest as manifests
 from robolift import storage
+from robolift.annotators.review.events import Event, append
+from robolift.annotators.review.job import Job, settle, sources_of
+from robolift.data.dataset import Dataset
 from robolift.manifest import FILES_FILE, MANIFEST_FILE, Manifest
 from robolift.stages import NAMES
 from robolift.stages.stage import execute
@@ -35,7 +44,10 @@ SLOW = ("random", "publish")
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of the chain: its configuration, which stages feed it, and when it is killed."""
+    """One stage of the chain: its configuration, which stages feed it, and when it is killed.
+
+    In the configuration ``{places}`` stands for a folder with what comes from elsewhere: see :func:`lay_out`.
+    """
 
     config: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -54,6 +66,9 @@ STEPS = {
             "num_workers": 1,
         },
         moments=SLOW,
+    ),
+    "import_replay_buffer": Step(
+        {"buffer_uri": "{places}/buffer", "task": "fold the towel", "cameras": ["head"]}, moments=("first", "publish")
     ),
     "import_dataset": Step(inputs={"recording": ("simulate_episodes",)}),
     "label_returns": Step(inputs={"dataset": ("import_dataset",)}),
@@ -74,6 +89,30 @@ STEPS = {
         {"num_shards": 1}, {"dataset": ("import_dataset",), "checkpoint": ("train_value",)}, ("first", "publish")
     ),
     "merge_values": Step(inputs={"dataset": ("import_dataset",), "shards": ("predict_values",)}),
+    "plan_labels": Step(
+        {"model": "{places}/model", "num_prefixes": 2, "max_frames": 2, "dtype": "float32"},
+        {"dataset": ("import_dataset",)},
+    ),
+    "annotate_rewards": Step(
+        inputs={"dataset": ("import_dataset",), "plan": ("plan_labels",)}, moments=("first", "publish")
+    ),
+    "collect_rewards": Step(
+        inputs={"dataset": ("import_dataset",), "plan": ("plan_labels",), "shards": ("annotate_rewards",)}
+    ),
+    "import_reviews": Step({"reviews_uri": "{places}/reviews"}, {"dataset": ("import_dataset",)}),
+    "import_rewards": Step({"rewards_uri": "{places}/sarm_progress.parquet"}, {"dataset": ("import_dataset",)}),
+    "label_quality": Step(
+        {"max_constant": 1},
+        {"dataset": ("import_dataset",), "automatic": ("collect_rewards",), "reviews": ("import_reviews",)},
+    ),
+    "merge_rewards": Step(
+        inputs={
+            "dataset": ("import_dataset",),
+            "automatic": ("collect_rewards",),
+            "reviews": ("import_reviews",),
+            "quality": ("label_quality",),
+        }
+    ),
     "label_advantage": Step(
         {"lookahead": 5},
         {"dataset": ("import_dataset",), "targets": ("label_returns",), "values": ("merge_values",)},
@@ -115,29 +154,85 @@ STEPS = {
 }
 
 
+def lay_out(places: Path, dataset: Manifest | None) -> None:
+    """Put down what stages take from elsewhere; what speaks of frames needs the dataset."""
+    if dataset is None:
+        write_buffer(places / "buffer", 30, [make_episode(number, 6, 0, size=(32, 32)) for number in (10000, 20000)])
+        write_tiny_vlm(places / "model")
+        return
+    frames, opened = dataset.table("frames"), Dataset.open(dataset)
+    keys = {name: frames.column(name) for name in ("episode_index", "frame_index")}
+    rows = {"index": np.arange(frames.num_rows), **keys, "progress_sparse": np.linspace(0, 1, frames.num_rows)}
+    pq.write_table(pa.table(rows), places / "sarm_progress.parquet")
+    reviews = str(places / "reviews")
+    settle(reviews, Job(dataset=sources_of(opened), ask=("outcome",)), opened)
+    said: list[dict[str, Any]] = [{"op": "outcome", "start": 3, "value": "success"}, {"op": "complete"}]
+    events = [
+        Event(ulid=f"{n:026d}", annotator="anna", session="session1", seq=n, item="episode:0", lease=1, **one)
+        for n, one in enumerate(said, start=1)
+    ]
+    append(reviews, events, number=0)
+
+
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory):
-    """Give the finished output of a stage; the root is shared by the suite's processes, so each is made once."""
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the suite's processes share."""
     base = tmp_path_factory.getbasetemp()
-    root = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "undisturbed"
+    return base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+
+
+@pytest.fixture(scope="session")
+def placed(shared: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Give a folder with what comes from elsewhere, of a dataset or without; the first process to be ready makes it."""
+
+    def get(dataset: Manifest | None) -> Path:
+        target = shared / ("places" if dataset is None else f"places-{dataset.digest}")
+        if not target.exists():
+            made = tmp_path_factory.mktemp("places")
+            lay_out(made, dataset)
+            with contextlib.suppress(OSError):  # another process was first, with the same bytes
+                made.rename(target)
+        return target
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def configured(placed):
+    """Give the configuration of a stage, with places for what it takes from elsewhere."""
+
+    def get(name: str, dataset: Manifest | None) -> dict[str, Any]:
+        def fill(value: Any) -> Any:
+            speaks_of_frames = dataset if name in ("import_reviews", "import_rewards") else None
+            filled = isinstance(value, str) and "{places}" in value
+            return value.format(places=placed(speaks_of_frames)) if filled else value
+
+        return {key: fill(value) for key, value in STEPS[name].config.items()}
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def undisturbed(shared: Path, configured):
+    """Give the finished output of a stage; the root is shared by the suite's processes, so each is made once."""
     made: dict[str, Manifest] = {}
 
     def get(name: str) -> Manifest:
         if name not in made:
-            step = STEPS[name]
-            inputs = {key: [get(stage).uri for stage in stages] for key, stages in step.inputs.items()}
-            made[name] = execute(name, step.config, inputs, str(root))
+            inputs = {key: [get(stage).uri for stage in stages] for key, stages in STEPS[name].inputs.items()}
+            config = configured(name, made.get("import_dataset"))
+            made[name] = execute(name, config, inputs, str(shared / "undisturbed"))
         return made[name]
 
     return get
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder but its manifest, which says where it lies."""
+    """Return the SHA-256 of every file below a folder but its manifest, which says where it lies, and kept answers."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / MANIFEST_FILE
+        if path.is_file() and path != folder / MANIFEST_FILE and folder / "answers" not in path.parents
     }
 
 
@@ -168,7 +263,7 @@ def test_the_chain_has_every_stage():
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_a_stage_killed_at_any_moment_ends_in_the_same_bytes(name, undisturbed, tmp_path):
+def test_a_stage_killed_at_any_moment_ends_in_the_same_bytes(name, undisturbed, configured, tmp_path):
     step, expected = STEPS[name], undisturbed(name)
     root = tmp_path / "runs"
     for stage in ancestors(name):
@@ -179,7 +274,8 @@ def test_a_stage_killed_at_any_moment_ends_in_the_same_bytes(name, undisturbed, 
         key: [str(root / stage / undisturbed(stage).digest) for stage in stages] for key, stages in step.inputs.items()
     }
     config_file = tmp_path / "config.yaml"
-    config_file.write_text(yaml.safe_dump({"output_root": str(root), "inputs": inputs, "config": step.config}))
+    config = configured(name, undisturbed("import_dataset"))
+    config_file.write_text(yaml.safe_dump({"output_root": str(root), "inputs": inputs, "config": config}))
     target = root / name / expected.digest
 
     chance = random.Random(f"{SEED} {name}")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
+from rewarded import publish_rewards
 
 from robolift import storage
 from robolift.data.dataset import Dataset
@@ -20,6 +21,7 @@ from robolift.stages.stage import execute
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = ROOT / ".venv-oracle"
+REWARDS = ["next.reward", "next.success", "progress", "tri"]
 PROMPTS = [synthetic.TASK, f"{synthetic.TASK}, Advantage: negative", f"{synthetic.TASK}, Advantage: positive"]
 
 pytestmark = pytest.mark.oracle
@@ -75,10 +77,20 @@ def learned(root: str, dataset: Manifest) -> dict[str, str]:
     labelled = publish(
         root, "label_advantage", Kind.LABELS, dataset, "labels", labels, {"prompts.json": {"prompts": PROMPTS}}
     )
-    return {"dataset": dataset.uri, "targets": targets.uri, "labels": labelled.uri}
+    rewards = publish_rewards(
+        root,
+        dataset,
+        reward=ramp.tolist(),
+        progress=[None, *(-ramp[1:]).tolist()],
+        success_prob=[1.0] * count,
+        tri=[n % 3 - 1 for n in range(count)],
+    )
+    return {"dataset": dataset.uri, "targets": targets.uri, "labels": labelled.uri, "rewards": rewards.uri}
 
 
-@pytest.mark.parametrize("columns", [["pistar", "weights", "next_reward"], ["kai0"]], ids=["pistar", "kai0"])
+@pytest.mark.parametrize(
+    "columns", [["pistar", "weights", "next_reward"], ["kai0"], ["rewards"]], ids=["pistar", "kai0", "rewards"]
+)
 @pytest.mark.parametrize("version", ["v2.1", "v3.0"])
 @pytest.mark.parametrize("source", ["v2.1", "v3.0"])
 def test_lerobot_reads_what_we_export(source, version, columns, tmp_path):
@@ -87,7 +99,8 @@ def test_lerobot_reads_what_we_export(source, version, columns, tmp_path):
     root = str(tmp_path)
     synthetic.write_recording(tmp_path / "recording", episodes=4, version=source, size=64)
     dataset = execute("import_dataset", {"dataset_uri": str(tmp_path / "recording")}, {}, root)
-    exported = execute("export_dataset", {"columns": columns, "version": version}, learned(root, dataset), root)
+    config = {"columns": columns, "version": version, "reward_columns": REWARDS, "unlabelled": "nan"}
+    exported = execute("export_dataset", config, learned(root, dataset), root)
     folder = storage.local_path(exported.uri) / "dataset"
     found = read_by_lerobot(folder, version, tmp_path / "found.npz")
     opened, count = Dataset.open(dataset), dataset.counts["frames"]
@@ -100,6 +113,12 @@ def test_lerobot_reads_what_we_export(source, version, columns, tmp_path):
     if columns == ["kai0"]:
         assert found["task"].tolist() == [PROMPTS[1 + n % 2] for n in range(count)]
         np.testing.assert_array_equal(found["task_index"], 1 + np.arange(count) % 2)
+    elif columns == ["rewards"]:
+        np.testing.assert_array_equal(found["next.reward"], ramp)
+        np.testing.assert_array_equal(found["progress"], np.float32([np.nan, *-ramp[1:]]))
+        assert np.flatnonzero(found["next.success"]).tolist() == (opened.starts[1:] - 1).tolist()
+        np.testing.assert_array_equal(found["tri"], np.arange(count) % 3 - 1)
+        assert about["stats"]["progress"]["count"] == [count - 1]
     else:
         assert set(found["task"].tolist()) == {synthetic.TASK}
         np.testing.assert_array_equal(found["adv_ind"] == "positive", np.arange(count) % 2 == 1)

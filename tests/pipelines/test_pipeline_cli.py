@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components import _parameters
+from components import _local, _parameters
 from robolift.errors import UsageError
+from robolift.stages import NAMES, labeling_plan, stage_advantage_plan
+from robolift.stages.preflight import RECAP
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-PIPELINES = ("recap", "stage_advantage")
+PIPELINES = ("recap", "stage_advantage", "reward_labeling")
 
 
 def _pipeline(*args, **env):
@@ -53,7 +55,7 @@ def test_compiled_pipeline_is_byte_identical_twice_and_golden(compiled, pipeline
     assert content == golden.read_bytes(), "the compiled pipeline changed: run `make golden` and read the diff"
 
 
-@pytest.mark.parametrize(("pipeline", "parameters"), [("recap", 10), ("stage_advantage", 12)])
+@pytest.mark.parametrize(("pipeline", "parameters"), [("recap", 10), ("stage_advantage", 12), ("reward_labeling", 11)])
 def test_a_pipeline_has_at_most_twelve_parameters_and_long_retries(compiled, pipeline, parameters):
     assert len(_spec(compiled, pipeline)["root"]["inputDefinitions"]["parameters"]) == parameters
     text = (compiled / f"{pipeline}-one.yaml").read_text()
@@ -61,12 +63,26 @@ def test_a_pipeline_has_at_most_twelve_parameters_and_long_retries(compiled, pip
     assert "backoffMaxDuration: 604800s" in text
 
 
+@pytest.mark.parametrize(
+    ("pipeline", "wiring"),
+    [
+        ("recap", RECAP),
+        ("stage_advantage", stage_advantage_plan.WIRING),
+        ("reward_labeling", labeling_plan.WIRING),
+    ],
+)
+def test_a_run_can_configure_the_stages_that_its_pipeline_has(compiled, pipeline, wiring):
+    steps = _parameters.stages_in(_spec(compiled, pipeline))
+    assert set(wiring.stages) == steps & set(NAMES)
+
+
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_no_step_uses_kfp_s_cache(compiled, pipeline):
-    components = _spec(compiled, pipeline)["components"]
-    steps = [t for c in components.values() for t in c.get("dag", {}).get("tasks", {}).values()]
+    spec = _spec(compiled, pipeline)
+    components = spec["components"]
+    steps = [t for c in (spec["root"], *components.values()) for t in c.get("dag", {}).get("tasks", {}).values()]
     executed = [t for t in steps if "executorLabel" in components[t["componentRef"]["name"]]]
-    assert len(executed) > 14
+    assert len(executed) > 12
     assert not any(t["cachingOptions"].get("enableCache") for t in executed)
 
 
@@ -87,6 +103,32 @@ def test_stage_advantage_labels_twice_and_normalises_before_it_trains(compiled):
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
+def test_on_this_machine_nothing_is_tried_again_after_a_minute(compiled, pipeline, tmp_path):
+    package = compiled / f"{pipeline}-one.yaml"
+    assert "retryPolicy" in package.read_text()
+    assert "retryPolicy" not in _local.without_retries(package, tmp_path).read_text()
+
+
+def test_reward_labeling_asks_in_shards_and_lets_no_label_past_the_measure(compiled):
+    spec = _spec(compiled, "reward_labeling")
+    dag = spec["root"]["dag"]["tasks"]
+    artifacts = {name: set(task.get("inputs", {}).get("artifacts", {})) for name, task in dag.items()}
+    (loop,) = (task for name, task in dag.items() if name.startswith("for-loop"))
+    inner = spec["components"][loop["componentRef"]["name"]]["dag"]["tasks"]
+    assert set(inner) == {"annotate-rewards"}
+    assert set(inner["annotate-rewards"]["inputs"]["artifacts"]) == {"dataset", "plan"}
+    assert artifacts["collect-rewards"] == {"dataset", "plan", "shards"}
+    assert artifacts["import-reviews"] == {"dataset"}
+    assert artifacts["label-quality"] == {"dataset", "automatic", "reviews"}
+    assert artifacts["merge-rewards"] == {"dataset", "automatic", "reviews", "quality"}
+    assert artifacts["export-dataset"] == {"dataset", "rewards"}
+    # What is exported and told of has passed: both take the merged rewards.
+    for name in ("export-dataset", "write-report"):
+        told = dag[name]["inputs"]["artifacts"]["rewards"]["taskOutputArtifact"]
+        assert told["producerTask"] == "merge-rewards"
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
 def test_no_library_code_travels_in_the_compiled_file(compiled, pipeline):
     text = (compiled / f"{pipeline}-one.yaml").read_text()
     assert "from robolift.stages" in text
@@ -100,6 +142,7 @@ def test_list_names_the_pipelines():
     assert "recap: RECAP" in done.stdout
     assert "positive_fraction: Float = 0.3" in done.stdout
     assert "stage_advantage: kai0's stage advantage" in done.stdout
+    assert "reward_labeling: A model and people say" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -181,6 +224,55 @@ def test_a_wrong_parameter_of_stage_advantage_is_named(compiled, override, messa
         _parameters.check(_spec(compiled, "stage_advantage"), _parameters.overlay(given, [override]))
 
 
+ASKED = ("output_root=/nowhere", "model=cosmos", "endpoint=http://vllm/v1")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["mode=labels"], "mode is labels, expected label or import_reviews"),
+        (["model="], "model is empty, and mode label asks one"),
+        (["reviews_uri=s3://labels"], "mode label imports nothing; set mode: import_reviews"),
+        (["mode=import_reviews"], "reviews_uri is empty; give the folder"),
+        (["mode=import_reviews", "reviews_uri=s3://b/l", "model="], "endpoint is given and model is empty"),
+        (["endpoint=vllm:8000"], "endpoint is vllm:8000, expected an address such as http"),
+        (["endpoint=http:///v1"], "endpoint is http:///v1, expected an address"),
+        (["endpoint=http://[::1/v1"], "no address of a server"),
+        (["protocol=guess"], "protocol: "),
+        (["reward=gain"], "reward: "),
+        (["num_shards=65"], "num_shards is 65, expected at most 64"),
+        (["iterations=2"], "unknown parameter 'iterations'"),
+        (["stages.plan_labels.model=x"], "stages.plan_labels.model: the pipeline sets it; use its parameter model"),
+        (["stages.annotate_rewards.endpoint=x"], "use its parameter endpoint instead"),
+        (["stages.merge_rewards.reward=level"], "use its parameter reward instead"),
+        (["stages.annotate_rewards.timeout=3"], "stages.annotate_rewards.timeout"),
+        (
+            ["stages.train_value.steps=3"],
+            "stages.train_value: no such stage; there are: simulate_episodes, import_dataset",
+        ),
+    ],
+)
+def test_a_wrong_parameter_of_reward_labeling_is_named(compiled, overrides, message):
+    given = _parameters.overlay({}, [*ASKED, *overrides])
+    with pytest.raises(UsageError, match=re.escape(message)):
+        _parameters.check(_spec(compiled, "reward_labeling"), given)
+
+
+@pytest.mark.parametrize("endpoint", ["http://me:secret@vllm/v1", "https://vllm/v1?key=secret", "https://vllm/#secret"])
+def test_a_key_in_an_address_is_refused_and_not_repeated(compiled, endpoint):
+    given = _parameters.overlay({}, [*ASKED, f"endpoint={endpoint}"])
+    with pytest.raises(UsageError, match="a key goes into the variable ROBOLIFT_VLM_API_KEY") as refused:
+        _parameters.check(_spec(compiled, "reward_labeling"), given)
+    assert "secret" not in str(refused.value).replace("Secret", "")
+
+
+def test_what_reward_labeling_takes(compiled):
+    spec = _spec(compiled, "reward_labeling")
+    _parameters.check(spec, _parameters.overlay({}, [*ASKED]))
+    _parameters.check(spec, {"output_root": "r", "mode": "import_reviews", "reviews_uri": "s3://b/l"})
+    _parameters.check(spec, {"output_root": "r", "mode": "import_reviews", "reviews_uri": "s3://b/l", "model": "m"})
+
+
 def test_kai0_s_flags_need_no_preset_in_stage_advantage(compiled):
     given = _parameters.overlay({"output_root": "/nowhere"}, ["stages.label_advantage.threshold=30"])
     _parameters.check(_spec(compiled, "stage_advantage"), given)
@@ -221,7 +313,9 @@ def test_submit_without_a_host_ends_with_64():
 
 def test_every_params_file_is_valid(compiled):
     paths = sorted((ROOT / "params").glob("*.yaml"))
-    assert [path.stem for path in paths] == ["demo_pixels", "demo_state", "nightly", "recap", "stage_advantage"]
+    assert [path.stem for path in paths] == [
+        *("demo_pixels", "demo_state", "nightly", "recap", "reward_labeling", "stage_advantage")
+    ]
     for path in paths:
         pipeline = path.stem if path.stem in PIPELINES else "recap"
         _parameters.check(_spec(compiled, pipeline), {"output_root": "/nowhere", **_parameters.read(str(path))})

@@ -46,3 +46,9 @@ def test_our_wheel_is_the_last_thing_that_is_laid_into_the_image(name):
 
 def test_every_stage_runs_in_an_image_that_is_built():
     assert set(STAGE_IMAGES.values()) <= set(image_tags.NAMES)
+
+
+def test_the_review_image_says_how_the_page_is_served_and_the_others_which_stages_there_are():
+    commands = {name: next(line for line in _runtime(name) if line.startswith("CMD")) for name in image_tags.NAMES}
+    assert commands.pop("review") == 'CMD ["python", "-m", "robolift", "review", "--help"]'
+    assert set(commands.values()) == {'CMD ["python", "-m", "robolift", "--help"]'}

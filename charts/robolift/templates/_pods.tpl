@@ -20,6 +20,9 @@ securityContext:
 volumes:
   - name: tmp
     emptyDir: {}
+  {{- with .volumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{/* Container settings that are the same everywhere: a read-only root, /tmp to write in. */}}
@@ -33,6 +36,9 @@ securityContext:
 volumeMounts:
   - name: tmp
     mountPath: /tmp
+  {{- with .mounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- with .resources }}
 resources:
   {{- toYaml . | nindent 2 }}

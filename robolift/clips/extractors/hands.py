@@ -9,13 +9,7 @@ clip's hands into the next.
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
-
-# Read when MediaPipe is imported; it tells of its set-up on stderr for every landmarker.
-os.environ.setdefault("GLOG_minloglevel", "2")
-
 from mediapipe import Image, ImageFormat  # type: ignore[import-untyped]
 from mediapipe.tasks.python import BaseOptions  # type: ignore[import-untyped]
 from mediapipe.tasks.python.vision import (  # type: ignore[import-untyped]

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from robolift import __version__, logging, storage
+from robolift.annotators.review import cli as review
 from robolift.errors import EXIT_INTERNAL, EXIT_TERMINATED, EXIT_USAGE, RoboliftError, UsageError
 from robolift.stages import NAMES
 
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
             help="check everything, print the plan and what the stage can tell beforehand, write nothing",
         )
         stage.add_argument("--describe", action="store_true", help="print every configuration field and stop")
+    review.add_arguments(stages.add_parser(review.NAME, help="serve the page on which people label"))
     return parser
 
 
@@ -193,7 +195,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.configure()
         signal.signal(signal.SIGTERM, _terminate)
         args = _parser().parse_args(argv)
-        for text in _run(args):
+        for text in review.serve(args) if args.stage == review.NAME else _run(args):
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
     except RoboliftError as error:

@@ -184,6 +184,54 @@ def write_bytes(uri: str, content: bytes) -> None:
         raise
 
 
+def create_exclusive(uri: str, content: bytes) -> bool:
+    """Write one file only if nothing lies there yet: of several processes that try, one succeeds.
+
+    A reader sees nothing or all of it. On a disk a complete temporary file gets its name by a hard link, which fails
+    where the name is taken; S3 is asked with ``If-None-Match: *``, Google Cloud Storage with ``ifGenerationMatch=0``.
+
+    Returns:
+        Whether this call wrote it; False leaves what is there as it is.
+
+    Raises:
+        UsageError: If nothing may be written there.
+    """
+    path = local_path(uri)
+    if path is None:
+        with writable(uri):
+            return _create_object(uri, content)
+    with writable(uri):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        with writable(uri), suppress(FileExistsError):
+            os.link(temporary, path)
+            return True
+        return False
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _create_object(uri: str, content: bytes) -> bool:
+    fs, remote = filesystem(uri)
+    try:
+        fs.pipe_file(remote, content, mode="create")
+    except FileExistsError:
+        return False
+    except OSError as error:
+        # Not every server that speaks S3 words the refusal as Amazon's does; the conflict is another writer at work.
+        response = getattr(error.__cause__, "response", None) or {}
+        if response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"):
+            return False
+        raise
+    return True
+
+
 def probe(uri: str) -> None:
     """Write and delete a small object below ``uri`` of a store, which says only then that it takes none.
 
@@ -226,8 +274,11 @@ def _walk(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         folders[:] = [name for name in folders if not here.startswith(os.path.realpath(os.path.join(base, name)) + "/")]
         for name in names:
             file = os.path.join(base, name)
-            if os.path.exists(file):  # a link may lead nowhere
-                yield os.path.relpath(file, root), {"size": os.stat(file).st_size}
+            try:
+                size = os.stat(file).st_size
+            except FileNotFoundError:  # a link may lead nowhere, and what another process was writing is renamed
+                continue
+            yield os.path.relpath(file, root), {"size": size}
 
 
 def list_files(uri: str) -> list[tuple[str, int]]:

@@ -1,0 +1,337 @@
+"""The labelling page's server: HTTP around what a person can do."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import AsyncIterator, Collection
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from robolift.annotators.review.desk import MAX_EVENTS, Desk, NoSuchItemError, Person
+from robolift.annotators.review.events import EventError
+from robolift.annotators.review.guard import Guard
+from robolift.annotators.review.identity import Identity, RefusedError, Sessions
+from robolift.annotators.review.lanes import Lanes
+from robolift.annotators.review.leases import Lease, StaleLeaseError
+from robolift.annotators.review.packs import MAX_FRAMES, Packs
+from robolift.annotators.review.progress import Progress
+from robolift.data.dataset import Dataset
+from robolift.errors import RoboliftError
+from robolift.logging import get_logger
+
+STATIC = Path(__file__).parent / "static"
+INDEX = "index.html"
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+}
+Mode = Literal["episode", "pair"]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class NextBody(_Body):
+    """POST /api/next."""
+
+    mode: Mode
+    after: str | None = None
+
+
+class LeaseBody(_Body):
+    """POST /api/lease."""
+
+    item: str
+    action: Literal["take", "renew", "release"]
+    epoch: int | None = Field(default=None, ge=0)
+
+
+class EventsBody(_Body):
+    """POST /api/events."""
+
+    item: str
+    epoch: int = Field(ge=0)
+    events: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_EVENTS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """What the server serves.
+
+    Attributes:
+        dataset: Episodes that people see.
+        desk: Their work.
+        lanes: What models say.
+        identity: How people are known.
+        hosts: Names that the server is served under.
+    """
+
+    dataset: Dataset
+    desk: Desk
+    lanes: Lanes
+    identity: Identity
+    hosts: Collection[str]
+
+    @property
+    def version(self) -> str:
+        """Return what identifies the frames: the content of the dataset's sources."""
+        digests = "\0".join(f"{source.uri} {source.digest}" for source in self.dataset.sources)
+        return hashlib.sha256(digests.encode()).hexdigest()[:16]
+
+
+def create_app(review: Review) -> FastAPI:
+    """Return the application, guarded."""
+    packs, sessions = Packs(review.dataset), Sessions()
+    # Threads of their own: however many frames are waited for, an event is stored at once.
+    decoders = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decoder")
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        decoders.shutdown(cancel_futures=True)
+        packs.close()
+
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.add_middleware(Guard, hosts=review.hosts, identity=review.identity, sessions=sessions)
+    _answer_errors(app)
+    _serve_page(app, review)
+    _serve_session(app, review, sessions)
+    _serve_assignment(app, review)
+    _serve_episodes(app, review)
+    _serve_frames(app, review, packs, decoders)
+    _serve_work(app, review)
+    _serve_overview(app, review)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(StaleLeaseError)
+    def stale(_: Request, error: StaleLeaseError) -> JSONResponse:
+        return JSONResponse({"detail": "stale lease", "holder": error.holder}, status_code=409)
+
+    @app.exception_handler(EventError)
+    def malformed(_: Request, error: EventError) -> JSONResponse:
+        return JSONResponse({"detail": str(error), "field": error.field}, status_code=422)
+
+    @app.exception_handler(NoSuchItemError)
+    def absent(_: Request, error: NoSuchItemError) -> JSONResponse:
+        return JSONResponse({"detail": "there is no such item"}, status_code=404)
+
+    @app.exception_handler(RoboliftError)
+    def broken(_: Request, error: RoboliftError) -> JSONResponse:
+        # Addresses of the store are for the operator, not for everybody with a browser.
+        get_logger("review").error("request failed", problem=str(error))
+        return JSONResponse({"detail": "the server can't do this; its log says why"}, status_code=500)
+
+
+def _serve_page(app: FastAPI, review: Review) -> None:
+    # All there is to serve is known now; a request only picks from it, so no path of a request reaches the disk.
+    files = {
+        str(path.relative_to(STATIC)): path.read_bytes() for path in STATIC.rglob("*") if path.suffix in MEDIA_TYPES
+    }
+
+    def give(name: str) -> Response:
+        if name not in files:
+            raise HTTPException(404, "there is no such file")
+        return Response(files[name], media_type=MEDIA_TYPES[Path(name).suffix])
+
+    @app.get("/healthz")
+    def healthz() -> dict[str, bool]:
+        return {"ok": True}
+
+    @app.get("/")
+    def index(request: Request, token: str | None = None, name: str | None = None) -> Response:
+        if token is None:
+            return give(INDEX)
+        try:
+            held = review.identity.sign_in(token, name)
+        except RefusedError as refused:
+            raise HTTPException(refused.status, refused.detail) from None
+        response = RedirectResponse("/", status_code=303)
+        if held is not None:
+            secure = request.url.scheme == "https"
+            response.set_cookie(*held, httponly=True, samesite="strict", secure=secure)
+        return response
+
+    @app.get("/static/{name:path}")
+    def static(name: str) -> Response:
+        return give(name)
+
+
+def _annotator(request: Request) -> str:
+    return str(request.state.annotator)
+
+
+def _person(request: Request) -> Person:
+    return Person(annotator=request.state.annotator, session=request.state.session)
+
+
+def _serve_session(app: FastAPI, review: Review, sessions: Sessions) -> None:
+    job, dataset = review.desk.job, review.dataset
+
+    @app.get("/api/session")
+    def session(request: Request) -> dict[str, Any]:
+        opened, csrf = sessions.open(_annotator(request))
+        return {
+            "annotator": _annotator(request),
+            "session": opened,
+            "csrf": csrf,
+            "job": job.model_dump(include={"ask", "num_task_stages", "blind", "lease_s", "overlap"}),
+            "dataset": {
+                "fps": dataset.fps,
+                "cameras": list(dataset.cameras),
+                "tasks": list(dataset.tasks),
+                "num_episodes": dataset.num_episodes,
+                "version": review.version,
+            },
+            "modes": [mode for mode, items in review.desk.items.items() if items],
+        }
+
+
+def _granted(review: Review, lease: Lease) -> dict[str, Any]:
+    return {"epoch": lease.epoch, "expires_in_s": review.desk.leases.expires_in_s(lease)}
+
+
+def _serve_assignment(app: FastAPI, review: Review) -> None:
+    desk = review.desk
+
+    @app.post("/api/next")
+    def next_item(request: Request, body: NextBody) -> dict[str, Any]:
+        lease, reason = desk.next(_person(request), body.mode, after=body.after)
+        if lease is None:
+            return {"item": None, "reason": reason}
+        return {"item": lease.item, "lease": _granted(review, lease)}
+
+    @app.post("/api/lease")
+    def lease(request: Request, body: LeaseBody) -> dict[str, Any]:
+        desk.check_item(body.item)
+        who = vars(_person(request))
+        if body.action == "take":
+            return _granted(review, desk.leases.take(body.item, **who))
+        if body.epoch is None:
+            raise HTTPException(422, f"{body.action} needs the epoch of the lease")
+        if body.action == "renew":
+            return _granted(review, desk.leases.renew(body.item, body.epoch, **who))
+        desk.leases.release(body.item, body.epoch, **who)
+        return {"epoch": body.epoch, "expires_in_s": 0}
+
+
+def _episode_item(dataset: Dataset, episode: int) -> str:
+    if not 0 <= episode < dataset.num_episodes:
+        raise NoSuchItemError(episode)
+    return f"episode:{episode}"
+
+
+def _serve_episodes(app: FastAPI, review: Review) -> None:
+    dataset = review.dataset
+    tasks, outcomes = (dataset.episodes.column(name).to_pylist() for name in ("task", "outcome"))
+
+    @app.get("/api/episodes/{episode}")
+    def facts(episode: int) -> dict[str, Any]:
+        return {
+            "item": _episode_item(dataset, episode),
+            "length": int(dataset.starts[episode + 1] - dataset.starts[episode]),
+            "fps": dataset.fps,
+            "task": tasks[episode],
+            "outcome": outcomes[episode],
+            "cameras": {camera: list(dataset.image_size(camera)) for camera in dataset.cameras},
+        }
+
+    @app.get("/api/episodes/{episode}/lanes")
+    def lanes(request: Request, episode: int) -> dict[str, Any]:
+        item = _episode_item(dataset, episode)
+        hidden = review.desk.job.blind and not review.desk.completed(_annotator(request), item)
+        return review.lanes.of(episode, hidden=hidden)
+
+
+def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Executor) -> None:
+    dataset, version = review.dataset, review.version
+
+    @app.get("/api/episodes/{episode}/frames/{camera:path}")
+    async def frames(
+        request: Request, episode: int, camera: str, start: int = 0, stop: int | None = None, v: str = ""
+    ) -> Response:
+        _episode_item(dataset, episode)
+        if camera not in dataset.cameras:
+            raise HTTPException(404, "there is no such camera")
+        length = int(dataset.starts[episode + 1] - dataset.starts[episode])
+        end = min(length, start + 64) if stop is None else min(stop, length)
+        if not 0 <= start < end or end - start > MAX_FRAMES:
+            raise HTTPException(422, f"expected frames in 0..{length}, at most {MAX_FRAMES}")
+        # An address without the dataset's version may mean other frames tomorrow: the browser must ask again.
+        lasting = "private, max-age=31536000, immutable" if v == version else "private, no-cache"
+        tag = f'"{version}-{episode}-{dataset.cameras.index(camera)}-{start}-{end}"'
+        headers = {"ETag": tag, "Cache-Control": lasting}
+        if request.headers.get("if-none-match") == tag:
+            return Response(status_code=304, headers=headers)
+        loop = asyncio.get_running_loop()
+        body = await loop.run_in_executor(decoders, packs.frames, episode, camera, start, end)
+        return Response(body, media_type="application/octet-stream", headers=headers)
+
+
+def _serve_work(app: FastAPI, review: Review) -> None:
+    desk = review.desk
+
+    @app.get("/api/episodes/{episode}/mine")
+    def my_episode(request: Request, episode: int) -> dict[str, Any]:
+        return desk.mine(_annotator(request), f"episode:{episode}")
+
+    @app.get("/api/pairs/{pair_id}/mine")
+    def my_pair(request: Request, pair_id: str) -> dict[str, Any]:
+        return desk.mine(_annotator(request), f"pair:{pair_id}")
+
+    @app.get("/api/episodes/{episode}/others")
+    def others(request: Request, episode: int) -> dict[str, Any]:
+        item = f"episode:{episode}"
+        if not desk.completed(_annotator(request), item):
+            raise HTTPException(403, "what others said is shown after you completed the item")
+        return {"annotators": desk.others(_annotator(request), item)}
+
+    @app.get("/api/pairs/{pair_id}")
+    def pair(request: Request, pair_id: str) -> dict[str, Any]:
+        desk.check_item(f"pair:{pair_id}")
+        clips = [desk.pairs[pair_id].a.model_dump(), desk.pairs[pair_id].b.model_dump()]
+        flipped = desk.is_flipped(pair_id, _annotator(request))
+        first, second = reversed(clips) if flipped else clips
+        return {"item": f"pair:{pair_id}", "a": first, "b": second, "flipped": flipped}
+
+    @app.post("/api/events")
+    def submit(request: Request, body: EventsBody) -> dict[str, Any]:
+        return {"stored": desk.submit(_person(request), body.item, body.epoch, body.events)}
+
+
+def _serve_overview(app: FastAPI, review: Review) -> None:
+    progress, dataset = Progress(review.desk), review.dataset
+    lengths = dataset.episodes.column("length").to_pylist()
+    tasks = dataset.episodes.column("task").to_pylist()
+    facts: dict[str, dict[str, Any]] = {
+        f"episode:{number}": {"length": length, "task": task}
+        for number, (length, task) in enumerate(zip(lengths, tasks, strict=True))
+    }
+    for pair in review.desk.pairs.values():
+        longer = max(pair.a.stop - pair.a.start, pair.b.stop - pair.b.start)
+        facts[f"pair:{pair.pair_id}"] = {"length": longer, "task": tasks[pair.a.episode]}
+
+    @app.get("/api/items")
+    def items(request: Request, mode: Mode = "episode") -> list[dict[str, Any]]:
+        return progress.items(mode, _annotator(request), facts)
+
+    @app.get("/api/progress")
+    def report(request: Request) -> dict[str, Any]:
+        return progress.report(_annotator(request))
+
+    @app.get("/api/disagreements")
+    def disagreements() -> list[dict[str, Any]]:
+        return progress.disagreements()

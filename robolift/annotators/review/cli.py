@@ -1,0 +1,178 @@
+"""``python -m robolift review``: serve the labelling page."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from robolift.errors import UsageError
+
+if TYPE_CHECKING:
+    from robolift.annotators.review.app import Review
+    from robolift.annotators.review.identity import Identity
+    from robolift.annotators.review.job import Job
+    from robolift.data.dataset import Dataset
+
+NAME = "review"
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+SHUTDOWN_S = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    data = parser.add_argument_group("what is labelled")
+    data.add_argument("--dataset", required=True, metavar="URI", help="imported dataset")
+    data.add_argument("--labels", required=True, metavar="URI", help="folder that keeps what people do")
+    data.add_argument("--rewards", default="", metavar="URI", help="RewardSet to show, once a person is done")
+    data.add_argument("--values", default="", metavar="URI", help="ValueSet to show, likewise")
+    data.add_argument("--advantage", default="", metavar="URI", help="LabelSet to show, likewise")
+    data.add_argument("--pairs", default="", metavar="URI", help="CSV of pairs of clips to compare")
+    data.add_argument("--gold", default="", metavar="URI", help="JSON of items with known answers")
+    job = parser.add_argument_group("how")
+    job.add_argument(
+        "--ask", default="segments,outcome", help="of segments, frames, outcome, stages; empty: pairs only"
+    )
+    job.add_argument("--num-task-stages", type=int, default=1, metavar="N", help="stages that `stages` divides into")
+    job.add_argument("--overlap", type=float, default=0.15, help="share of the items that two people label")
+    job.add_argument("--no-blind", action="store_true", help="show models' labels from the start")
+    job.add_argument("--seed", type=int, default=0, help="decides which items overlap and the order of clips")
+    server = parser.add_argument_group("server")
+    server.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    server.add_argument("--port", type=int, default=8765, help="port to listen on; 0: any that is free")
+    server.add_argument(
+        "--served-name", nargs="+", default=[], metavar="NAME", help="further host names that browsers call it by"
+    )
+    who = parser.add_argument_group("who people are (without these: whoever has the printed link, on this machine)")
+    who.add_argument("--identity-header", default="", metavar="NAME", help="header with the name, set by a proxy")
+    who.add_argument("--trusted-proxy", nargs="+", default=[], metavar="CIDR", help="networks of that proxy")
+    who.add_argument("--tokens", default="", metavar="FILE", help="YAML, `name: token` for everybody")
+
+
+def serve(args: argparse.Namespace) -> Iterator[str]:
+    """Serve until told to stop; requests under way are finished.
+
+    Yields:
+        Where the page is, once it can be opened.
+
+    Raises:
+        UsageError: If options don't fit, or the labels folder was begun with others.
+        DataError: If what is to be shown is missing, damaged or of another dataset.
+    """
+    import uvicorn  # noqa: PLC0415  (--help must not import a web server)
+
+    from robolift.annotators.review.app import create_app  # noqa: PLC0415
+    from robolift.annotators.review.identity import LinkIdentity  # noqa: PLC0415
+
+    identity = _identity(args)
+    app = create_app(_review(args, identity))
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # the peer's address is what trust hangs on; no header may replace it
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=SHUTDOWN_S,
+    )
+    with _listen(args.host, args.port) as listening:
+        host, port = listening.getsockname()[:2]
+        address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+        if isinstance(identity, LinkIdentity):
+            yield f"labelling page: {address}?token={identity.token}&name=YOUR_NAME"
+        else:
+            yield f"labelling page: {address}"
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise UsageError(f"can't listen on {host} port {port}: {error}; choose another --port") from None
+
+
+def _identity(args: argparse.Namespace) -> Identity:
+    from robolift.annotators.review.identity import LinkIdentity, ProxyIdentity, TokenIdentity  # noqa: PLC0415
+
+    if args.identity_header and args.tokens:
+        raise UsageError("--identity-header and --tokens are two ways to know people; give one")
+    if args.trusted_proxy and not args.identity_header:
+        raise UsageError("--trusted-proxy needs --identity-header: the header that the proxy sets")
+    if args.identity_header:
+        return ProxyIdentity(args.identity_header, args.trusted_proxy)
+    if args.tokens:
+        return TokenIdentity.read(args.tokens, args.labels)
+    if not _is_loopback(args.host):
+        raise UsageError(
+            f"--host {args.host} is open to other machines, and nothing says who people are: give --tokens, or "
+            "--identity-header with --trusted-proxy, or listen on 127.0.0.1"
+        )
+    return LinkIdentity(args.labels)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _review(args: argparse.Namespace, identity: Identity) -> Review:
+    """Open everything that is served, and check that it fits together."""
+    from robolift import manifest as manifests  # noqa: PLC0415
+    from robolift import storage  # noqa: PLC0415
+    from robolift.annotators.review import job as jobs  # noqa: PLC0415
+    from robolift.annotators.review.app import Review  # noqa: PLC0415
+    from robolift.annotators.review.desk import Desk  # noqa: PLC0415
+    from robolift.annotators.review.lanes import Lanes  # noqa: PLC0415
+    from robolift.data.dataset import Dataset  # noqa: PLC0415
+
+    manifest = manifests.load(args.dataset)
+    dataset = Dataset.open(manifest)
+    lengths = dataset.episodes.column("length").to_pylist()
+    lanes = Lanes(dataset, manifest, rewards_uri=args.rewards, values_uri=args.values, advantage_uri=args.advantage)
+    job, given = _job(args, dataset), {}
+    if args.pairs:
+        jobs.read_pairs(args.pairs, lengths)  # what is wrong is not kept
+        given[jobs.PAIRS_FILE] = storage.read_bytes(args.pairs)
+    if args.gold:
+        jobs.read_gold(args.gold, lengths)
+        given[jobs.GOLD_FILE] = storage.read_bytes(args.gold)
+    settled = jobs.settle(args.labels, job, dataset)
+    for name, content in given.items():
+        jobs.keep(args.labels, name, content)
+    desk = Desk(
+        args.labels,
+        settled,
+        lengths=lengths,
+        pairs=jobs.read_pairs(storage.join(args.labels, jobs.PAIRS_FILE), lengths),
+        gold=jobs.read_gold(storage.join(args.labels, jobs.GOLD_FILE), lengths),
+    )
+    if not any(desk.items.values()):
+        raise UsageError("nothing is asked: give --ask, or --pairs")
+    hosts = {*LOOPBACK_NAMES, args.host, *args.served_name}
+    return Review(dataset=dataset, desk=desk, lanes=lanes, identity=identity, hosts=hosts)
+
+
+def _job(args: argparse.Namespace, dataset: Dataset) -> Job:
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from robolift.annotators.review.job import Job, sources_of  # noqa: PLC0415
+
+    asked = tuple(word.strip() for word in args.ask.split(",") if word.strip())
+    try:
+        return Job(
+            dataset=sources_of(dataset),
+            ask=asked,
+            num_task_stages=args.num_task_stages,
+            overlap=args.overlap,
+            blind=not args.no_blind,
+            seed=args.seed,
+        )
+    except ValidationError as error:
+        lines = [f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}" for problem in error.errors()]
+        raise UsageError("\n".join(lines)) from None

@@ -1,0 +1,137 @@
+"""Frames for the page: an episode's camera decoded in order, as packs of JPEGs that a browser unpacks by itself."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from robolift.data.dataset import Dataset
+from robolift.data.jpeg import JpegEncoder
+from robolift.data.video_decoder import VideoDecoder
+
+MAGIC = b"RLFP"
+CHUNK = 64
+MAX_FRAMES = 256
+"""Most frames of one pack."""
+OPEN_VIDEOS = 8
+CACHE_BYTES = 256 << 20
+
+
+def pack(pictures: Sequence[bytes]) -> bytes:
+    """Return pictures as one body: magic, count, count + 1 offsets counted from the first picture, pictures."""
+    offsets = [0]
+    for picture in pictures:
+        offsets.append(offsets[-1] + len(picture))
+    return b"".join([MAGIC, struct.pack(f"<{len(offsets) + 1}I", len(pictures), *offsets), *pictures])
+
+
+@dataclass
+class _Film:
+    """One camera of one episode, open where decoding stopped last."""
+
+    decoder: VideoDecoder
+    start_s: float
+    length: int
+    encoder: JpegEncoder | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    closed: bool = False
+
+
+class Packs:
+    """Decodes and encodes frames by chunks, and keeps those used last."""
+
+    def __init__(self, dataset: Dataset, *, cache_bytes: int = CACHE_BYTES) -> None:
+        """Serve frames of ``dataset``, keeping at most ``cache_bytes`` of JPEGs."""
+        self._dataset = dataset
+        self._cache_bytes = cache_bytes
+        self._held_bytes = 0
+        self._chunks: OrderedDict[tuple[int, str, int], list[bytes]] = OrderedDict()
+        self._films: OrderedDict[tuple[int, str], _Film] = OrderedDict()
+        self._lock = threading.Lock()
+        self.decoded = 0
+
+    def frames(self, episode: int, camera: str, start: int, stop: int) -> bytes:
+        """Return frames ``start`` to ``stop`` (exclusive) of an episode as a pack.
+
+        Going through an episode in order decodes each frame once: the video stays open between chunks.
+
+        Raises:
+            DataError: If the video is missing, damaged, changed or too short.
+            UsageError: If there is no such episode or camera.
+        """
+        pictures: list[bytes] = []
+        for number in range(start // CHUNK, -(-stop // CHUNK)):
+            pictures += self._chunk(episode, camera, number)[max(start - number * CHUNK, 0) : stop - number * CHUNK]
+        return pack(pictures)
+
+    def close(self) -> None:
+        """Close all videos."""
+        with self._lock:
+            films, self._films = list(self._films.values()), OrderedDict()
+        for film in films:
+            self._shut(film)
+
+    def _chunk(self, episode: int, camera: str, number: int) -> list[bytes]:
+        key = (episode, camera, number)
+        while True:
+            if (held := self._held(key)) is not None:
+                return held
+            film = self._film(episode, camera)
+            with film.lock:
+                if (held := self._held(key)) is not None:  # another request was waiting for the same
+                    return held
+                if film.closed:  # others needed the place
+                    continue
+                pictures = self._decode(film, number)
+                self._keep(key, pictures)
+                return pictures
+
+    def _decode(self, film: _Film, number: int) -> list[bytes]:
+        first = number * CHUNK
+        count = min(CHUNK, film.length - first)
+        pictures = []
+        for image in film.decoder.frames(start_s=film.start_s + first / film.decoder.fps, num_frames=count):
+            if film.encoder is None:
+                film.encoder = JpegEncoder((image.shape[0], image.shape[1]))
+            pictures.append(film.encoder.encode(image))
+        self.decoded += count
+        return pictures
+
+    def _film(self, episode: int, camera: str) -> _Film:
+        key, dropped = (episode, camera), []
+        with self._lock:
+            film = self._films.pop(key, None)
+            if film is None:
+                source, index = self._dataset.locate(episode)
+                clip = self._dataset.reader(source).clip(index, camera)
+                decoder = VideoDecoder(clip.uri, fps=clip.fps)
+                film = _Film(decoder=decoder, start_s=clip.start_s, length=clip.num_frames)
+            self._films[key] = film
+            while len(self._films) > OPEN_VIDEOS:
+                dropped.append(self._films.popitem(last=False)[1])
+        for old in dropped:
+            self._shut(old)
+        return film
+
+    @staticmethod
+    def _shut(film: _Film) -> None:
+        with film.lock:
+            film.closed = True
+            film.decoder.close()
+
+    def _held(self, key: tuple[int, str, int]) -> list[bytes] | None:
+        with self._lock:
+            if key in self._chunks:
+                self._chunks.move_to_end(key)
+            return self._chunks.get(key)
+
+    def _keep(self, key: tuple[int, str, int], pictures: list[bytes]) -> None:
+        with self._lock:
+            self._chunks[key] = pictures
+            self._held_bytes += sum(map(len, pictures))
+            while self._held_bytes > self._cache_bytes and len(self._chunks) > 1:
+                _, old = self._chunks.popitem(last=False)
+                self._held_bytes -= sum(map(len, old))

@@ -1,0 +1,171 @@
+"""The page for everybody: names for screen readers, contrast, focus, keys alone, light and dark, no foreign request."""
+
+from __future__ import annotations
+
+import pytest
+
+UNNAMED = """
+() => {
+  const shown = (element) => element.getClientRects().length > 0;
+  const name = (element) => {
+    const labelled = element.getAttribute("aria-labelledby");
+    const text = labelled ? document.getElementById(labelled)?.textContent : element.getAttribute("aria-label");
+    const label = element.labels?.[0]?.textContent;
+    return (text ?? label ?? (/^(BUTTON|A|OPTION)$/.test(element.tagName) ? element.textContent : "") ?? "").trim();
+  };
+  const wanted = "button, a, input, select, progress, meter, output, dialog[open], [role], main section";
+  return [...document.querySelectorAll(wanted)]
+    .filter((element) => shown(element) && !element.matches("[role=status], [role=group]:has(> *)") && !name(element))
+    .filter((element) => !element.matches(".panel section, .dialog-body section, meter + *"))
+    .map((element) => element.outerHTML.slice(0, 120));
+}
+"""
+
+FAINT = """
+() => {
+  const parse = (text) => {
+    const [r, g, b, a = 1] = text.match(/[\\d.]+/g).map(Number);
+    return text.startsWith("color(") ? [r * 255, g * 255, b * 255, a] : [r, g, b, a];
+  };
+  const over = ([r, g, b, a], below) => [r, g, b].map((part, k) => part * a + below[k] * (1 - a));
+  const ground = (element) => {
+    const layers = [];
+    for (let at = element; at; at = at.parentElement) layers.push(parse(getComputedStyle(at).backgroundColor));
+    return layers.reverse().reduce((below, layer) => over(layer, below), [255, 255, 255]);
+  };
+  const light = (colour) => {
+    const [r, g, b] = colour.map((part) => {
+      const share = part / 255;
+      return share <= 0.03928 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement;
+    if (!walker.currentNode.textContent.trim() || !element.checkVisibility({ opacityProperty: true })) continue;
+    if (element.closest("script, style, .unseen, .jump, option")) continue;
+    const below = ground(element);
+    const above = over(parse(getComputedStyle(element).color), below);
+    const [high, low] = [light(above), light(below)].sort((one, other) => other - one);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < 4.5) found.push(`${walker.currentNode.textContent.trim()} ${ratio.toFixed(2)}`);
+  }
+  return found;
+}
+"""
+
+LANES_FAINT = """
+() => {
+  const style = getComputedStyle(document.documentElement);
+  const parts = (name) => style.getPropertyValue(name).trim().match(/[0-9a-f]{2}/gi);
+  const hex = (name) => parts(name).map((part) => parseInt(part, 16) / 255);
+  const light = (name) => {
+    const [r, g, b] = hex(name).map((share) => (share <= 0.03928 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ratio = (one, other) => {
+    const [high, low] = [light(one), light(other)].sort((a, b) => b - a);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const stages = [0, 1, 2, 3, 4, 5].map((stage) => `--stage-${stage}`);
+  const fills = ["--plus", "--zero", "--minus", "--lane-strong", ...stages];
+  return fills.map((fill) => [fill, ratio(fill, "--on-strong")]).filter(([, found]) => found < 4.5);
+}
+"""
+
+
+def checked(page) -> None:
+    assert page.page.evaluate(UNNAMED) == []
+    assert page.page.evaluate(FAINT) == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_names_and_contrast_of_every_view(visit, scheme):
+    number = {"light": 16, "dark": 17}[scheme]
+    page = visit("person0", f"episode:{number}", color_scheme=scheme, reduced_motion="reduce")
+    page.page.wait_for_selector("[data-lane='value']")
+    page.go(4).press("3", "Enter")
+    checked(page)
+    assert page.page.evaluate(LANES_FAINT) == []
+    for key, dialog in (("?", "#help"), ("g", "#job"), ("d", "#job"), ("n", "#skip")):
+        page.press(key)
+        page.page.wait_for_selector(f"{dialog}[open]")
+        checked(page)
+        page.press("Escape")
+        page.page.wait_for_selector(dialog, state="hidden")
+    page.go(8).press("1", "b", "End")
+    page.shows(11)
+    page.press("0", "s", "Enter").saved()
+    page.page.wait_for_selector("[data-lane='value'] canvas")
+    checked(page)
+    page.press("m")
+    page.page.wait_for_selector("#clip-b[data-frame]")
+    page.press("a")
+    checked(page)
+    assert page.page.get_attribute("#pair-place", "max") == "9"
+
+
+def test_the_sheet_of_keys_keeps_the_focus_and_gives_it_back(visit):
+    page = visit("person1", "episode:18")
+    page.page.focus("#scrubber")
+    page.press("?")
+    page.page.wait_for_selector("#help[open]")
+    for _ in range(4):
+        page.press("Tab")
+        inside = page.page.evaluate(
+            "document.activeElement === document.body || document.activeElement.closest('#help') !== null"
+        )
+        assert inside
+    page.press("3")  # keys of the page rest while the sheet is open
+    page.press("Escape")
+    page.page.wait_for_selector("#help", state="hidden")
+    assert page.page.evaluate("document.activeElement.id") == "scrubber"
+    assert page.page.inner_text(".todo li").startswith("○")
+    assert "0 / 12" in page.page.inner_text(".todo")
+
+
+def test_all_buttons_are_reached_by_tab_and_show_the_focus(visit):
+    page = visit("person2", "episode:19")
+    count = page.page.locator("button:visible").count()
+    reached = set()
+    for _ in range(count + 10):
+        page.press("Tab")
+        command, outline = page.page.evaluate(
+            "[document.activeElement.dataset.command ?? '', getComputedStyle(document.activeElement).outlineStyle]"
+        )
+        if command:
+            reached.add(command)
+            assert outline == "solid"
+    wanted = page.page.evaluate(
+        "[...document.querySelectorAll('button[data-command]')].filter((b) => b.getClientRects().length)"
+        ".map((b) => b.dataset.command)"
+    )
+    assert set(wanted) <= reached
+
+
+def test_every_button_names_its_key(visit):
+    page = visit("person3", "episode:20")
+    untold = page.page.evaluate(
+        "[...document.querySelectorAll('#work button[data-command]')].filter((b) => b.getClientRects().length)"
+        ".filter((b) => !/\\(.+\\)$/.test(b.title)).map((b) => b.dataset.command)"
+    )
+    assert untold == []
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1280, 800), (1920, 1080)])
+def test_nothing_is_cut_off(visit, size):
+    number = {720: 21, 800: 22, 1080: 23}[size[1]]
+    page = visit("person4", f"episode:{number}", viewport={"width": size[0], "height": size[1]})
+    page.page.wait_for_selector("[data-lane='value']")
+    outside = page.page.evaluate(
+        "[...document.querySelectorAll('button, canvas, #scrubber')].filter((e) => e.getClientRects().length)"
+        ".filter((e) => { const box = e.getBoundingClientRect();"
+        " const scrolled = e.closest('.panel, .timeline');"
+        " return box.right > innerWidth || box.left < 0 || (!scrolled && box.bottom > innerHeight); })"
+        ".map((e) => e.outerHTML.slice(0, 80))"
+    )
+    assert outside == []
+    assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.page.is_visible("#complete")

@@ -1,4 +1,4 @@
-"""Frames for the page: an episode's camera decoded in order, as packs of JPEGs that a browser unpacks by itself."""
+"""Frames for the page: a recording's camera decoded in order, as packs of JPEGs that a browser unpacks by itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from robolift.data.dataset import Dataset
+from robolift.annotators.review.footage import Footage
 from robolift.data.jpeg import JpegEncoder
 from robolift.data.video_decoder import VideoDecoder
 
@@ -30,7 +30,7 @@ def pack(pictures: Sequence[bytes]) -> bytes:
 
 @dataclass
 class _Film:
-    """One camera of one episode, open where decoding stopped last."""
+    """One camera of one recording, open where decoding stopped last."""
 
     decoder: VideoDecoder
     start_s: float
@@ -43,9 +43,9 @@ class _Film:
 class Packs:
     """Decodes and encodes frames by chunks, and keeps those used last."""
 
-    def __init__(self, dataset: Dataset, *, cache_bytes: int = CACHE_BYTES) -> None:
-        """Serve frames of ``dataset``, keeping at most ``cache_bytes`` of JPEGs."""
-        self._dataset = dataset
+    def __init__(self, footage: Footage, *, cache_bytes: int = CACHE_BYTES) -> None:
+        """Serve frames of ``footage``, keeping at most ``cache_bytes`` of JPEGs."""
+        self._footage = footage
         self._cache_bytes = cache_bytes
         self._held_bytes = 0
         self._chunks: OrderedDict[tuple[int, str, int], list[bytes]] = OrderedDict()
@@ -53,18 +53,18 @@ class Packs:
         self._lock = threading.Lock()
         self.decoded = 0
 
-    def frames(self, episode: int, camera: str, start: int, stop: int) -> bytes:
-        """Return frames ``start`` to ``stop`` (exclusive) of an episode as a pack.
+    def frames(self, number: int, camera: str, start: int, stop: int) -> bytes:
+        """Return frames ``start`` to ``stop`` (exclusive) of a recording as a pack.
 
-        Going through an episode in order decodes each frame once: the video stays open between chunks.
+        Going through a recording in order decodes each frame once: the video stays open between chunks.
 
         Raises:
             DataError: If the video is missing, damaged, changed or too short.
-            UsageError: If there is no such episode or camera.
+            UsageError: If there is no such recording or camera.
         """
         pictures: list[bytes] = []
-        for number in range(start // CHUNK, -(-stop // CHUNK)):
-            pictures += self._chunk(episode, camera, number)[max(start - number * CHUNK, 0) : stop - number * CHUNK]
+        for place in range(start // CHUNK, -(-stop // CHUNK)):
+            pictures += self._chunk(number, camera, place)[max(start - place * CHUNK, 0) : stop - place * CHUNK]
         return pack(pictures)
 
     def close(self) -> None:
@@ -74,23 +74,23 @@ class Packs:
         for film in films:
             self._shut(film)
 
-    def _chunk(self, episode: int, camera: str, number: int) -> list[bytes]:
-        key = (episode, camera, number)
+    def _chunk(self, number: int, camera: str, place: int) -> list[bytes]:
+        key = (number, camera, place)
         while True:
             if (held := self._held(key)) is not None:
                 return held
-            film = self._film(episode, camera)
+            film = self._film(number, camera)
             with film.lock:
                 if (held := self._held(key)) is not None:  # another request was waiting for the same
                     return held
                 if film.closed:  # others needed the place
                     continue
-                pictures = self._decode(film, number)
+                pictures = self._decode(film, place)
                 self._keep(key, pictures)
                 return pictures
 
-    def _decode(self, film: _Film, number: int) -> list[bytes]:
-        first = number * CHUNK
+    def _decode(self, film: _Film, place: int) -> list[bytes]:
+        first = place * CHUNK
         count = min(CHUNK, film.length - first)
         pictures = []
         for image in film.decoder.frames(start_s=film.start_s + first / film.decoder.fps, num_frames=count):
@@ -100,13 +100,12 @@ class Packs:
         self.decoded += count
         return pictures
 
-    def _film(self, episode: int, camera: str) -> _Film:
-        key, dropped = (episode, camera), []
+    def _film(self, number: int, camera: str) -> _Film:
+        key, dropped = (number, camera), []
         with self._lock:
             film = self._films.pop(key, None)
             if film is None:
-                source, index = self._dataset.locate(episode)
-                clip = self._dataset.reader(source).clip(index, camera)
+                clip = self._footage.video(number, camera)
                 decoder = VideoDecoder(clip.uri, fps=clip.fps)
                 film = _Film(decoder=decoder, start_s=clip.start_s, length=clip.num_frames)
             self._films[key] = film

@@ -200,7 +200,14 @@ class Watched:
         return self
 
     def shows(self, frame: int) -> None:
-        self.page.wait_for_selector(f"#cameras[data-frame='{frame}']")
+        """Wait until a frame is on the canvases."""
+        deadline = time.monotonic() + START_S / 2
+        while self.page.get_attribute("#cameras", "data-frame") != str(frame):
+            if time.monotonic() > deadline:
+                shown = self.page.get_attribute("#cameras", "data-frame")
+                told = self.page.evaluate("document.querySelector('dialog[open], #waiting, #message').innerText")
+                raise AssertionError(f"frame {frame} is not shown, {shown} is; {told!r}, {self.says()!r}")
+            self.page.wait_for_timeout(10)
 
     def left(self, item: str) -> None:
         """Wait until the page has gone on from an item."""

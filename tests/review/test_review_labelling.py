@@ -120,6 +120,15 @@ def test_nothing_is_lost_while_the_server_is_away(visit, serve):
     page.saved()
     assert server.state("person0", "episode:1").tri.tolist() == [1] * 4 + [-1] * 3 + [0] * 2 + [1] * 2 + [3]
     assert len(server.events("person0", "episode:1")) == 4
+    server.kill()
+    page.press("End")
+    page.shows(11)
+    page.press("3", "s", "Enter")
+    page.page.wait_for_selector("#saved[data-state='offline']")
+    assert page.page.is_hidden(".compare")
+    server.start()
+    page.page.wait_for_selector(".compare")  # comes by itself once the server has it
+    assert server.state("person0", "episode:1").complete
 
 
 def test_two_people_at_once(visit, server):
@@ -212,6 +221,7 @@ def test_pairs_by_keyboard(visit, server):
     page.page.wait_for_selector("#clip-b[data-frame]")
     page.press("Enter")
     assert "say which clip is better" in page.says()
+    page.page.focus("#pair-place")  # keys count while the slider has the focus, too
     page.press("a", "t", "u").saved()
     assert page.page.get_attribute("[data-command='prefer:A']", "aria-pressed") == "true"
     page.press("Enter")

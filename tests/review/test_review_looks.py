@@ -126,6 +126,17 @@ def test_the_sheet_of_keys_keeps_the_focus_and_gives_it_back(visit):
     assert "0 / 12" in page.page.inner_text(".todo")
 
 
+def test_a_key_right_after_a_dialog_is_not_lost(visit):
+    page = visit("person1", "episode:15")
+    page.press("n")
+    page.page.wait_for_selector("#skip[open]")
+    page.page.evaluate(
+        "document.querySelector('#skip').close(); document.activeElement.dispatchEvent("
+        "new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true, cancelable: true }))"
+    )
+    page.shows(1)
+
+
 def test_all_buttons_are_reached_by_tab_and_show_the_focus(visit):
     page = visit("person2", "episode:19")
     count = page.page.locator("button:visible").count()

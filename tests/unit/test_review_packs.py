@@ -78,6 +78,19 @@ def test_going_through_an_episode_decodes_each_frame_once(opened, packs, monkeyp
     assert packs.decoded == 24  # from the cache
 
 
+def test_the_first_frames_do_not_wait_for_the_rest_of_their_chunk(opened, packs, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 10)
+    monkeypatch.setattr(module, "FIRST", 3)
+    found = unpack(packs.frames(2, CAMERA, 0, 3))
+    assert packs.decoded == 3
+    found += unpack(packs.frames(2, CAMERA, 3, 10))
+    assert packs.decoded == 10
+    other = Packs(opened)
+    assert found + unpack(packs.frames(2, CAMERA, 10, 24)) == unpack(other.frames(2, CAMERA, 0, 24))
+    assert unpack(packs.frames(2, CAMERA, 2, 12)) == unpack(other.frames(2, CAMERA, 2, 12))
+    other.close()
+
+
 def test_chunks_out_of_order_and_side_by_side_are_the_same(opened, packs, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 4)
     whole = unpack(packs.frames(2, CAMERA, 0, 24))
@@ -97,7 +110,7 @@ def test_the_cache_is_bounded_in_bytes(opened, monkeypatch):
         packs.frames(2, CAMERA, start, start + 4)
     assert packs._held_bytes == sum(len(picture) for chunk in packs._chunks.values() for picture in chunk)
     assert packs._held_bytes <= 2000 or len(packs._chunks) == 1
-    assert (2, CAMERA, 5) in packs._chunks
+    assert (2, CAMERA, 20) in packs._chunks
     packs.close()
 
 

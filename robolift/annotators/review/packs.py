@@ -14,6 +14,8 @@ from robolift.data.video_decoder import VideoDecoder
 
 MAGIC = b"RLFP"
 CHUNK = 64
+FIRST = 8
+"""Frames of an episode's first chunk: the page shows frame 0 before the others are decoded."""
 MAX_FRAMES = 256
 """Most frames of one pack."""
 OPEN_VIDEOS = 8
@@ -26,6 +28,14 @@ def pack(pictures: Sequence[bytes]) -> bytes:
     for picture in pictures:
         offsets.append(offsets[-1] + len(picture))
     return b"".join([MAGIC, struct.pack(f"<{len(offsets) + 1}I", len(pictures), *offsets), *pictures])
+
+
+def _chunk_of(frame: int) -> tuple[int, int]:
+    """Return the first frame of the chunk that holds ``frame``, and of the next one."""
+    first = frame // CHUNK * CHUNK
+    if first == 0 and FIRST < CHUNK:
+        return (0, FIRST) if frame < FIRST else (FIRST, CHUNK)
+    return first, first + CHUNK
 
 
 @dataclass
@@ -63,8 +73,10 @@ class Packs:
             UsageError: If there is no such recording or camera.
         """
         pictures: list[bytes] = []
-        for place in range(start // CHUNK, -(-stop // CHUNK)):
-            pictures += self._chunk(number, camera, place)[max(start - place * CHUNK, 0) : stop - place * CHUNK]
+        while start < stop:
+            first, end = _chunk_of(start)
+            pictures += self._chunk(number, camera, first)[start - first : stop - first]
+            start = end
         return pack(pictures)
 
     def close(self) -> None:
@@ -74,8 +86,8 @@ class Packs:
         for film in films:
             self._shut(film)
 
-    def _chunk(self, number: int, camera: str, place: int) -> list[bytes]:
-        key = (number, camera, place)
+    def _chunk(self, number: int, camera: str, first: int) -> list[bytes]:
+        key = (number, camera, first)
         while True:
             if (held := self._held(key)) is not None:
                 return held
@@ -85,13 +97,12 @@ class Packs:
                     return held
                 if film.closed:  # others needed the place
                     continue
-                pictures = self._decode(film, place)
+                pictures = self._decode(film, first)
                 self._keep(key, pictures)
                 return pictures
 
-    def _decode(self, film: _Film, place: int) -> list[bytes]:
-        first = place * CHUNK
-        count = min(CHUNK, film.length - first)
+    def _decode(self, film: _Film, first: int) -> list[bytes]:
+        count = min(_chunk_of(first)[1], film.length) - first
         pictures = []
         for image in film.decoder.frames(start_s=film.start_s + first / film.decoder.fps, num_frames=count):
             if film.encoder is None:

@@ -1,5 +1,7 @@
 // The server's answers; the only module that knows its addresses.
 
+const PATIENCE_MS = 30_000;
+
 /** What the server refused, or that it could not be reached (`status` 0). */
 export class ApiError extends Error {
   constructor(status, detail, body = {}) {
@@ -74,9 +76,13 @@ export class Api {
     return this.#ask("/api/disagreements");
   }
 
-  /** JPEGs of the frames [start, stop) of a camera, as views of one buffer. */
-  async frames(episode, camera, start, stop, signal) {
-    const address = `/api/episodes/${episode}/frames/${encodeURIComponent(camera)}?start=${start}&stop=${stop}&v=${this.#version}`;
+  clip(number) {
+    return this.#ask(`/api/clips/${number}`);
+  }
+
+  /** JPEGs of the frames [start, stop) of a camera, as views of one buffer; `footage` is "episodes/3" or "clips/3". */
+  async frames(footage, camera, start, stop, signal) {
+    const address = `/api/${footage}/frames/${encodeURIComponent(camera)}?start=${start}&stop=${stop}&v=${this.#version}`;
     const response = await this.#send(address, { signal });
     return unpack(await response.arrayBuffer());
   }
@@ -105,8 +111,10 @@ export class Api {
 
   async #send(address, options = {}) {
     let response;
+    const late = AbortSignal.timeout(PATIENCE_MS);
+    const signal = options.signal ? AbortSignal.any([options.signal, late]) : late;
     try {
-      response = await fetch(address, { credentials: "same-origin", ...options });
+      response = await fetch(address, { credentials: "same-origin", ...options, signal });
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new ApiError(0, "the server does not answer");

@@ -50,7 +50,7 @@ export class EpisodeView {
     this.record = new Record({ outbox, item, length: episode.length, onChange: () => this.#changed() });
     this.record.restore(mine);
     const onTrouble = (text) => text && this.app.say(text);
-    this.player.open(api, { episode: index, facts: episode, onTrouble }).catch((error) => this.app.trouble(error));
+    this.player.open(api, { footage: `episodes/${index}`, facts: episode, onTrouble }).catch((error) => this.app.trouble(error));
     find("#frame-of").textContent = "";
     await this.reload();
   }
@@ -124,7 +124,7 @@ export class EpisodeView {
     const left = missing(state, this.job);
     this.panel.update(state, left, { readOnly: this.record.closed });
     this.timeline.setLanes(lanesOf({ state, lanes: this.#lanes, others: this.#others, job: this.job, fps: this.episode.fps }));
-    const rows = state.complete && this.#lanes ? comparison({ state, lanes: this.#lanes, others: this.#others, fps: this.episode.fps }) : null;
+    const rows = state.complete && this.#others ? comparison({ state, lanes: this.#lanes, others: this.#others, fps: this.episode.fps }) : null;
     this.panel.setComparison(rows);
     this.#notice(state);
     this.#showPending();

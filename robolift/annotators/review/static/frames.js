@@ -1,5 +1,7 @@
 // Frames of a clip, of all its cameras: JPEG packs fetched in chunks, decoded to bitmaps around the frame shown.
 
+import { ApiError } from "./api.js";
+
 const FIRST = 8; // the first chunk is small, so the first frame is there at once
 const CHUNK = 64;
 const AHEAD = 10; // frames decoded beyond the one shown, in the direction of travel
@@ -23,9 +25,9 @@ export class Clip {
   #ahead = 0;
   #abort = new AbortController();
 
-  /** Frames [start, stop) of an episode of `length` frames; `onTrouble(text | null)` hears of failed fetches. */
-  constructor(api, { episode, cameras, length, start = 0, stop = length, onTrouble = () => undefined }) {
-    Object.assign(this, { api, episode, cameras, length, start, stop, onTrouble });
+  /** Frames [start, stop) of `footage` of `length` frames; `onTrouble(text | null)` hears of failed fetches. */
+  constructor(api, { footage, cameras, length, start = 0, stop = length, onTrouble = () => undefined }) {
+    Object.assign(this, { api, footage, cameras, length, start, stop, onTrouble });
   }
 
   /** Bitmaps of frame k, one a camera, if they are decoded already. */
@@ -64,11 +66,6 @@ export class Clip {
     }
   }
 
-  /** Fetches the chunk of frame k into the browser's cache and ours; errors are told when it is really needed. */
-  prefetch(k) {
-    this.#chunk(k, false).catch(() => undefined);
-  }
-
   close() {
     this.#abort.abort();
     for (const bitmaps of this.#bitmaps.values()) bitmaps.forEach((bitmap) => bitmap.close());
@@ -92,7 +89,10 @@ export class Clip {
     const [start] = chunkOf(k, this.length);
     const pack = await this.#chunk(k, true);
     const jpegs = this.cameras.map((_, camera) => pack.jpegs[camera][k - start]);
-    const bitmaps = await Promise.all(jpegs.map((jpeg) => createImageBitmap(new Blob([jpeg], { type: "image/jpeg" }))));
+    const decoded = jpegs.map((jpeg) => createImageBitmap(new Blob([jpeg], { type: "image/jpeg" })));
+    const bitmaps = await Promise.all(decoded).catch(() => {
+      throw new ApiError(415, `frame ${k} can't be decoded`);
+    });
     if (this.#abort.signal.aborted) throw new DOMException("closed", "AbortError");
     this.#bitmaps.set(k, bitmaps);
     for (const [frame, old] of this.#bitmaps) {
@@ -120,7 +120,7 @@ export class Clip {
 
   async #fetch(start, stop) {
     const jpegs = await Promise.all(
-      this.cameras.map((camera) => this.api.frames(this.episode, camera, start, stop, this.#abort.signal)),
+      this.cameras.map((camera) => this.api.frames(this.footage, camera, start, stop, this.#abort.signal)),
     );
     const bytes = jpegs.flat().reduce((sum, jpeg) => sum + jpeg.byteLength, 0);
     const pack = { stop, jpegs, bytes, used: performance.now() };

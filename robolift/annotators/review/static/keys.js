@@ -56,7 +56,8 @@ export function keysFor(mode, tools) {
 export function commandOf(event, mode, tools) {
   if (event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return null;
   const { target } = event;
-  if (target.closest?.("input, textarea, select")) return null;
+  // The field of a dialog that was just closed keeps the focus until the next rendering.
+  if (target.closest?.("input:not([type='range']), textarea, select")?.checkVisibility()) return null;
   if ((event.key === " " || event.key === "Enter") && target.closest?.("button, a, summary")) return null;
   const plain = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const named = event.shiftKey && (plain.startsWith("Arrow") || /^[a-z]$/.test(plain)) ? `Shift+${plain}` : plain;

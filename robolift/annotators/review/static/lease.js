@@ -8,6 +8,7 @@ export class Lease {
   #expires = 0;
   #lasts = 0;
   #active = 0;
+  #renewing = false;
 
   /** onLost(item, error) hears of a lease that someone else has, or that can't be renewed. */
   constructor({ api, outbox, onLost }) {
@@ -66,9 +67,9 @@ export class Lease {
   #renew() {
     const now = performance.now();
     const due = this.#expires - this.#lasts / 2;
-    if (this.item === null || this.renewing || now < due || this.#active < due - this.#lasts / 2) return;
+    if (this.item === null || this.#renewing || now < due || this.#active < due - this.#lasts / 2) return;
     const { item } = this;
-    this.renewing = true;
+    this.#renewing = true;
     this.outbox
       .exclusive(async () => {
         if (this.item !== item) return;
@@ -82,7 +83,7 @@ export class Lease {
         this.onLost(item, error);
       })
       .finally(() => {
-        this.renewing = false;
+        this.#renewing = false;
       });
   }
 }

@@ -18,6 +18,7 @@ class App {
   item = null;
   mode = "episode";
   #moving = false;
+  #afterwards = null;
 
   async start() {
     this.session = await this.api.session();
@@ -26,7 +27,10 @@ class App {
     this.outbox = new Outbox({
       api: this.api,
       scope,
-      onChange: (summary) => this.#showSaved(summary),
+      onChange: (summary) => {
+        this.#showSaved(summary);
+        this.#doAfterwards();
+      },
       onLost: (item, error) => this.#stale(item, error),
     });
     this.lease = new Lease({ api: this.api, outbox: this.outbox, onLost: (item, error) => this.#stale(item, error) });
@@ -38,7 +42,7 @@ class App {
     listen((command) => this.run(command), () => (aDialogIsOpen() ? null : { mode: this.mode, tools: this.#tools }));
     addEventListener("hashchange", () => this.#followHash());
     this.nameKeys();
-    const named = decodeURIComponent(location.hash.slice(1));
+    const named = location.hash.slice(1);
     if (/^(episode|pair):/.test(named)) await this.open(named);
     else await this.next();
     await this.#sendLeftovers();
@@ -92,7 +96,7 @@ class App {
       await work();
     } catch (error) {
       if (error.status === undefined) throw error;
-      this.#message("This did not work", error.message, [["Try again", "retry"], ["Show the job", "job"]]);
+      this.#message("This did not work", error.message, [["Try again", "retry"], ["Next item", "complete"], ["Show the job", "job"]]);
     } finally {
       this.#moving = false;
     }
@@ -189,15 +193,12 @@ class App {
     const { view, item } = this;
     if (!view?.record || view.record.closed) return this.next();
     if (!view.complete()) return undefined;
-    if (!(await this.outbox.settle(item))) return undefined; // the comparison comes when it is stored
-    if (this.item === item && view.record?.state.complete) {
+    return this.#onceStored(item, async () => {
       await this.lease.release();
-      if (this.item !== item) return undefined; // an impatient Enter went on already
-      await view.reload();
-      this.#showProgress();
+      if (this.item !== item) return; // an impatient Enter went on already
       if (this.mode === "pair") await this.next();
-    }
-    return undefined;
+      else await Promise.all([view.reload(), this.#showProgress()]);
+    });
   }
 
   async #skip() {
@@ -207,7 +208,21 @@ class App {
     if (!reason || this.view !== view || this.item !== item) return;
     view.record.say("skip", { value: reason });
     this.say("Skipped.");
-    if (await this.outbox.settle(item)) await this.next();
+    await this.#onceStored(item, () => this.next());
+  }
+
+  /** Does `work` as soon as nothing of `item` waits any more, be it after the server was away; not if the page moved on. */
+  async #onceStored(item, work) {
+    this.#afterwards = { item, work };
+    await this.outbox.settle(item);
+    this.#doAfterwards();
+  }
+
+  #doAfterwards() {
+    if (this.#afterwards === null || this.outbox.of(this.#afterwards.item).length) return;
+    const { item, work } = this.#afterwards;
+    this.#afterwards = null;
+    if (this.item === item && this.view) work().catch((error) => this.trouble(error));
   }
 
   async #reopen() {
@@ -223,7 +238,7 @@ class App {
   }
 
   #followHash() {
-    const named = decodeURIComponent(location.hash.slice(1));
+    const named = location.hash.slice(1);
     if (named !== this.item && /^(episode|pair):/.test(named)) this.open(named);
   }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -18,13 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from robolift.annotators.review.desk import MAX_EVENTS, Desk, NoSuchItemError, Person
 from robolift.annotators.review.events import EventError
+from robolift.annotators.review.footage import Footage
 from robolift.annotators.review.guard import Guard
 from robolift.annotators.review.identity import Identity, RefusedError, Sessions
 from robolift.annotators.review.lanes import Lanes
 from robolift.annotators.review.leases import Lease, StaleLeaseError
 from robolift.annotators.review.packs import MAX_FRAMES, Packs
+from robolift.annotators.review.pairs import Excerpt
 from robolift.annotators.review.progress import Progress
-from robolift.data.dataset import Dataset
 from robolift.errors import RoboliftError
 from robolift.logging import get_logger
 
@@ -71,29 +71,23 @@ class Review:
     """What the server serves.
 
     Attributes:
-        dataset: Episodes that people see.
+        footage: What people see.
         desk: Their work.
-        lanes: What models say.
+        lanes: What models say of episodes; None where clips are shown.
         identity: How people are known.
         hosts: Names that the server is served under.
     """
 
-    dataset: Dataset
+    footage: Footage
     desk: Desk
-    lanes: Lanes
+    lanes: Lanes | None
     identity: Identity
     hosts: Collection[str]
-
-    @property
-    def version(self) -> str:
-        """Return what identifies the frames: the content of the dataset's sources."""
-        digests = "\0".join(f"{source.uri} {source.digest}" for source in self.dataset.sources)
-        return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
 def create_app(review: Review) -> FastAPI:
     """Return the application, guarded."""
-    packs, sessions = Packs(review.dataset), Sessions()
+    packs, sessions = Packs(review.footage), Sessions()
     # Threads of their own: however many frames are waited for, an event is stored at once.
     decoders = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decoder")
 
@@ -109,8 +103,9 @@ def create_app(review: Review) -> FastAPI:
     _serve_page(app, review)
     _serve_session(app, review, sessions)
     _serve_assignment(app, review)
-    _serve_episodes(app, review)
-    _serve_frames(app, review, packs, decoders)
+    _serve_footage(app, review, packs, decoders)
+    if review.lanes is not None:
+        _serve_lanes(app, review, review.lanes)
     _serve_work(app, review)
     _serve_overview(app, review)
     return app
@@ -179,7 +174,7 @@ def _person(request: Request) -> Person:
 
 
 def _serve_session(app: FastAPI, review: Review, sessions: Sessions) -> None:
-    job, dataset = review.desk.job, review.dataset
+    job, footage = review.desk.job, review.footage
 
     @app.get("/api/session")
     def session(request: Request) -> dict[str, Any]:
@@ -190,11 +185,11 @@ def _serve_session(app: FastAPI, review: Review, sessions: Sessions) -> None:
             "csrf": csrf,
             "job": job.model_dump(include={"ask", "num_task_stages", "blind", "lease_s", "overlap"}),
             "dataset": {
-                "fps": dataset.fps,
-                "cameras": list(dataset.cameras),
-                "tasks": list(dataset.tasks),
-                "num_episodes": dataset.num_episodes,
-                "version": review.version,
+                "fps": footage.fps,
+                "cameras": list(footage.cameras),
+                "tasks": list(footage.tasks),
+                "num_episodes": len(review.desk.items["episode"]),
+                "version": footage.version,
             },
             "modes": [mode for mode, items in review.desk.items.items() if items],
         }
@@ -228,57 +223,55 @@ def _serve_assignment(app: FastAPI, review: Review) -> None:
         return {"epoch": body.epoch, "expires_in_s": 0}
 
 
-def _episode_item(dataset: Dataset, episode: int) -> str:
-    if not 0 <= episode < dataset.num_episodes:
-        raise NoSuchItemError(episode)
-    return f"episode:{episode}"
+def _serve_footage(app: FastAPI, review: Review, packs: Packs, decoders: Executor) -> None:
+    footage = review.footage
+    address = f"/api/{footage.noun}s/{{number}}"
+    sizes = {camera: list(footage.image_size(camera)) for camera in footage.cameras}
 
+    def length_of(number: int) -> int:
+        if not 0 <= number < len(footage.lengths):
+            raise NoSuchItemError(number)
+        return footage.lengths[number]
 
-def _serve_episodes(app: FastAPI, review: Review) -> None:
-    dataset = review.dataset
-    tasks, outcomes = (dataset.episodes.column(name).to_pylist() for name in ("task", "outcome"))
+    @app.get(address)
+    def facts(number: int) -> dict[str, Any]:
+        length = length_of(number)
+        item = f"{footage.noun}:{number}"
+        return {"item": item, "length": length, "fps": footage.fps, "cameras": sizes, **footage.about(number)}
 
-    @app.get("/api/episodes/{episode}")
-    def facts(episode: int) -> dict[str, Any]:
-        return {
-            "item": _episode_item(dataset, episode),
-            "length": int(dataset.starts[episode + 1] - dataset.starts[episode]),
-            "fps": dataset.fps,
-            "task": tasks[episode],
-            "outcome": outcomes[episode],
-            "cameras": {camera: list(dataset.image_size(camera)) for camera in dataset.cameras},
-        }
-
-    @app.get("/api/episodes/{episode}/lanes")
-    def lanes(request: Request, episode: int) -> dict[str, Any]:
-        item = _episode_item(dataset, episode)
-        hidden = review.desk.job.blind and not review.desk.completed(_annotator(request), item)
-        return review.lanes.of(episode, hidden=hidden)
-
-
-def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Executor) -> None:
-    dataset, version = review.dataset, review.version
-
-    @app.get("/api/episodes/{episode}/frames/{camera:path}")
+    @app.get(address + "/frames/{camera:path}")
     async def frames(
-        request: Request, episode: int, camera: str, start: int = 0, stop: int | None = None, v: str = ""
+        request: Request, number: int, camera: str, start: int = 0, stop: int | None = None, v: str = ""
     ) -> Response:
-        _episode_item(dataset, episode)
-        if camera not in dataset.cameras:
+        length = length_of(number)
+        if camera not in footage.cameras:
             raise HTTPException(404, "there is no such camera")
-        length = int(dataset.starts[episode + 1] - dataset.starts[episode])
         end = min(length, start + 64) if stop is None else min(stop, length)
         if not 0 <= start < end or end - start > MAX_FRAMES:
             raise HTTPException(422, f"expected frames in 0..{length}, at most {MAX_FRAMES}")
-        # An address without the dataset's version may mean other frames tomorrow: the browser must ask again.
-        lasting = "private, max-age=31536000, immutable" if v == version else "private, no-cache"
-        tag = f'"{version}-{episode}-{dataset.cameras.index(camera)}-{start}-{end}"'
+        # An address without the footage's version may mean other frames tomorrow: the browser must ask again.
+        lasting = "private, max-age=31536000, immutable" if v == footage.version else "private, no-cache"
+        tag = f'"{footage.version}-{number}-{footage.cameras.index(camera)}-{start}-{end}"'
         headers = {"ETag": tag, "Cache-Control": lasting}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
         loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(decoders, packs.frames, episode, camera, start, end)
+        body = await loop.run_in_executor(decoders, packs.frames, number, camera, start, end)
         return Response(body, media_type="application/octet-stream", headers=headers)
+
+
+def _serve_lanes(app: FastAPI, review: Review, lanes: Lanes) -> None:
+    @app.get("/api/episodes/{episode}/lanes")
+    def lanes_of(request: Request, episode: int) -> dict[str, Any]:
+        if not 0 <= episode < len(review.footage.lengths):
+            raise NoSuchItemError(episode)
+        blind = review.desk.job.blind
+        hidden = blind and not review.desk.completed(_annotator(request), f"episode:{episode}")
+        return lanes.of(episode, hidden=hidden)
+
+
+def _place(review: Review, excerpt: Excerpt) -> dict[str, Any]:
+    return {review.footage.noun: excerpt.number, "start": excerpt.start, "stop": excerpt.stop}
 
 
 def _serve_work(app: FastAPI, review: Review) -> None:
@@ -302,9 +295,9 @@ def _serve_work(app: FastAPI, review: Review) -> None:
     @app.get("/api/pairs/{pair_id}")
     def pair(request: Request, pair_id: str) -> dict[str, Any]:
         desk.check_item(f"pair:{pair_id}")
-        clips = [desk.pairs[pair_id].a.model_dump(), desk.pairs[pair_id].b.model_dump()]
+        shown = [_place(review, excerpt) for excerpt in (desk.pairs[pair_id].a, desk.pairs[pair_id].b)]
         flipped = desk.is_flipped(pair_id, _annotator(request))
-        first, second = reversed(clips) if flipped else clips
+        first, second = reversed(shown) if flipped else shown
         return {"item": f"pair:{pair_id}", "a": first, "b": second, "flipped": flipped}
 
     @app.post("/api/events")
@@ -313,16 +306,14 @@ def _serve_work(app: FastAPI, review: Review) -> None:
 
 
 def _serve_overview(app: FastAPI, review: Review) -> None:
-    progress, dataset = Progress(review.desk), review.dataset
-    lengths = dataset.episodes.column("length").to_pylist()
-    tasks = dataset.episodes.column("task").to_pylist()
+    progress, footage = Progress(review.desk), review.footage
     facts: dict[str, dict[str, Any]] = {
-        f"episode:{number}": {"length": length, "task": task}
-        for number, (length, task) in enumerate(zip(lengths, tasks, strict=True))
+        f"episode:{number}": {"length": footage.lengths[number], "task": footage.about(number)["task"]}
+        for number in range(len(review.desk.items["episode"]))
     }
     for pair in review.desk.pairs.values():
         longer = max(pair.a.stop - pair.a.start, pair.b.stop - pair.b.start)
-        facts[f"pair:{pair.pair_id}"] = {"length": longer, "task": tasks[pair.a.episode]}
+        facts[f"pair:{pair.pair_id}"] = {"length": longer, "task": footage.about(pair.a.number)["task"]}
 
     @app.get("/api/items")
     def items(request: Request, mode: Mode = "episode") -> list[dict[str, Any]]:

@@ -76,9 +76,13 @@ export class Api {
     return this.#ask("/api/disagreements");
   }
 
-  /** JPEGs of the frames [start, stop) of a camera, as views of one buffer. */
-  async frames(episode, camera, start, stop, signal) {
-    const address = `/api/episodes/${episode}/frames/${encodeURIComponent(camera)}?start=${start}&stop=${stop}&v=${this.#version}`;
+  clip(number) {
+    return this.#ask(`/api/clips/${number}`);
+  }
+
+  /** JPEGs of the frames [start, stop) of a camera, as views of one buffer; `footage` is "episodes/3" or "clips/3". */
+  async frames(footage, camera, start, stop, signal) {
+    const address = `/api/${footage}/frames/${encodeURIComponent(camera)}?start=${start}&stop=${stop}&v=${this.#version}`;
     const response = await this.#send(address, { signal });
     return unpack(await response.arrayBuffer());
   }

@@ -25,9 +25,9 @@ export class Clip {
   #ahead = 0;
   #abort = new AbortController();
 
-  /** Frames [start, stop) of an episode of `length` frames; `onTrouble(text | null)` hears of failed fetches. */
-  constructor(api, { episode, cameras, length, start = 0, stop = length, onTrouble = () => undefined }) {
-    Object.assign(this, { api, episode, cameras, length, start, stop, onTrouble });
+  /** Frames [start, stop) of `footage` of `length` frames; `onTrouble(text | null)` hears of failed fetches. */
+  constructor(api, { footage, cameras, length, start = 0, stop = length, onTrouble = () => undefined }) {
+    Object.assign(this, { api, footage, cameras, length, start, stop, onTrouble });
   }
 
   /** Bitmaps of frame k, one a camera, if they are decoded already. */
@@ -120,7 +120,7 @@ export class Clip {
 
   async #fetch(start, stop) {
     const jpegs = await Promise.all(
-      this.cameras.map((camera) => this.api.frames(this.episode, camera, start, stop, this.#abort.signal)),
+      this.cameras.map((camera) => this.api.frames(this.footage, camera, start, stop, this.#abort.signal)),
     );
     const bytes = jpegs.flat().reduce((sum, jpeg) => sum + jpeg.byteLength, 0);
     const pack = { stop, jpegs, bytes, used: performance.now() };

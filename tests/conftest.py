@@ -72,3 +72,11 @@ def s3(s3_endpoint: str) -> Iterator[str]:
     fsspec.filesystem("s3").mkdir(name)
     yield f"s3://{name}"
     fsspec.get_filesystem_class("s3").clear_instance_cache()
+
+
+@pytest.fixture(scope="session")
+def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny vision-language model with heads; read only."""
+    from tiny_vlm import write_tiny_vlm
+
+    return write_tiny_vlm(tmp_path_factory.mktemp("vlm") / "tiny")

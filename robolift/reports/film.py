@@ -88,11 +88,26 @@ def film_strip(
     dataset: Dataset, frames: FrameFacts, episode: int, camera: str, *, num_pictures: int, height: int
 ) -> list[Picture]:
     """Decode an episode once and return evenly spaced frames, each from the middle of its part of the episode."""
-    rows = frames.rows(episode)
+    human = frames.control_mode[frames.rows(episode)] == schema.CONTROL_MODES.index("correcting")
+    return episode_strip(dataset, episode, camera, human, num_pictures=num_pictures, height=height)
+
+
+def episode_strip(
+    dataset: Dataset, episode: int, camera: str, is_human: NDArray[np.bool_], *, num_pictures: int, height: int
+) -> list[Picture]:
+    """Decode an episode and return evenly spaced frames at most ``height`` pixels high.
+
+    Args:
+        dataset: Where the episode is.
+        episode: Its number.
+        camera: A camera of the dataset.
+        is_human: (T,) whether a person was correcting.
+        num_pictures: How many, fewer where the episode has fewer frames.
+        height: Pixels, at most the camera's own.
+    """
     native = dataset.image_size(camera)
     size = (min(height, native[0]), max(round(min(height, native[0]) * native[1] / native[0]), 1))
-    human = frames.control_mode[rows] == schema.CONTROL_MODES.index("correcting")
-    return pictures(dataset.video(episode, camera, size=size), human, num_pictures=num_pictures)
+    return pictures(dataset.video(episode, camera, size=size), is_human, num_pictures=num_pictures)
 
 
 def pictures(video: Iterable[NDArray[np.uint8]], is_human: NDArray[np.bool_], *, num_pictures: int) -> list[Picture]:

@@ -91,7 +91,7 @@ def load_frames(dataset: Dataset, *, targets: Manifest | None, values: Manifest,
     """
     frames = dataset.frames
     tables = {
-        name: _same_frames(frames, made, name)
+        name: same_frames(frames, made, name)
         for name, made in (("targets", targets), ("values", values), ("labels", labels))
         if made is not None
     }
@@ -120,7 +120,12 @@ def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:
     return np.asarray(table.column(name).to_numpy(), dtype=np.float64)
 
 
-def _same_frames(frames: pa.Table, made: Manifest, name: str) -> pa.Table:
+def same_frames(frames: pa.Table, made: Manifest, name: str) -> pa.Table:
+    """Read table ``name`` of an output.
+
+    Raises:
+        DataError: If it has other frames than the dataset.
+    """
     table = made.table(name)
     for key in schema.KEYS:
         if not frames.column(key).equals(table.column(key)):

@@ -1,4 +1,4 @@
-"""How well an episode's mean value tells success from failure: a ROC curve and a confusion matrix, as plain numbers."""
+"""How well a score of episodes tells success from failure: a ROC curve and a confusion matrix, as plain numbers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ MAX_POINTS = 200
 
 @dataclass(frozen=True, kw_only=True)
 class OutcomeCurve:
-    """The value model as a classifier of episodes; a point (n,) for each of the thresholds, strictest first.
+    """A score as a classifier of episodes; a point (n,) for each of the thresholds, strictest first.
 
     Attributes:
-        false_positive_rate: Share of failures whose mean value reaches the threshold.
-        true_positive_rate: Share of successes whose mean value does.
-        threshold: Mean values; the first lies above all of them.
+        false_positive_rate: Share of failures whose score reaches the threshold.
+        true_positive_rate: Share of successes whose score does.
+        threshold: Scores; the first lies above all of them.
         cut: The threshold of the confusion matrix, where the two rates are farthest apart (Youden 1950).
         confusion: Episodes by what they were (row) and what the cut says (column), in the order of CATEGORIES.
         held_out: Whether only episodes that the model was not trained on are counted.
@@ -45,7 +45,22 @@ def outcome_curve(frames: FrameFacts, held_out: NDArray[np.int64] | None) -> Out
     episodes = held_out if held_out is not None and unseen else np.arange(frames.num_episodes)
     outcome = frames.outcome[frames.starts[episodes]]
     score = np.asarray([frames.value[frames.rows(int(e))].mean() for e in episodes])
-    success, failure = (np.sort(score[outcome == schema.OUTCOMES.index(name)]) for name in CATEGORIES)
+    success, failure = (score[outcome == schema.OUTCOMES.index(name)] for name in CATEGORIES)
+    return curve(success, failure, held_out=unseen)
+
+
+def curve(success: NDArray[np.float64], failure: NDArray[np.float64], *, held_out: bool) -> OutcomeCurve | None:
+    """Measure how well a score tells successes from failures.
+
+    Args:
+        success: Score of each success.
+        failure: Score of each failure.
+        held_out: Whether only episodes are counted that whoever gave the scores had not seen.
+
+    Returns:
+        None when there are not both.
+    """
+    success, failure = np.sort(success), np.sort(failure)
     if not len(success) or not len(failure):
         return None
     known = np.unique(np.concatenate([success, failure]))[::-1]
@@ -64,5 +79,5 @@ def outcome_curve(frames: FrameFacts, held_out: NDArray[np.int64] | None) -> Out
             [int(caught[best]), int(len(success) - caught[best])],
             [int(mistaken[best]), int(len(failure) - mistaken[best])],
         ],
-        held_out=unseen,
+        held_out=held_out,
     )

@@ -35,17 +35,22 @@ class Overview:
     num_corrected: int
 
 
-def describe(dataset: Dataset, frames: FrameFacts) -> Overview:
-    """Count a dataset's episodes and frames."""
-    kinds = frames.episodes.column("kind").to_pylist()
-    outcomes = frames.episodes.column("outcome").to_pylist()
-    tasks = frames.episodes.column("task").to_pylist()
-    lengths = np.diff(frames.starts)
+def outcomes_by_kind(dataset: Dataset) -> tuple[Bar, ...]:
+    """Count how the episodes of each kind ended, as recorded."""
+    kinds, outcomes = (dataset.episodes.column(name).to_pylist() for name in ("kind", "outcome"))
     by_kind = []
     for kind in schema.EPISODE_KINDS:
         counted = Counter(outcome for outcome, k in zip(outcomes, kinds, strict=True) if k == kind)
         if counted:
             by_kind.append(stacked(kind, {name: counted[name] for name in schema.OUTCOMES}, OUTCOME_COLOURS))
+    return tuple(by_kind)
+
+
+def describe(dataset: Dataset, frames: FrameFacts) -> Overview:
+    """Count a dataset's episodes and frames."""
+    outcomes = frames.episodes.column("outcome").to_pylist()
+    tasks = frames.episodes.column("task").to_pylist()
+    lengths = np.diff(frames.starts)
     modes = np.bincount(frames.control_mode, minlength=len(schema.CONTROL_MODES)).tolist()
     correcting = frames.control_mode == schema.CONTROL_MODES.index("correcting")
     rows = []
@@ -62,7 +67,7 @@ def describe(dataset: Dataset, frames: FrameFacts) -> Overview:
             )
         )
     return Overview(
-        outcomes=tuple(by_kind),
+        outcomes=outcomes_by_kind(dataset),
         control_modes=stacked("frames", dict(zip(schema.CONTROL_MODES, modes, strict=True)), MODE_COLOURS),
         tasks=tuple(rows),
         hours=frames.num_frames / dataset.fps / 3600,

@@ -34,6 +34,7 @@ INPUTS = {
     "dataset": Input(kind=Kind.DATASET),
     "targets": Input(kind=Kind.TARGETS, optional=True),
     "values": Input(kind=Kind.VALUES, optional=True),
+    "rewards": Input(kind=Kind.REWARDS, optional=True),
 }
 OUTPUT = Kind.LABELS
 

@@ -82,7 +82,8 @@ class Config(StageConfig):
     model predicted it. Without input values these two are the dataset's columns of that name. `column`: `column` is
     the advantage."""
     column: str = ""
-    """Per-frame column of the values table or the dataset, for `source: progress` and `source: column`."""
+    """Per-frame column of the rewards table where one is given (`progress`), of the values table or the dataset, for
+    `source: progress` and `source: column`."""
     lookahead: int = Field(default=50, ge=1)
     """Frames over which the advantage is measured."""
     gae_lambda: float = Field(default=0.95, gt=0, le=1)
@@ -112,11 +113,11 @@ class Config(StageConfig):
     num_task_stages: int = Field(default=1, ge=1)
     """Equal parts of the stage progress, for `group_by: task_stage`."""
     stage_progress_column: str = "stage_progress_gt"
-    """Column with the stage progress in [0, 1], for `group_by: task_stage`."""
+    """Column with the stage progress in [0, 1], for `group_by: task_stage`; of the same tables as `column`."""
     weight: Weight = Weight.NONE
     """Loss weight: `none` is 1 everywhere; `rabc` grows with the rise of `weight_column` over the lookahead (SARM)."""
     weight_column: str = "value"
-    """Progress or value for `weight: rabc`, a column of the values table or the dataset."""
+    """Progress or value for `weight: rabc`; of the same tables as `column`."""
     weight_kappa: float = Field(default=0.01, ge=0)
     """Rise above which a frame weighs fully under `weight: rabc`."""
     failure_end: FailureEnd = FailureEnd.RANK
@@ -156,7 +157,7 @@ class Config(StageConfig):
         return self
 
     def columns_read(self, *, predicted: bool) -> tuple[str, ...]:
-        """Return the columns, of the values table or the dataset, that the labels are made from.
+        """Return the columns, of the rewards or values table or the dataset, that the labels are made from.
 
         Args:
             predicted: Whether values are given; an absolute advantage is then worked out from them.

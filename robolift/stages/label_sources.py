@@ -21,6 +21,8 @@ from robolift.stages.stage import Inputs
 
 COUNTED = ("index", "task_index")
 PROGRESS_SLACK = 1e-6
+REWARD_NUMBERS = ("progress", "success_prob", "tri", "reward", "stage", "confidence")
+"""Columns of the rewards table that labels can be made from."""
 ROLE_OF_MODE = {
     "demo": Role.DEMO,
     "autonomous": Role.AUTONOMOUS,
@@ -37,6 +39,7 @@ class Sources:
     targets: pa.Table | None
     values: pa.Table | None
     values_from: Manifest | None = None
+    rewards: pa.Table | None = None
     _stored: dict[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -44,7 +47,7 @@ class Sources:
         """Open the inputs.
 
         Args:
-            inputs: The dataset and, where given, targets and values.
+            inputs: The dataset and, where given, targets, values and rewards.
             columns: Columns that :meth:`column` will be asked for; those of the dataset are read in one go.
 
         Raises:
@@ -52,18 +55,23 @@ class Sources:
         """
         dataset = Dataset.open(inputs.one("dataset"))
         tables: dict[str, pa.Table | None] = {}
-        for name in ("targets", "values"):
+        for name in ("targets", "values", "rewards"):
             given = inputs.get_one(name)
             tables[name] = given.table(name) if given else None
             if given:
                 check_origin(given, inputs.one("dataset"), name)
                 check_keys(tables[name], dataset, where=given.file(f"{name}.parquet"))
         sources = cls(
-            dataset=dataset, targets=tables["targets"], values=tables["values"], values_from=inputs.get_one("values")
+            dataset=dataset,
+            targets=tables["targets"],
+            values=tables["values"],
+            values_from=inputs.get_one("values"),
+            rewards=tables["rewards"],
         )
         numbers = {name for name, facts in dataset.features.items() if facts["dtype"] != "video"}
         numbers -= {*dataset.frames.column_names, *COUNTED}
-        wanted = [name for name in dict.fromkeys(columns) if name in numbers and not sources.predicts(name)]
+        numbers -= {name for name in columns if sources.annotates(name) or sources.predicts(name)}
+        wanted = [name for name in dict.fromkeys(columns) if name in numbers]
         if wanted:
             sources._stored.update(dataset.stored_columns(wanted))
         return sources
@@ -83,7 +91,7 @@ class Sources:
         return signal
 
     def column(self, name: str) -> FloatArray:
-        """Return a number for each frame from the values table, else from the dataset, (F,), NaN where not known.
+        """Return a number for each frame of the rewards, the values or the dataset, (F,), NaN where not known.
 
         A column of the dataset keeps its precision. One that the values table leaves empty, as a single-frame model
         leaves ``relative_advantage``, is the dataset's where that has one of the name.
@@ -92,13 +100,17 @@ class Sources:
             UsageError: If neither has the column.
             DataError: If it is not one number a frame.
         """
+        if self.annotates(name):
+            assert self.rewards is not None
+            return np.asarray(self.rewards.column(name).to_numpy())
         if self.predicts(name):
             assert self.values is not None
             return np.asarray(self.values.column(name).to_numpy())
         if name not in self.dataset.features:
+            tables = "values" if self.rewards is None else "rewards, values"
             without = "" if self.values is not None else " (no input values was given)"
             known = ", ".join(sorted(self.dataset.features))
-            raise UsageError(f"no column {name!r} in values{without} nor in the dataset, which has: {known}")
+            raise UsageError(f"no column {name!r} in {tables}{without} nor in the dataset, which has: {known}")
         if name in self._stored:
             found = self._stored[name]
         elif name in self.dataset.frames.column_names or name in COUNTED:
@@ -113,6 +125,13 @@ class Sources:
                 mend="name another column",
             )
         return found if found.dtype.kind == "f" else found.astype(np.float64)
+
+    def annotates(self, name: str) -> bool:
+        """Tell whether :meth:`column` takes ``name`` from the rewards table: it does where that was given and has it.
+
+        Also where all of it is null: who gives labels does not mean the dataset's column of the same name.
+        """
+        return self.rewards is not None and name in REWARD_NUMBERS
 
     def predicts(self, name: str) -> bool:
         """Tell whether :meth:`column` takes ``name`` from the values table."""
@@ -149,7 +168,7 @@ class Sources:
             UsageError: If there is no such column.
             DataError: If it is not known, or recorded outside [0, 1], in one of ``rows``.
         """
-        if not self.predicts(name) and name not in self.dataset.features:
+        if not (self.annotates(name) or self.predicts(name)) and name not in self.dataset.features:
             raise DataError(
                 f"group_by task_stage needs the stage progress of every ranked frame, and there is no column {name}",
                 where="dataset",

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import numpy as np
+import pyarrow as pa
 from pydantic import Field
 
-from robolift.manifest import Output
+from robolift import schema, storage
+from robolift.data.dataset import Dataset
+from robolift.errors import DataError
+from robolift.labeling.returns import BoolArray, Float64Array, IntArray
+from robolift.labeling.rewards import Reward, derive_reward
+from robolift.logging import get_logger
+from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
+from robolift.stages.reward_columns import numbers, open_rewards, source_code, spoken, write_rewards
 from robolift.stages.stage import Input, Inputs, StageConfig
 
 INPUTS = {
@@ -18,6 +28,11 @@ INPUTS = {
     "quality": Input(kind=Kind.QUALITY, optional=True),
 }
 OUTPUT = Kind.REWARDS
+SHARED = ("progress", "success_prob", "confidence")
+"""What both may know: people's word counts."""
+BY_RANK = ("human", "vlm", "heuristic")
+"""Whose name a row carries: the first of these who said something about it."""
+OF_PEOPLE = ("tri", "stage")
 
 
 class Config(StageConfig):
@@ -36,4 +51,141 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     """Write ``rewards.parquet``, a row for every frame."""
-    raise NotImplementedError
+    automatic, reviews, quality = inputs.one("automatic"), inputs.one("reviews"), inputs.get_one("quality")
+    if quality:
+        check_quality(quality, automatic, reviews, gate=config.quality_gate)
+    dataset = Dataset.open(inputs.one("dataset"))
+    model, people = (
+        open_rewards(made, dataset, inputs.one("dataset"), name)
+        for name, made in (("automatic", automatic), ("reviews", reviews))
+    )
+    merged = merge(dataset, model, people, use_outcome=config.use_outcome)
+    reward = derive_reward(
+        Reward(config.reward),
+        dataset.starts,
+        progress=merged.known["progress"],
+        success_prob=merged.known["success_prob"],
+        tri=merged.known["tri"],
+        human=numbers(people, "reward"),
+        success_threshold=config.success_threshold,
+    )
+    if np.isnan(reward).all():
+        get_logger("merge_rewards").warning("no frame has a reward: nobody said what it is made from", of=config.reward)
+    write_rewards(output, dataset, source=merged.source, anchor=merged.anchor, known={**merged.known, "reward": reward})
+    output.metrics.update(compare(merged, model, people, success_threshold=config.success_threshold))
+    output.metrics["reward"] = _describe(reward)
+    rows = {f"rows_{name}": int((merged.source == source_code(name)).sum()) for name in schema.REWARD_SOURCES}
+    return {"episodes": dataset.num_episodes, "frames": dataset.num_frames, **rows}
+
+
+def check_quality(quality: Manifest, automatic: Manifest, reviews: Manifest, *, gate: bool) -> None:
+    """Check that the quality is of these labels and, with ``gate``, that they passed.
+
+    Raises:
+        DataError: If it is of others; or naming each measure that failed.
+    """
+    for name, made in (("automatic", automatic), ("reviews", reviews)):
+        if quality.inputs[name][0].digest != made.digest:
+            raise DataError(
+                f"the quality was measured on other {name} labels ({quality.inputs[name][0].uri})",
+                where=quality.uri,
+                expected=made.uri,
+                mend="measure these labels with label_quality, and give that",
+            )
+    where = quality.file("quality.json")
+    document = storage.read_json(where)
+    if document["passed"] or not gate:
+        return
+    failed = {name: one for name, one in document["measures"].items() if one["passed"] is False}
+    told = "; ".join(f"{name} is {one['value']:.4g}, asked is {one['threshold']:.4g}" for name, one in failed.items())
+    raise DataError(
+        f"the labels did not pass label_quality: {told}",
+        where=where,
+        expected="every measure within its threshold",
+        mend="label with another model, prompt or protocol, or by people; or set quality_gate: false or other "
+        "thresholds, if you know why these labels are good enough",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """Everything known about each frame, (F,) each.
+
+    Attributes:
+        known: By column, NaN where not known.
+        source: Who said something about the row, a position in REWARD_SOURCES.
+        anchor: Rows about which its source was really asked.
+        outcome: Rows whose success_prob is the recorded outcome.
+    """
+
+    known: dict[str, Float64Array]
+    source: IntArray
+    anchor: BoolArray
+    outcome: BoolArray
+
+
+def merge(dataset: Dataset, model: pa.Table, people: pa.Table, *, use_outcome: bool) -> Merged:
+    """Take each field from people, else from the model, and success else from the recorded outcome."""
+    known = {name: numbers(people, name) for name in OF_PEOPLE}
+    for name in SHARED:
+        said, guessed = numbers(people, name), numbers(model, name)
+        known[name] = np.where(np.isnan(said), guessed, said)
+    recorded = np.repeat(_recorded(dataset), np.diff(dataset.starts))
+    outcome: BoolArray = np.isnan(known["success_prob"]) & ~np.isnan(recorded) & use_outcome
+    known["success_prob"] = np.where(outcome, recorded, known["success_prob"])
+    by_people, by_model = (spoken(table) for table in (people, model))
+    return Merged(
+        known=known,
+        source=np.select([by_people, by_model, outcome], list(map(source_code, BY_RANK)), source_code("none")),
+        anchor=np.where(by_people, people.column("anchor").to_numpy(), model.column("anchor").to_numpy()),
+        outcome=outcome,
+    )
+
+
+def _recorded(dataset: Dataset) -> Float64Array:
+    """Return 1 for each success, 0 for each failure and NaN for each unknown outcome, (E,)."""
+    outcome = np.array(dataset.episodes.column("outcome").to_pylist(), dtype=str)
+    return np.select([outcome == "success", outcome == "failure"], [1.0, 0.0], np.nan)
+
+
+def compare(merged: Merged, model: pa.Table, people: pa.Table, *, success_threshold: float) -> dict[str, Any]:
+    """Return how many rows of each field came from whom, and how many differ from what the model said.
+
+    A row is ``changed`` where the model said something else (of success: where it lies on the other side of the
+    threshold), and ``added`` where it said nothing.
+    """
+    rows: dict[str, Any] = {}
+    against: dict[str, Any] = {}
+    for name in ("progress", "success_prob"):
+        final, guessed = merged.known[name], numbers(model, name)
+        said = ~np.isnan(numbers(people, name))
+        from_outcome = merged.outcome & (name == "success_prob")
+        differs = final != guessed
+        if name == "success_prob":
+            differs = (final >= success_threshold) != (guessed >= success_threshold)
+        rows[name] = {
+            "human": int(said.sum()),
+            "vlm": int((~said & ~np.isnan(guessed)).sum()),
+            "heuristic": int(from_outcome.sum()),
+            "none": int(np.isnan(final).sum()),
+        }
+        against[name] = {
+            "changed": int((~np.isnan(guessed) & differs).sum()),
+            "added": int((np.isnan(guessed) & ~np.isnan(final)).sum()),
+        }
+    for name in OF_PEOPLE:
+        rows[name] = {"human": int((~np.isnan(merged.known[name])).sum())}
+    return {"rows": rows, "against_model": against}
+
+
+def _describe(reward: Float64Array) -> dict[str, Any]:
+    known = reward[~np.isnan(reward)]
+    if not len(known):
+        return {"known_share": 0.0}
+    return {
+        "known_share": len(known) / len(reward),
+        "nonzero_share": float((known != 0).mean()),
+        "min": known.min(),
+        "mean": known.mean(),
+        "max": known.max(),
+    }

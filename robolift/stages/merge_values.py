@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,39 +12,17 @@ from robolift.data.dataset import Dataset
 from robolift.errors import DataError
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
-from robolift.stages.stage import Input, Inputs, StageConfig, digests
+from robolift.stages.shards import input_identity as input_identity
+from robolift.stages.shards import uncut
+from robolift.stages.stage import Input, Inputs, StageConfig
 from robolift.value_model import features
 
 INPUTS = {"shards": Input(kind=Kind.VALUE_SHARD, many=True), "dataset": Input(kind=Kind.DATASET)}
 OUTPUT = Kind.VALUES
-CUT = frozenset({"shard", "num_shards"})
 
 
 class Config(StageConfig):
     """Nothing to set."""
-
-
-def input_identity(name: str, manifests: Sequence[Manifest]) -> Any:
-    """Identify a whole set of shards by what predicted them, however they were cut: the merged values are the same."""
-    origins = {storage.digest_of(_origin(shard)) for shard in manifests} if name == "shards" else set()
-    if len(origins) == 1 and _is_whole(manifests):
-        return origins.pop()
-    return digests(name, manifests)
-
-
-def _origin(shard: Manifest) -> dict[str, Any]:
-    return {
-        "inputs": {name: [parent.digest for parent in parents] for name, parents in shard.inputs.items()},
-        "config": _uncut(shard),
-        "code": shard.code,
-        "schema": shard.schema_version,
-    }
-
-
-def _is_whole(shards: Sequence[Manifest]) -> bool:
-    num_shards = shards[0].config["num_shards"]
-    cuts = sorted((shard.config["num_shards"], shard.config["shard"]) for shard in shards)
-    return cuts == [(num_shards, shard) for shard in range(num_shards)]
 
 
 def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
@@ -91,17 +68,13 @@ def check_origin(shards: Sequence[Manifest], dataset: Manifest) -> None:
                 expected=f"the same for {shard.uri}, which is by {shard.inputs['checkpoint'][0].uri}",
                 mend="predict all shards with one checkpoint",
             )
-        if _uncut(shard) != _uncut(first):
+        if uncut(shard) != uncut(first):
             raise DataError(
                 "shards were predicted with different configurations",
-                where=f"{first.uri}: {_uncut(first)}",
-                expected=f"the same for {shard.uri}, which has {_uncut(shard)}",
+                where=f"{first.uri}: {uncut(first)}",
+                expected=f"the same for {shard.uri}, which has {uncut(shard)}",
                 mend="predict all shards with one configuration",
             )
-
-
-def _uncut(shard: Manifest) -> dict[str, object]:
-    return {key: value for key, value in shard.config.items() if key not in CUT}
 
 
 def check_keys(values: pa.Table, dataset: Dataset) -> None:

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from robolift import storage
+from robolift.annotators.labeller import CAUSAL_PREFIX, HF, NOBODY, OPENAI, Labeller
+from robolift.annotators.planning import (
+    PLAN_FILE,
+    PLAN_TABLE,
+    check_episodes,
+    cost,
+    plan_document,
+    totals,
+    write_plan,
+)
+from robolift.annotators.prompts import Prompt, load_prompt
+from robolift.annotators.protocols import PROTOCOLS
+from robolift.annotators.sampling import few_moments
+from robolift.annotators.transports.models import model_digest
+from robolift.data.dataset import DATASET_FILE, DatasetFacts
+from robolift.errors import DataError, UsageError
+from robolift.logging import get_logger
 from robolift.manifest import Output
 from robolift.schema import Kind
 from robolift.stages.stage import Input, Inputs, StageConfig
@@ -36,7 +55,8 @@ class Config(StageConfig):
     cameras: tuple[str, ...] = ()
     """Cameras shown at each moment, in this order; empty: all."""
     sampling: Literal["whole", "causal_prefix"] = "whole"
-    """`whole`: one look at the whole episode. `causal_prefix`: each moment is judged from the frames up to it."""
+    """`whole`: one look at the whole episode. `causal_prefix`: each moment is judged from the frames up to it, as
+    `logprob` always does and `pairwise` can't."""
     max_frames: Annotated[int, Field(ge=2, le=64)] = 8
     """Moments of an episode that are shown at once."""
     num_prefixes: Annotated[int, Field(ge=2, le=128)] = 15
@@ -55,9 +75,146 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     """Write ``plan.parquet`` (an episode a row) and ``plan.json`` (the labeller, resolved, and totals)."""
-    raise NotImplementedError
+    resolved = _resolve(config, inputs)
+    _tell(config, resolved)
+    write_plan(output.path / PLAN_TABLE, inputs.one("dataset"), resolved.labeller)
+    output.write_json(PLAN_FILE, plan_document(resolved.labeller, resolved.prompt, resolved.totals))
+    return resolved.totals
 
 
 def identity(config: Config) -> dict[str, Any]:
     """Return what else decides the plan: the transport, the model's content, the prompt's."""
-    raise NotImplementedError
+    transport = _transport(config)
+    prompt = _prompt(config)
+    return {
+        "transport": transport,
+        "model": model_digest(config.model) if transport == HF else "",
+        "prompt": prompt.sha256 if prompt else "",
+    }
+
+
+def preview(config: Config, inputs: Inputs) -> str:
+    """Return what will be asked, and about what it takes, for a dry run."""
+    resolved = _resolve(config, inputs)
+    labeller, totals = resolved.labeller, resolved.totals
+    if labeller.protocol == NOBODY:
+        return f"no model is asked about the {totals['episodes']:,} episodes: model is empty"
+    _tell(config, resolved)
+    assert resolved.prompt is not None
+    spent = cost(totals, config.input_price, config.output_price)
+    lines = [
+        f"{labeller.protocol} {labeller.protocol_version}, {labeller.sampling}: {labeller.model} "
+        f"({'at a server' if labeller.transport == OPENAI else 'in the step'}) "
+        f"sees up to {labeller.max_frames} moments of {', '.join(labeller.cameras)} at once",
+        f"episodes   {totals['episodes']:>15,}",
+        f"requests   {totals['requests']:>15,}",
+        f"pictures   {totals['pictures']:>15,}   longest side {labeller.image_side} pixels or less",
+        f"tokens in  {totals['input_tokens_estimate']:>15,}   estimate",
+        f"tokens out {totals['output_tokens_estimate']:>15,}   estimate",
+        *([f"cost       {spent:>15,.2f}   estimate"] if spent else []),
+        "",
+        "asked in these words:",
+        *(f"  {line}" for line in resolved.prompt.text.strip().splitlines()),
+    ]
+    return "\n".join(lines)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Resolved:
+    labeller: Labeller
+    prompt: Prompt | None
+    totals: dict[str, int]
+
+
+def _resolve(config: Config, inputs: Inputs) -> _Resolved:
+    """Check everything that can be checked before a model is asked, and work out the totals.
+
+    Raises:
+        UsageError: If configuration, dataset and protocol don't fit together, or there is no such model.
+        DataError: If episodes can't be asked about, or the model is not the one expected.
+    """
+    dataset = inputs.one("dataset")
+    facts = DatasetFacts.from_dict(storage.read_json(dataset.file(DATASET_FILE)), folder=dataset.uri)
+    prompt = _prompt(config)
+    labeller = _labeller(config, facts, prompt)
+    check_episodes(dataset, labeller)
+    return _Resolved(labeller=labeller, prompt=prompt, totals=totals(dataset, facts, labeller, prompt))
+
+
+def _labeller(config: Config, facts: DatasetFacts, prompt: Prompt | None) -> Labeller:
+    transport = _transport(config)
+    asked = prompt is not None
+    return Labeller(
+        protocol=config.protocol if asked else NOBODY,
+        protocol_version=PROTOCOLS[config.protocol].VERSION if asked else "",
+        transport=transport,
+        model=config.model,
+        model_digest=_model_digest(config) if transport == HF else "",
+        prompt_sha256=prompt.sha256 if prompt else "",
+        cameras=_cameras(config, facts) if asked else (),
+        # Growing parts of the episode are what logprob asks about, however it is told to look.
+        sampling=CAUSAL_PREFIX if config.protocol == "logprob" else config.sampling,
+        max_frames=config.max_frames,
+        num_prefixes=config.num_prefixes,
+        image_side=config.image_side,
+        dtype=config.dtype if transport == HF else "",
+        seed=config.seed,
+    )
+
+
+def _transport(config: Config) -> str:
+    if not config.model:
+        if config.endpoint:
+            raise UsageError("endpoint is given and model is empty; name the model under which the server knows it")
+        return NOBODY
+    return OPENAI if config.endpoint else HF
+
+
+def _prompt(config: Config) -> Prompt | None:
+    if not config.model:
+        return None
+    protocol = PROTOCOLS[config.protocol]
+    if protocol.NEEDS_HEADS and config.endpoint:
+        raise UsageError(
+            f"protocol {config.protocol} reads a model's own heads, which no server gives out; leave endpoint empty "
+            "and let model be the address of its folder"
+        )
+    if config.sampling == CAUSAL_PREFIX and not protocol.CAUSAL:
+        raise UsageError(
+            f"protocol {config.protocol} compares pairs of moments, so it can't judge one from the frames up to it; "
+            "set sampling: whole"
+        )
+    if config.model_sha256 and config.endpoint:
+        raise UsageError("model_sha256 is given, but the files of a server's model can't be seen; leave it out")
+    return load_prompt(config.protocol, protocol.VERSION, config.prompt)
+
+
+def _model_digest(config: Config) -> str:
+    found = model_digest(config.model)
+    if config.model_sha256 not in ("", found):
+        raise DataError(
+            f"the model's files have the digest {found}",
+            where=config.model,
+            expected=config.model_sha256,
+            mend="restore the model, or set model_sha256 to the digest of this one",
+        )
+    return found
+
+
+def _cameras(config: Config, facts: DatasetFacts) -> tuple[str, ...]:
+    known = ", ".join(facts.cameras) or "none"
+    if unknown := [camera for camera in config.cameras if camera not in facts.cameras]:
+        raise UsageError(f"no camera {', '.join(unknown)}; the dataset has: {known}")
+    if len(set(config.cameras)) < len(config.cameras):
+        raise UsageError(f"cameras names one twice: {', '.join(config.cameras)}")
+    if not facts.cameras:
+        raise UsageError("the dataset has no camera, so there is nothing to show a model; leave model empty")
+    return config.cameras or facts.cameras
+
+
+def _tell(config: Config, resolved: _Resolved) -> None:
+    log = get_logger("plan_labels")
+    if warning := few_moments(resolved.labeller):
+        log.warning(warning)
+    spent = cost(resolved.totals, config.input_price, config.output_price)
+    log.info("planned", **resolved.totals, **({"cost_estimate": round(spent, 2)} if spent else {}))

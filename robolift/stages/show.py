@@ -14,6 +14,8 @@ from robolift import storage
 from robolift.manifest import Manifest
 
 OUTCOMES_FILE = "outcomes.json"
+SECTION_FILE = "section.md"
+"""What a stage wants to stand on its page before everything else."""
 OWN_PAGES = {"write_report": "report.html"}
 MAX_SCALARS = 60
 """The UI lists scalars one below the other; a dataset of many tasks has thousands."""
@@ -59,11 +61,13 @@ def _numbers(document: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 def markdown(manifest: Manifest) -> str:
     """Return the page of an output: its address, numbers, inputs and configuration."""
+    section = manifest.file(SECTION_FILE)
     parents = [(name, parent.uri) for name, several in sorted(manifest.inputs.items()) for parent in several]
     config = [(name, value) for name, value in sorted(manifest.config.items()) if value not in ("", None, [], {})]
     sections = [
         f"# {manifest.stage}",
         f"`{manifest.uri}`",
+        storage.read_bytes(section).decode().rstrip() if storage.exists(section) else "",
         _table("Measured", [(name, f"{value:.6g}") for name, value in scalars(manifest).items()]),
         _table("Made from", [(name, f"`{uri}`") for name, uri in parents]),
         _table("Configuration", [(name, f"`{value}`") for name, value in config]),

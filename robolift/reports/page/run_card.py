@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from robolift import schema
@@ -18,18 +15,15 @@ from robolift.reports import (
     headline,
     labels,
     lineage,
-    numbers,
     overview,
     plots,
     rollout_film,
-    style,
     training,
 )
 from robolift.reports.findings import Findings, Sources, iteration_rows, tell, unseen_estimation, why
-from robolift.reports.page import estimator_section
+from robolift.reports.page import estimator_section, templates
 
 TEMPLATE = "run_card.html"
-STYLE_SHEET = "run_card.css"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,69 +138,51 @@ def build_page(sources: Sources, found: Findings, look: Look, plan: Plan) -> str
     nodes = lineage.collect(plan)
     outcome = frames.outcome[frames.starts[:-1]]
     lengths = np.diff(frames.starts)
-    environment = _environment()
-    return environment.get_template(TEMPLATE).render(
-        title=look.title,
-        told=told,
-        found=found,
-        baseline=found.baseline,
-        method=next((row for row in found.rows if row.is_method), None),
-        limits=headline.limits(
-            found.rows,
-            found.comparisons,
-            simulator=found.dataset.simulator,
-            seen=found.seen,
-            value_seen=found.value_seen,
-            differing=found.differing,
-            value_held_out=found.quality is None or found.quality.held_out,
-            annotated=bool(found.estimations),
-        ),
-        doubts=why(found),
-        estimator=estimator_section.build(
-            found,
-            camera=look.camera,
-            num_pictures=look.num_pictures,
-            height=look.picture_height,
+    return (
+        templates.environment()
+        .get_template(TEMPLATE)
+        .render(
+            title=look.title,
+            told=told,
+            found=found,
+            baseline=found.baseline,
+            method=next((row for row in found.rows if row.is_method), None),
+            limits=headline.limits(
+                found.rows,
+                found.comparisons,
+                simulator=found.dataset.simulator,
+                seen=found.seen,
+                value_seen=found.value_seen,
+                differing=found.differing,
+                value_held_out=found.quality is None or found.quality.held_out,
+                annotated=bool(found.estimations),
+            ),
+            doubts=why(found),
+            estimator=estimator_section.build(
+                found,
+                camera=look.camera,
+                num_pictures=look.num_pictures,
+                height=look.picture_height,
+                num_stages=look.num_task_stages,
+            ),
+            unseen=unseen_estimation(found),
             num_stages=look.num_task_stages,
-        ),
-        unseen=unseen_estimation(found),
-        num_stages=look.num_task_stages,
-        duel=rollout_film.same_start(found.rollouts, num_pictures=look.num_pictures),
-        views=episode_views(found, look),
-        strip_left=100 * plots.EPISODE_LEFT / plots.WIDE,
-        strip_right=100 * plots.EPISODE_RIGHT / plots.WIDE,
-        camera=film.choose_camera(found.dataset, look.camera),
-        advantage=advantage_figure(found),
-        calibration=calibration_figure(found),
-        curves=training_figures(sources, found),
-        overview=overview.describe(found.dataset, frames),
-        labelled_overview=overview.describe(found.labelled.dataset, found.labelled.frames) if found.labelled else None,
-        lengths=plots.lengths_histogram(lengths, outcome, fps=found.dataset.fps),
-        history=iteration_rows(found),
-        drawing=graph.draw(nodes),
-        nodes=nodes,
-        style_sheet=Markup((Path(__file__).parent / STYLE_SHEET).read_text(encoding="utf-8")),
-        light=Markup(style.css_variables(0)),
-        dark=Markup(style.css_variables(1)),
+            duel=rollout_film.same_start(found.rollouts, num_pictures=look.num_pictures),
+            views=episode_views(found, look),
+            strip_left=100 * plots.EPISODE_LEFT / plots.WIDE,
+            strip_right=100 * plots.EPISODE_RIGHT / plots.WIDE,
+            camera=film.choose_camera(found.dataset, look.camera),
+            advantage=advantage_figure(found),
+            calibration=calibration_figure(found),
+            curves=training_figures(sources, found),
+            overview=overview.describe(found.dataset, frames),
+            labelled_overview=overview.describe(found.labelled.dataset, found.labelled.frames)
+            if found.labelled
+            else None,
+            lengths=plots.lengths_histogram(lengths, outcome, fps=found.dataset.fps),
+            history=iteration_rows(found),
+            drawing=graph.draw(nodes),
+            nodes=nodes,
+            **templates.look_of_the_page(),
+        )
     )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Any] = {
-        "per_cent": numbers.per_cent,
-        "points": numbers.points,
-        "interval_points": numbers.interval_points,
-        "interval_per_cent": numbers.interval_per_cent,
-        "count": numbers.count,
-        "decimal": numbers.decimal,
-        "css": style.css,
-    }
-    environment.filters.update(filters)
-    return environment

@@ -1,0 +1,218 @@
+"""Ask a model about episodes, several at a time; what was answered before is not asked again."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+
+from robolift.annotators.answers import AnswerStore, Attempts, answer_key, as_kept
+from robolift.annotators.labeller import Labeller
+from robolift.annotators.messages import Answer, Question, Transport, TransportError
+from robolift.annotators.planning import load_of
+from robolift.annotators.prompts import Prompt
+from robolift.annotators.protocol import Anchor, LabelProtocol, Look, ParseError, Scene, split
+from robolift.annotators.protocols import PROTOCOLS
+from robolift.annotators.sampling import read_pictures
+from robolift.data.dataset import Dataset
+from robolift.logging import progress
+
+MAX_ATTEMPTS = 2
+"""An answer that can't be read is asked for once more; then the episode has no label, and an error instead."""
+SHOWN_FAILURES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A question whose answers can't be read.
+
+    Attributes:
+        request: Number of the question.
+        message: What was wrong with the last answer.
+    """
+
+    request: int
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """All that was answered about an episode.
+
+    Attributes:
+        episode_index: The episode.
+        anchors: What the answers say; empty unless every question has an answer that can be read.
+        attempts: The answers to each question.
+        parsed: Whether each of them can be read.
+        failures: Questions without an answer that can be read.
+    """
+
+    episode_index: int
+    anchors: tuple[Anchor, ...]
+    attempts: Attempts
+    parsed: list[list[bool]]
+    failures: tuple[Failure, ...]
+
+
+class Interview:
+    """Asks about the episodes of one dataset.
+
+    Args:
+        dataset: What the episodes are read from.
+        labeller: Who is asked what.
+        prompt: In these words.
+        transport: Over this way.
+        store: What was answered before, and is kept for later.
+    """
+
+    def __init__(
+        self, *, dataset: Dataset, labeller: Labeller, prompt: Prompt, transport: Transport, store: AnswerStore
+    ) -> None:
+        self._dataset = dataset
+        self._labeller = labeller
+        self._prompt = prompt
+        self._transport = transport
+        self._store = store
+        self._tasks = dataset.episodes.column("task")
+        self._lengths = dataset.episodes.column("length")
+        self._protocol: LabelProtocol = PROTOCOLS[labeller.protocol]
+        self._asking = threading.BoundedSemaphore(transport.workers)
+        self._gate = threading.Lock()
+        self._same: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+    def verdicts(self, episodes: Sequence[int]) -> list[Verdict]:
+        """Return what is answered about each episode, in their order; whose answer came first shows nowhere.
+
+        When this thread is told to stop, episodes under way are finished and kept, and no other is begun.
+
+        Raises:
+            TransportError: If there was no answer about some episodes; the others are finished and kept first.
+            UsageError: If the server or model can't do what is asked for.
+            DataError: If an episode can't be read.
+        """
+        found: dict[int, Verdict] = {}
+        unanswered: dict[int, TransportError] = {}
+        pool = ThreadPoolExecutor(self._at_once(episodes), thread_name_prefix="episode")
+        try:
+            begun = {pool.submit(self.verdict, episode): episode for episode in episodes}
+            for future in self._shown(begun):
+                try:
+                    found[begun[future]] = future.result()
+                except TransportError as error:
+                    unanswered[begun[future]] = error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        if unanswered:
+            raise _no_answer(unanswered, len(episodes))
+        return [found[episode] for episode in episodes]
+
+    def _at_once(self, episodes: Sequence[int]) -> int:
+        """Return how many episodes to hold in memory: enough questions for all workers twice over, and one to read.
+
+        An episode that takes many questions has many pictures too, so the more questions, the fewer episodes.
+        """
+        requests = [load_of(self._labeller, self._lengths[episode].as_py()).requests for episode in episodes]
+        workers, questions = self._transport.workers, max(sum(requests), 1)
+        return min(workers, -(-2 * workers * len(episodes) // questions)) + 1
+
+    def _shown(self, begun: dict[Future[Verdict], int]) -> Iterator[Future[Verdict]]:
+        return progress(as_completed(begun), total=len(begun), what="episodes asked about", unit="episode")
+
+    def verdict(self, episode: int) -> Verdict:
+        """Return what is answered about an episode, asking only what was never answered.
+
+        Raises:
+            TransportError: If there is no answer. Nothing is kept then.
+            DataError: If the episode can't be read.
+        """
+        looks = self._protocol.looks(self._labeller, self._lengths[episode].as_py())
+        scene = self._scene(episode, looks)
+        key = answer_key(self._labeller, scene, looks)
+        with self._gate:
+            same = self._same[key]
+        with same:  # two episodes with the same pictures are asked about once
+            attempts = self._store.read(key, len(looks))
+            if self._complete(attempts, scene, looks):
+                self._store.write(key, attempts)
+        return judge(self._protocol, episode, attempts, looks)
+
+    def _scene(self, episode: int, looks: Sequence[Look]) -> Scene:
+        shown = {frame for look in looks for frame in look.frames}
+        return Scene(
+            task=self._tasks[episode].as_py(),
+            cameras=self._labeller.cameras,
+            pictures=read_pictures(self._dataset, episode, self._labeller, shown),
+        )
+
+    def _complete(self, attempts: Attempts, scene: Scene, looks: Sequence[Look]) -> bool:
+        """Ask until each question has an answer that can be read, or had its attempts; tell if any was asked."""
+        asked = False
+        while open_questions := [
+            number for number, answers in enumerate(attempts) if not self._settled(answers, looks[number])
+        ]:
+            questions = [self._question(attempts[number], scene, looks[number]) for number in open_questions]
+            with self._asking:
+                given = self._transport.ask(questions)
+            for number, answer in zip(open_questions, given, strict=True):
+                attempts[number].append(as_kept(answer))
+            asked = True
+        return asked
+
+    def _settled(self, answers: Sequence[Answer], look: Look) -> bool:
+        # A model's heads say the same again.
+        most = 1 if self._protocol.NEEDS_HEADS else MAX_ATTEMPTS
+        return len(answers) >= most or any(not problem(self._protocol, answer, look) for answer in answers)
+
+    def _question(self, answers: Sequence[Answer], scene: Scene, look: Look) -> Question:
+        question = self._protocol.question(self._prompt, scene, look)
+        num_frames = len(split(self._prompt, look)[1])
+        problems = [problem(self._protocol, answer, look) for answer in answers]
+        said = [self._prompt.fill("reprompt", problem=found, num_frames=num_frames) for found in problems]
+        texts = [answer.text for answer in answers]
+        return replace(question, earlier=tuple(zip(texts, said, strict=True)))
+
+
+def problem(protocol: LabelProtocol, answer: Answer, look: Look) -> str:
+    """Return what is wrong with an answer, an empty text if it can be read."""
+    try:
+        protocol.parse(answer, look)
+    except ParseError as error:
+        return str(error)
+    return ""
+
+
+def judge(protocol: LabelProtocol, episode: int, attempts: Attempts, looks: Sequence[Look]) -> Verdict:
+    """Return what the answers about an episode mean; of each question the first that can be read counts."""
+    problems = [
+        [problem(protocol, answer, look) for answer in answers] for answers, look in zip(attempts, looks, strict=True)
+    ]
+    failures = tuple(Failure(request=number, message=found[-1]) for number, found in enumerate(problems) if all(found))
+    anchors: list[Anchor] = []
+    if not failures:
+        readings = [
+            protocol.parse(answers[found.index("")], look)
+            for answers, found, look in zip(attempts, problems, looks, strict=True)
+        ]
+        anchors = protocol.anchors(readings)
+    return Verdict(
+        episode_index=episode,
+        anchors=tuple(anchors),
+        attempts=attempts,
+        parsed=[[not found for found in several] for several in problems],
+        failures=failures,
+    )
+
+
+def _no_answer(unanswered: dict[int, TransportError], total: int) -> TransportError:
+    first = sorted(unanswered)[:SHOWN_FAILURES]
+    return TransportError(
+        "\n  ".join(
+            [
+                f"no answer about {len(unanswered)} of {total} episodes; the others' answers are kept, "
+                "run it again to ask about the missing ones",
+                *(f"episode {episode}: {unanswered[episode]}" for episode in first),
+            ]
+        )
+    )

@@ -1,0 +1,84 @@
+"""A shard that is stopped, on other stores and with a model in the step."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from annotated import anchors, annotate, command, digests, plan, records, say
+from openai_server import OpenAIServer
+
+from robolift import storage
+from robolift.manifest import MANIFEST_FILE
+from robolift.stages.stage import execute
+
+
+@pytest.fixture
+def server():
+    with OpenAIServer(say=say) as running:
+        yield running
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
+def test_a_stopped_shard_asks_only_about_what_was_not_answered(stop, dataset, tmp_path):
+    with OpenAIServer("slow:0.25", say=say) as server:
+        planned = plan(dataset, tmp_path / "a")
+        arguments = command(dataset, planned, server, tmp_path / "a", max_in_flight=2)
+        process = subprocess.Popen(
+            arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+        deadline = time.monotonic() + 60
+        while len(list((tmp_path / "a").glob("answers/*/*.json"))) < 3:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(stop)
+        process.communicate(timeout=60)
+        assert process.returncode == (-signal.SIGKILL if stop == signal.SIGKILL else 143)
+        kept = records(tmp_path / "a")
+        asked = len(server.requests)
+        assert 3 <= len(kept) < 8
+        if stop == signal.SIGTERM:  # what was under way came to its end, and nothing new was begun
+            assert asked == len(kept)
+        assert not list((tmp_path / "a" / "annotate_rewards").glob("*/manifest.json"))
+
+        server.play("good")
+        done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+        assert len(server.requests) == 8 - len(kept)
+        server.play("good")
+        undisturbed = annotate(dataset, plan(dataset, tmp_path / "b"), server, tmp_path / "b")
+        assert len(server.requests) == 8
+    folder = Path(storage.local_path(done.stdout.strip()))
+    assert folder.name == undisturbed.digest
+    assert {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir() if p.name != MANIFEST_FILE
+    } == (digests(undisturbed))
+    assert records(tmp_path / "a") == records(tmp_path / "b")
+
+
+def test_answers_are_kept_in_an_object_store_too(dataset, server, s3, tmp_path):
+    planned = plan(dataset, s3)
+    first = annotate(dataset, planned, server, s3, num_shards=2)
+    again = annotate(dataset, planned, server, s3)
+    assert len(server.requests) == 8
+    assert again.counts["labelled"] == 8
+    assert first.counts["episodes"] < 8
+    assert len(records(s3)) == 8
+
+
+@pytest.mark.parametrize("protocol", ["logprob", "head"])
+def test_a_model_in_the_step_labels(protocol, dataset, tiny_vlm, tmp_path):
+    settings = {"max_frames": 2, "num_prefixes": 2, "dtype": "float32", "image_side": 32}
+    planned = plan(dataset, tmp_path, protocol, model=str(tiny_vlm), endpoint="", **settings)
+    inputs = {"dataset": dataset.uri, "plan": planned.uri}
+    made = execute("annotate_rewards", {"num_shards": 4}, inputs, str(tmp_path))
+    assert made.counts["labelled"] + made.counts["errors"] == made.counts["episodes"] > 0
+    assert made.counts["requests"] > 0
+    if protocol == "head":
+        assert made.counts["errors"] == 0
+        assert all(0 <= row["success_prob"] <= 1 for row in anchors(made))

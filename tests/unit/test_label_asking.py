@@ -1,0 +1,353 @@
+"""Asking: what was answered is kept and never asked again, what can't be read is asked once more and is no label."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+
+import pytest
+import synthetic
+from labellers import labeller
+
+from robolift import storage
+from robolift.annotators.answers import AnswerStore, answer_key
+from robolift.annotators.ask import Interview
+from robolift.annotators.messages import Answer, Picture, TransportError
+from robolift.annotators.prompts import load_prompt, parse_prompt
+from robolift.annotators.protocol import Look, Scene
+from robolift.annotators.protocols import rubric
+from robolift.annotators.shard import in_shard, write_shard
+from robolift.data.dataset import Dataset
+from robolift.errors import DataError, UsageError
+from robolift.schema import read_parquet
+
+
+class Script:
+    """A transport that says what it is told to, and remembers what it was asked."""
+
+    def __init__(self, say="3", workers=2):
+        self.workers = workers
+        self.say = say if callable(say) else lambda _question: say
+        self.asked = []
+        self.lock = threading.Lock()
+
+    def ask(self, questions):
+        with self.lock:
+            self.asked += questions
+        answers = [self.say(question) for question in questions]
+        return [a if isinstance(a, Answer) else Answer(text=a, input_tokens=10, output_tokens=1) for a in answers]
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def opened(dataset):
+    return Dataset.open(dataset)
+
+
+def interview(dataset, store, transport, name="rubric", prompt=None, **changes):
+    return Interview(
+        dataset=dataset,
+        labeller=labeller(name, **changes),
+        prompt=prompt or load_prompt(name, "v1"),
+        transport=transport,
+        store=AnswerStore(str(store)),
+    )
+
+
+def files(root):
+    return {name: storage.read_bytes(f"{root}/{name}") for name, _ in storage.list_files(str(root))}
+
+
+def test_what_was_answered_is_not_asked_again(opened, tmp_path):
+    first, second = Script(), Script(say="1")
+    before = interview(opened, tmp_path, first).verdicts([0, 3])
+    after = interview(opened, tmp_path, second).verdicts([0, 3, 5])
+    assert (len(first.asked), len(second.asked)) == (2, 1)
+    assert after[:2] == before
+    assert [v.anchors[0].score for v in after] == [3, 3, 1]
+    places = list(files(tmp_path))
+    assert len(places) == 3
+    assert all(p.startswith(f"answers/{p.split('/')[2][:2]}/") and len(p.split("/")[2]) == 69 for p in places)
+
+
+def test_the_order_in_which_answers_arrive_does_not_matter(opened, tmp_path):
+    def late_first(question):
+        # The fewer pictures, the later: short episodes come in last.
+        time.sleep(0.02 * (5 - sum(isinstance(part, Picture) for part in question.parts)))
+        return str(1 + len(question.parts) % 5)
+
+    found = {}
+    for name, transport in (("one", Script(say=late_first, workers=1)), ("many", Script(say=late_first, workers=8))):
+        verdicts = interview(opened, tmp_path / name, transport, max_frames=3).verdicts(list(range(8)))
+        (tmp_path / f"out-{name}").mkdir()
+        write_shard(tmp_path / f"out-{name}", verdicts)
+        found[name] = (files(tmp_path / name), files(tmp_path / f"out-{name}"))
+    assert found["one"] == found["many"]
+
+
+def test_an_answer_that_cannot_be_read_is_asked_for_once_more(opened, tmp_path):
+    transport = Script(say=lambda question: "4" if question.earlier else "good, I think")
+    (verdict,) = interview(opened, tmp_path, transport).verdicts([1])
+    assert [question.earlier for question in transport.asked] == [
+        (),
+        (
+            (
+                "good, I think",
+                "That answer can't be used: 'good, I think' is not a number. "
+                "Answer with one number from 1 to 5, and nothing else.",
+            ),
+        ),
+    ]
+    assert transport.asked[0].parts[0] == transport.asked[1].parts[0]
+    assert verdict.anchors[0].score == 4
+    assert verdict.parsed == [[False, True]]
+    assert verdict.failures == ()
+
+
+def test_what_cannot_be_read_twice_is_an_error_and_no_label(opened, tmp_path):
+    transport = Script(say=lambda question: f"no idea {len(question.earlier)}")
+    verdicts = interview(opened, tmp_path / "root", transport).verdicts([1, 2])
+    assert len(transport.asked) == 4
+    assert [v.anchors for v in verdicts] == [(), ()]
+    counts = write_shard(tmp_path, verdicts)
+    assert counts == {
+        "episodes": 2,
+        "labelled": 0,
+        "errors": 2,
+        "requests": 4,
+        "input_tokens": 40,
+        "output_tokens": 4,
+    }
+    assert json.loads((tmp_path / "errors.json").read_text())[0] == {
+        "episode_index": 1,
+        "class": "ParseError",
+        "message": "question 0: 'no idea 1' is not a number",
+        "answers": ["no idea 0", "no idea 1"],
+    }
+    assert read_parquet(str(tmp_path / "anchors.parquet")).num_rows == 0
+    rows = read_parquet(str(tmp_path / "answers.parquet")).to_pylist()
+    assert [(r["episode_index"], r["request"], r["attempt"], r["parsed"]) for r in rows] == [
+        (1, 0, 0, False),
+        (1, 0, 1, False),
+        (2, 0, 0, False),
+        (2, 0, 1, False),
+    ]
+    # It is a result: nobody is asked about it again.
+    again = Script()
+    assert interview(opened, tmp_path / "root", again).verdicts([1, 2]) == verdicts
+    assert again.asked == []
+
+
+def test_one_bad_question_takes_the_whole_episode(opened, tmp_path):
+    moments = []
+
+    def say(question):
+        moments.append(question)
+        return "nonsense" if len(moments) == 2 or question.earlier else "+10"
+
+    (verdict,) = interview(opened, tmp_path, Script(say=say, workers=1), "pairwise").verdicts([2])
+    assert len(verdict.attempts) == 3
+    assert [len(answers) for answers in verdict.attempts] == [1, 2, 1]
+    assert verdict.anchors == ()
+    assert [failure.request for failure in verdict.failures] == [1]
+
+
+def test_a_mended_parser_reads_kept_answers_anew(opened, tmp_path, monkeypatch):
+    said = Script(say=lambda question: "four" if not question.earlier else "IV")
+    interview(opened, tmp_path, said).verdicts([0])
+    number_in = rubric.number_in
+    monkeypatch.setattr(rubric, "number_in", lambda text, *ends: 4.0 if text == "four" else number_in(text, *ends))
+    nobody = Script()
+    (verdict,) = interview(opened, tmp_path, nobody).verdicts([0])
+    assert (verdict.anchors[0].score, verdict.parsed, nobody.asked) == (4, [[True, False]], [])
+
+
+def test_a_parser_that_became_stricter_asks_for_what_it_no_longer_reads(opened, tmp_path, monkeypatch):
+    interview(opened, tmp_path, Script(say="3")).verdicts([0])
+    number_in = rubric.number_in
+    monkeypatch.setattr(rubric, "number_in", lambda text, low, high: number_in(text, 4, high))
+    transport = Script(say="5")
+    (verdict,) = interview(opened, tmp_path, transport).verdicts([0])
+    assert [question.earlier[0][0] for question in transport.asked] == ["3"]
+    assert verdict.anchors[0].score == 5
+
+
+def test_no_answer_leaves_the_others_kept_and_a_rerun_asks_the_missing(opened, tmp_path):
+    down = {next(opened.video(episode, synthetic.TOPVIEW)).tobytes() for episode in (2, 5)}
+
+    def say(question):
+        if next(part.pixels.tobytes() for part in question.parts if isinstance(part, Picture)) in down:
+            raise TransportError("the server is away")
+        return "2"
+
+    with pytest.raises(TransportError, match=r"no answer about 2 of 8 episodes[\s\S]*episode 2: the server is away"):
+        interview(opened, tmp_path, Script(say=say, workers=1)).verdicts(list(range(8)))
+    assert len(files(tmp_path)) == 6
+    transport = Script(say="2")
+    found = interview(opened, tmp_path, transport).verdicts(list(range(8)))
+    assert len(transport.asked) == 2
+    assert [v.episode_index for v in found] == list(range(8))
+
+
+def test_what_no_try_can_mend_stops_at_once(opened, tmp_path):
+    def say(_question):
+        time.sleep(0.05)
+        raise UsageError("no such model")
+
+    transport = Script(say=say, workers=1)
+    with pytest.raises(UsageError, match="no such model"):
+        interview(opened, tmp_path, transport).verdicts(list(range(8)))
+    assert len(transport.asked) < 8
+
+
+def test_answers_of_heads_and_strange_numbers_are_the_same_kept_and_fresh(opened, tmp_path):
+    heads = Answer(progress=(0.25, 0.1, 0.5, 1 / 3), success=(0.5, 0.5, 0.5, 0.125))
+    transport = Script(say=lambda _question: heads)
+    fresh = interview(opened, tmp_path / "a", transport, "head").verdicts([1])
+    assert interview(opened, tmp_path / "a", Script(), "head").verdicts([1]) == fresh
+    assert fresh[0].anchors[-1].score == 1 / 3
+
+    odd = Answer(text="half \ud83d", logprobs={"True": -0.5, "\ud83d": -3.0, "x": -float("inf")})
+    fresh = interview(opened, tmp_path / "b", Script(say=lambda _q: odd)).verdicts([1])
+    assert interview(opened, tmp_path / "b", Script()).verdicts([1]) == fresh
+    assert fresh[0].attempts[0][0].logprobs == {"True": -0.5, "?": -3.0}
+
+    # A head is not asked again: it would say the same.
+    broken = Script(say=lambda _question: Answer(progress=(float("nan"),) * 4))
+    (verdict,) = interview(opened, tmp_path / "c", broken, "head").verdicts([1])
+    assert (len(broken.asked), verdict.anchors) == (1, ())
+    write_shard(tmp_path, [verdict])
+    answer = read_parquet(str(tmp_path / "answers.parquet")).to_pylist()[0]["answer"]
+    assert answer == '{"progress":[null,null,null,null],"success":[]}'
+
+
+def test_a_broken_record_is_told(opened, tmp_path):
+    interview(opened, tmp_path, Script()).verdicts([0])
+    (place,) = tmp_path.glob("answers/*/*.json")
+    for content in ("{", '{"questions": [[], []]}', '{"questions": [[{"text": 1, "nose": 2}]]}', "[]"):
+        place.write_text(content)
+        with pytest.raises(DataError, match=r"not a record of answers|not valid JSON"):
+            interview(opened, tmp_path, Script()).verdicts([0])
+
+
+def test_episodes_with_the_same_pictures_are_asked_about_once(tmp_path):
+    from robolift.stages.stage import execute
+
+    synthetic.write_recording(tmp_path / "recording", episodes=1, cameras=[synthetic.TOPVIEW])
+    first = execute("import_dataset", {"dataset_uri": str(tmp_path / "recording")}, {}, str(tmp_path / "runs"))
+    synthetic.write_recording(tmp_path / "again", episodes=1, cameras=[synthetic.TOPVIEW], omit=["is_good_gt"])
+    both = execute(
+        "import_dataset", {"dataset_uri": str(tmp_path / "again")}, {"previous": first.uri}, str(tmp_path / "runs")
+    )
+    grades = iter("15")
+    transport = Script(say=lambda _question: next(grades), workers=2)
+    found = interview(Dataset.open(both), tmp_path, transport).verdicts([0, 1])
+    assert len(transport.asked) == 1
+    assert [v.anchors[0].score for v in found] == [1, 1]
+
+
+def test_the_key_is_all_that_was_shown_and_told_and_nothing_else(opened):
+    import numpy as np
+
+    look = Look(frames=(0, 2), judged=(2,))
+    pixels = np.zeros((2, 3, 3), np.uint8)
+    scene = Scene(task="t", cameras=("a",), pictures={(0, "a"): pixels, (2, "a"): pixels})
+    other = pixels.copy()
+    other[1, 2, 0] = 1
+
+    def key(labeller_changes=None, looks=(look,), **changes):
+        values = {"task": scene.task, "cameras": scene.cameras, "pictures": scene.pictures, **changes}
+        return answer_key(labeller("rubric", **(labeller_changes or {})), Scene(**values), looks)
+
+    same = key()
+    assert len(same) == 64
+    for unused in ({"seed": 5}, {"num_prefixes": 9}, {"image_side": 64}):
+        assert key(unused) == same
+    local = {"transport": "hf", "model_digest": "d", "dtype": "float32"}
+    assert key({**local, "model": "/here"}) == key({**local, "model": "/there"})
+    different = [
+        key({"model": "other"}),
+        key({"prompt_sha256": "1" * 64}),
+        key({"protocol_version": "v2"}),
+        key(local),
+        key({**local, "dtype": "bfloat16"}),
+        key({**local, "model_digest": "e"}),
+        key(task="u"),
+        key(pictures={(0, "a"): pixels, (2, "a"): other}),
+        key(pictures={(0, "a"): pixels.reshape(3, 2, 3), (2, "a"): pixels.reshape(3, 2, 3)}),
+        key(looks=(Look(frames=(2, 0), judged=(2,)),)),
+        key(looks=(look, look)),
+    ]
+    assert len({same, *different}) == 1 + len(different)
+
+
+def test_shards_split_episodes_by_a_checksum():
+    # crc32 of "0", "1", "2", "3" is f4dbdf21, 83dcefb7, 1ad5be0d, 6dd28e9b.
+    assert [in_shard(i, 1, 2) for i in range(4)] == [True, True, True, True]
+    assert [next(s for s in range(3) if in_shard(i, s, 3)) for i in range(4)] == [
+        int(crc, 16) % 3 for crc in ("f4dbdf21", "83dcefb7", "1ad5be0d", "6dd28e9b")
+    ]
+    assert sum(in_shard(i, 0, 4) for i in range(10_000)) == pytest.approx(2500, rel=0.05)
+
+
+def test_a_prompt_of_ones_own_is_what_is_asked(opened, tmp_path):
+    text = (
+        "[system]\nBe strict with {task}.\n[opening]\nLook, {num_frames}:\n[moment]\n<{number} {camera}>\n"
+        "[closing]\nSo? {task}\n[reprompt]\n{problem}"
+    )
+    transport = Script()
+    interview(opened, tmp_path, transport, prompt=parse_prompt(text, "rubric", where="mine"), max_frames=2).verdicts(
+        [0]
+    )
+    (question,) = transport.asked
+    assert question.system == f"Be strict with {synthetic.TASK}."
+    words = [part for part in question.parts if isinstance(part, str)]
+    assert words == ["Look, 2:", "<1 topview>", "<2 topview>", f"So? {synthetic.TASK}"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "workers", "episodes"),
+    # 3 questions of pairwise, one of rubric: twice as many questions as workers, and one episode to read.
+    [("pairwise", 6, 5), ("pairwise", 1, 2), ("rubric", 2, 3), ("rubric", 64, 9)],
+)
+def test_few_episodes_are_in_memory_and_no_more_than_allowed_are_asked_about(
+    protocol, workers, episodes, opened, tmp_path, monkeypatch
+):
+    from robolift.annotators import ask
+
+    lock, now, most = threading.Lock(), {"held": 0, "asked": 0}, {"held": 0, "asked": 0}
+
+    def step(what, by):
+        with lock:
+            now[what] += by
+            most[what] = max(most[what], now[what])
+
+    read, judge = ask.read_pictures, ask.judge
+
+    def held(*arguments):
+        step("held", 1)
+        return read(*arguments)
+
+    def let_go(*arguments):
+        step("held", -1)
+        return judge(*arguments)
+
+    monkeypatch.setattr(ask, "read_pictures", held)
+    monkeypatch.setattr(ask, "judge", let_go)
+    transport = Script(say="+1" if protocol == "pairwise" else "3", workers=workers)
+    answer = transport.ask
+
+    def slowly(questions):
+        step("asked", 1)
+        time.sleep(0.05)
+        step("asked", -1)
+        return answer(questions)
+
+    monkeypatch.setattr(transport, "ask", slowly)
+    found = interview(opened, tmp_path, transport, protocol).verdicts(list(range(8)))
+    assert len(found) == 8
+    assert most["held"] <= episodes
+    assert most["asked"] <= workers

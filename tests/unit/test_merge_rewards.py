@@ -1,0 +1,160 @@
+"""People over the model, field by field, and the reward that follows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from labelled import publish_dataset
+from reward_shards import column, publish_rewards
+
+from robolift.errors import DataError
+from robolift.manifest import Manifest
+from robolift.stages.stage import execute
+
+NULL = [None] * 3
+
+
+@pytest.fixture
+def dataset(output_root: str) -> Manifest:
+    """Four episodes of three frames: the model and people, the model, the recorded outcome, nobody."""
+    return publish_dataset(output_root, [3] * 4, outcome=["success", "success", "failure", "unknown"])
+
+
+@pytest.fixture
+def automatic(output_root: str, dataset: Manifest) -> Manifest:
+    return publish_rewards(
+        output_root,
+        dataset,
+        progress=[0.0, 0.25, 1.0, 0.5, 0.5, 0.25, *NULL, *NULL],
+        success_prob=[0.75] * 3 + [0.25] * 3 + [None] * 6,
+        confidence=[0.5] * 6 + [None] * 6,
+        anchor=[True, False, True] * 2 + [False] * 6,
+        source=["vlm"] * 6 + ["none"] * 6,
+    )
+
+
+@pytest.fixture
+def reviews(output_root: str, dataset: Manifest) -> Manifest:
+    return publish_rewards(
+        output_root,
+        dataset,
+        "import_reviews",
+        progress=[0.0, 0.5, 0.5] + [None] * 9,
+        success_prob=[0.0] * 3 + [None] * 9,
+        tri=[1, 1, -1] + [None] * 9,
+        stage=[0, 1, 1] + [None] * 9,
+        reward=[0, 0, 1] + [None] * 9,
+        confidence=[1.0] * 3 + [None] * 9,
+        anchor=[False, True, False] + [False] * 9,
+        source=["human"] * 3 + ["none"] * 9,
+    )
+
+
+def merge(
+    root: str, dataset: Manifest, automatic: Manifest, reviews: Manifest, quality: Manifest | None = None, **config: Any
+) -> Manifest:
+    given = {"dataset": dataset, "automatic": automatic, "reviews": reviews, "quality": quality}
+    return execute("merge_rewards", config, {name: made.uri for name, made in given.items() if made}, root)
+
+
+def test_people_over_the_model_field_by_field(
+    output_root: str, dataset: Manifest, automatic: Manifest, reviews: Manifest
+) -> None:
+    made = merge(output_root, dataset, automatic, reviews)
+    assert column(made, "progress") == [0.0, 0.5, 0.5, 0.5, 0.5, 0.25, *NULL, *NULL]
+    assert column(made, "success_prob") == [0.0] * 3 + [0.25] * 3 + [0.0] * 3 + NULL
+    assert column(made, "tri") == [1, 1, -1] + [None] * 9
+    assert column(made, "stage") == [0, 1, 1] + [None] * 9
+    assert column(made, "confidence") == [1.0] * 3 + [0.5] * 3 + [None] * 6
+    assert column(made, "anchor") == [False, True, False] + [True, False, True] + [False] * 6
+    assert column(made, "source") == ["human"] * 3 + ["vlm"] * 3 + ["heuristic"] * 3 + ["none"] * 3
+    assert column(made, "reward") == [0.5, 0.0, 0.0, 0.0, -0.25, 0.0, *NULL, *NULL]
+    assert made.counts == {
+        "episodes": 4,
+        "frames": 12,
+        "rows_vlm": 3,
+        "rows_human": 3,
+        "rows_heuristic": 3,
+        "rows_none": 3,
+    }
+
+
+def test_what_changed_against_the_model(
+    output_root: str, dataset: Manifest, automatic: Manifest, reviews: Manifest
+) -> None:
+    metrics = merge(output_root, dataset, automatic, reviews).metrics()
+    assert metrics["rows"] == {
+        "progress": {"human": 3, "vlm": 3, "heuristic": 0, "none": 6},
+        "success_prob": {"human": 3, "vlm": 3, "heuristic": 3, "none": 3},
+        "tri": {"human": 3},
+        "stage": {"human": 3},
+    }
+    assert metrics["against_model"] == {
+        "progress": {"changed": 2, "added": 0},
+        "success_prob": {"changed": 3, "added": 3},
+    }
+    assert metrics["reward"] == {"known_share": 0.5, "nonzero_share": 2 / 6, "min": -0.25, "mean": 0.25 / 6, "max": 0.5}
+    lenient = merge(output_root, dataset, automatic, reviews, success_threshold=0.9).metrics()
+    assert lenient["against_model"]["success_prob"]["changed"] == 0
+
+
+@pytest.mark.parametrize(
+    ("reward", "expected"),
+    [
+        ("level", [0.0, 0.5, 0.5, 0.5, 0.5, 0.25, *NULL, *NULL]),
+        ("sparse_success", [0.0] * 9 + NULL),
+        ("tri", [1.0, 1.0, -1.0] + [None] * 9),
+        ("human", [0.0, 0.0, 1.0] + [None] * 9),
+    ],
+)
+def test_the_reward_asked_for(
+    reward: str, expected: list, output_root: str, dataset: Manifest, automatic: Manifest, reviews: Manifest
+) -> None:
+    assert column(merge(output_root, dataset, automatic, reviews, reward=reward), "reward") == expected
+
+
+def test_a_recorded_success_pays_where_nobody_else_spoke(output_root: str) -> None:
+    dataset = publish_dataset(output_root, [2, 2], outcome=["success", "failure"])
+    nothing = publish_rewards(output_root, dataset)
+    made = merge(output_root, dataset, nothing, nothing, reward="sparse_success")
+    assert column(made, "reward") == [0.0, 1.0, 0.0, 0.0]
+    assert column(made, "source") == ["heuristic"] * 4
+    without = merge(output_root, dataset, nothing, nothing, reward="sparse_success", use_outcome=False)
+    assert column(without, "reward") == column(without, "success_prob") == [None] * 4
+    assert column(without, "source") == ["none"] * 4
+    assert without.metrics()["reward"] == {"known_share": 0.0}
+
+
+def test_labels_that_did_not_pass_are_refused(
+    output_root: str, dataset: Manifest, automatic: Manifest, reviews: Manifest
+) -> None:
+    inputs = {"dataset": dataset.uri, "automatic": automatic.uri, "reviews": reviews.uri}
+    # People say that episode 0 failed; the model gives it more than the success it knows.
+    strict = {"min_coverage": 0.9, "min_success_auroc": 0.75}
+    quality = execute("label_quality", strict, inputs, output_root)
+    with pytest.raises(
+        DataError, match=r"coverage is 0.5, asked is 0.9; success_auroc is 0, asked is 0.75\n"
+    ) as caught:
+        merge(output_root, dataset, automatic, reviews, quality)
+    assert str(caught.value).startswith("the labels did not pass label_quality: coverage")
+    assert "quality_gate: false" in caught.value.mend
+    anyway = merge(output_root, dataset, automatic, reviews, quality, quality_gate=False)
+    assert anyway.counts["rows_human"] == 3
+    passed = execute("label_quality", {}, inputs, output_root)
+    assert merge(output_root, dataset, automatic, reviews, passed).table("rewards").equals(anyway.table("rewards"))
+
+
+def test_the_quality_of_other_labels_is_refused(
+    output_root: str, dataset: Manifest, automatic: Manifest, reviews: Manifest
+) -> None:
+    inputs = {"dataset": dataset.uri, "automatic": reviews.uri, "reviews": reviews.uri}
+    quality = execute("label_quality", {}, inputs, output_root)
+    with pytest.raises(DataError, match="the quality was measured on other automatic labels"):
+        merge(output_root, dataset, automatic, reviews, quality, quality_gate=False)
+
+
+def test_labels_of_another_dataset_are_refused(output_root: str, dataset: Manifest, automatic: Manifest) -> None:
+    other = publish_dataset(output_root, [3] * 4, outcome="success")
+    with pytest.raises(DataError, match="the reviews were made from another dataset"):
+        merge(output_root, dataset, automatic, publish_rewards(output_root, other))

@@ -76,11 +76,12 @@ export class Api {
     return this.#ask("/api/disagreements");
   }
 
-  clip(number) {
-    return this.#ask(`/api/clips/${number}`);
+  /** What there is to see, named "episodes/3" or "clips/3". */
+  footage(name) {
+    return this.#ask(`/api/${name}`);
   }
 
-  /** JPEGs of the frames [start, stop) of a camera, as views of one buffer; `footage` is "episodes/3" or "clips/3". */
+  /** JPEGs of the frames [start, stop) of a camera, as views of one buffer. */
   async frames(footage, camera, start, stop, signal) {
     const address = `/api/${footage}/frames/${encodeURIComponent(camera)}?start=${start}&stop=${stop}&v=${this.#version}`;
     const response = await this.#send(address, { signal });

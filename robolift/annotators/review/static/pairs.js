@@ -27,7 +27,8 @@ export class PairView {
   /** Shows a pair; `mine` is what the server has of this annotator, `pair` which clips it has. */
   async open(item, mine, pair) {
     const { api, outbox } = this.app;
-    const facts = await Promise.all([pair.a, pair.b].map(({ episode, clip }) => (clip === undefined ? api.episode(episode) : api.clip(clip))));
+    const footage = [pair.a, pair.b].map(footageOf);
+    const facts = await Promise.all(footage.map((name) => api.footage(name)));
     Object.assign(this, { item, pair });
     this.root.hidden = false;
     this.clips = [pair.a, pair.b];
@@ -38,7 +39,7 @@ export class PairView {
     find("#pair-place").max = String(this.length - 1);
     this.record = new Record({ outbox, item, length: 0, onChange: (state) => this.#changed(state) });
     this.record.restore(mine);
-    const shown = this.players.map((player, side) => player.open(api, { ...this.clips[side], footage: footageOf(this.clips[side]), facts: facts[side] }));
+    const shown = this.players.map((player, side) => player.open(api, { ...this.clips[side], footage: footage[side], facts: facts[side] }));
     Promise.all(shown).then(() => this.item === item && !this.record?.closed && !calm() && this.#play(), (error) => this.app.trouble(error));
   }
 

@@ -21,7 +21,7 @@ from robolift.errors import DataError
 Preference = Literal["A", "B", "tie"]
 EVENTS_AN_OBJECT = 200
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-_ANSWER_MS = 4000
+_ACTION_MS = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,12 +111,17 @@ def answer_pairs(
 def write_preferences(labels_uri: str, annotator: str, answers: Iterable[tuple[str, Preference]]) -> None:
     """Write (pair id, preference) as events of one session, in the format of the labelling page.
 
-    Its clock starts at 0 and runs four seconds an answer, so that the same answers are the same bytes.
+    As on the page, an answer is two actions: what is preferred, and that the pair is complete. The clock starts at 0
+    and runs two seconds an action, so that the same answers are the same bytes.
     """
     session = hashlib.sha256(annotator.encode()).hexdigest()[:16]
+    actions = [
+        (pair_id, op, value)
+        for pair_id, preference in answers
+        for op, value in (("prefer", preference), ("complete", None))
+    ]
     events = [
-        _event(annotator, session, seq, pair_id, preference)
-        for seq, (pair_id, preference) in enumerate(answers, start=1)
+        _event(annotator, session, seq, pair_id, op, value) for seq, (pair_id, op, value) in enumerate(actions, start=1)
     ]
     for number, first in enumerate(range(0, len(events), EVENTS_AN_OBJECT)):
         lines = [
@@ -127,8 +132,8 @@ def write_preferences(labels_uri: str, annotator: str, answers: Iterable[tuple[s
         storage.write_bytes(storage.join(labels_uri, "events", annotator, name), ("\n".join(lines) + "\n").encode())
 
 
-def _event(annotator: str, session: str, seq: int, pair_id: str, preference: Preference) -> dict[str, Any]:
-    at_ms = seq * _ANSWER_MS
+def _event(annotator: str, session: str, seq: int, pair_id: str, op: str, value: str | None) -> dict[str, Any]:
+    at_ms = seq * _ACTION_MS
     # A ULID is 48 bits of milliseconds and 80 that are random; here they follow from who and which.
     number = at_ms << 80 | _number(f"{annotator}/{seq}/{pair_id}") >> 176
     return {
@@ -138,10 +143,10 @@ def _event(annotator: str, session: str, seq: int, pair_id: str, preference: Pre
         "seq": seq,
         "item": f"pair:{pair_id}",
         "lease": 1,
-        "op": "prefer",
+        "op": op,
         "from": None,
         "to": None,
-        "value": preference,
+        "value": value,
         "client_ms": at_ms,
         "at_ms": at_ms,
     }

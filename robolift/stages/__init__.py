@@ -26,6 +26,7 @@ NAMES = (
     "extract_features",
     "merge_features",
     "propose_pairs",
+    "simulate_preferences",
     "import_preferences",
     "train_reward",
     "score_clips",

@@ -62,16 +62,16 @@ def test_answers_are_events_of_the_page_written_once(tmp_path):
     labels = storage.normalize(str(tmp_path / "labels"))
     assert answer_pairs(pairs, {"good": 3.0, "bad": 1.0}, [sharp], labels_uri=labels) == 450
     files = storage.list_files(labels)
-    assert len(files) == 3
-    assert all(re.fullmatch(r"events/ann/[0-9a-f]{16}-00000[012]\.jsonl", name) for name, _ in files)
+    assert len(files) == 5
+    assert all(re.fullmatch(r"events/ann/[0-9a-f]{16}-00000[0-4]\.jsonl", name) for name, _ in files)
     lines = [line for name, _ in files for line in storage.read_bytes(storage.join(labels, name)).splitlines()]
     events = [json.loads(line) for line in lines]
-    assert len({event["ulid"] for event in events}) == 450
+    assert len({event["ulid"] for event in events}) == 900
     assert all(re.fullmatch(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", event["ulid"]) for event in events)
-    assert [event["seq"] for event in events] == list(range(1, 451))
-    assert events[7]["item"] == "pair:p00007"
-    assert {event["value"] for event in events} == {"A"}
-    assert {(event["op"], event["annotator"], event["lease"]) for event in events} == {("prefer", "ann", 1)}
+    assert [event["seq"] for event in events] == list(range(1, 901))
+    assert [event["item"] for event in events[14:16]] == ["pair:p00007"] * 2
+    assert [(event["op"], event["value"]) for event in events] == [("prefer", "A"), ("complete", None)] * 450
+    assert {(event["annotator"], event["lease"]) for event in events} == {("ann", 1)}
 
 
 def test_ties_are_written_too(tmp_path):
@@ -79,4 +79,4 @@ def test_ties_are_written_too(tmp_path):
     write_preferences(labels, "ann", [("p1", "tie"), ("p2", "B")])
     [(name, _)] = storage.list_files(labels)
     values = [json.loads(line)["value"] for line in storage.read_bytes(storage.join(labels, name)).splitlines()]
-    assert values == ["tie", "B"]
+    assert values == ["tie", None, "B", None]

@@ -32,7 +32,7 @@ $(STAMP): pyproject.toml constraints.txt | system-packages
 	else $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'; fi
 	@touch $@
 
-system-packages: ## Debian packages that the simulator and MediaPipe need to work without a screen
+system-packages: ## Debian packages the simulator needs to render without a screen
 	@bash scripts/system_packages.sh
 
 browser: ## Debian's Chromium and a font, with which tests drive the labelling page and look for hands

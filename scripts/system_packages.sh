@@ -1,6 +1,5 @@
 #!/usr/bin/env bash
 # MuJoCo renders without a screen through EGL, with Mesa's software driver where there is no GPU.
-# MediaPipe, which finds hands in clips, asks for GLES beside it.
 # With `browser` also what drives the labelling page in tests, and a font whose hands stand in for photographed ones.
 set -euo pipefail
 
@@ -10,7 +9,6 @@ python="${PYTHON:-python3.11}"
 missing=()
 libraries=$(ldconfig -p)   # not piped: grep -q stops at the first hit, and pipefail would count that as a failure
 grep -q 'libEGL\.so\.1' <<<"$libraries" || missing+=(libegl1)
-grep -q 'libGLESv2\.so\.2' <<<"$libraries" || missing+=(libgles2)
 grep -q 'libGL\.so\.1' <<<"$libraries" || missing+=(libgl1)
 compgen -G '/usr/lib/*/dri/swrast_dri.so' >/dev/null || compgen -G '/usr/lib/*/libgallium*.so' >/dev/null || missing+=(libgl1-mesa-dri)
 compgen -G '/usr/lib/*/libEGL_mesa.so*' >/dev/null || missing+=(libegl-mesa0)

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from robolift.clips.encoders.encoder import Encoder
+from robolift.clips.letterbox import WHOLE, Area
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class Clip:
         fps: Frames a second.
         num_frames: How many it has, at least one.
         sampled: Frames of which rows are kept in ``frames.parquet``, ascending; the encoder sees these.
+        area: Rows and columns in which the decoded pictures show the video, without the bars of a letterbox.
     """
 
     clip_id: str
@@ -31,6 +33,7 @@ class Clip:
     fps: float
     num_frames: int
     sampled: tuple[int, ...]
+    area: Area = WHOLE
 
 
 @dataclass(frozen=True)
@@ -39,16 +42,18 @@ class Frame:
 
     Attributes:
         index: Counted from 0.
-        rgb: (S, S, 3) uint8.
+        rgb: (S, S, 3) uint8, bars included.
+        area: Where it shows the video.
     """
 
     index: int
     rgb: np.ndarray
+    area: Area = WHOLE
 
     @functools.cached_property
     def grey(self) -> np.ndarray:
-        """(S, S) uint8: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), computed once."""
-        return np.asarray(cv2.cvtColor(self.rgb, cv2.COLOR_RGB2GRAY))
+        """(H, W) uint8, the video alone: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), computed once."""
+        return np.asarray(cv2.cvtColor(np.ascontiguousarray(self.rgb[self.area]), cv2.COLOR_RGB2GRAY))
 
 
 @dataclass(frozen=True, kw_only=True)

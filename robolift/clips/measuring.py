@@ -13,6 +13,7 @@ import numpy as np
 
 from robolift import storage
 from robolift.clips.extractor import Clip, Extractor, Findings, Frame, Tools
+from robolift.clips.letterbox import WHOLE, areas
 from robolift.data.video_decoder import VideoDecoder
 from robolift.errors import DataError
 from robolift.manifest import Manifest
@@ -62,14 +63,21 @@ def shard_of(clip_id: str, num_shards: int) -> int:
     return zlib.crc32(clip_id.encode()) % num_shards
 
 
-def read_clips(clips: Manifest, embedding_frames: int) -> list[Clip]:
+def read_clips(clips: Manifest, *, side: int, embedding_frames: int) -> list[Clip]:
     """Return the clips of a ClipSet, sorted by name.
+
+    Args:
+        clips: The ClipSet.
+        side: Height and width that the pictures will be decoded to.
+        embedding_frames: Most frames of a clip that are sampled.
 
     Raises:
         DataError: If there are none, a name stands twice, one is without frames, or their rates differ.
     """
     uri = clips.file("clips.parquet")
-    rows = read_parquet(uri, columns=["clip_id", "file", "fps", "num_frames"]).sort_by("clip_id").to_pylist()
+    rows = (
+        read_parquet(uri, columns=["clip_id", "video_id", "file", "fps", "num_frames"]).sort_by("clip_id").to_pylist()
+    )
     names = [row["clip_id"] for row in rows]
     empty = [row["clip_id"] for row in rows if row["num_frames"] < 1]
     rates = sorted({row["fps"] for row in rows})
@@ -87,6 +95,7 @@ def read_clips(clips: Manifest, embedding_frames: int) -> list[Clip]:
                 expected="clips of one rate and at least one frame, each once",
                 mend="extract the clips again",
             )
+    found = areas(clips, side)
     return [
         Clip(
             clip_id=row["clip_id"],
@@ -94,6 +103,7 @@ def read_clips(clips: Manifest, embedding_frames: int) -> list[Clip]:
             fps=row["fps"],
             num_frames=row["num_frames"],
             sampled=sample(row["num_frames"], embedding_frames),
+            area=found.get(row["video_id"], WHOLE),
         )
         for row in rows
     ]
@@ -128,7 +138,7 @@ def _measure(clip: Clip, extractors: Mapping[str, Extractor], tools: Tools, side
             stack.callback(running[name].close)
         decoder = stack.enter_context(VideoDecoder(clip.uri, fps=clip.fps, size=(side, side)))
         for index, rgb in enumerate(decoder.frames(num_frames=clip.num_frames)):
-            frame = Frame(index, rgb)
+            frame = Frame(index, rgb, clip.area)
             for measurement in running.values():
                 measurement.see(frame)
         for name, measurement in running.items():

@@ -84,7 +84,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     from robolift.data.models import read_model  # noqa: PLC0415
 
     loaded = extractors.load(config.extractors)
-    clips = measuring.read_clips(inputs.one("clips"), config.embedding_frames)
+    clips = measuring.read_clips(inputs.one("clips"), side=config.decode_side, embedding_frames=config.embedding_frames)
     encoder = None
     if "embedding" in config.extractors:
         encoder = open_encoder(config.encoder, expect_sha256=config.encoder_sha256, device=config.device)

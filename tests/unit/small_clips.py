@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,24 +20,48 @@ from robolift.storage import digest_of
 FPS = 15.0
 
 
-def publish_clips(root: str, pictures: Mapping[str, Sequence[np.ndarray]], *, fps: float = FPS) -> Manifest:
-    """Publish a ClipSet with the pictures of each clip; equal pictures give an equal digest."""
-    content = {name: [int(frame.astype(np.int64).sum()) for frame in frames] for name, frames in pictures.items()}
-    output = Output(
+def _output(root: str, stage: str, kind: Kind, config: dict[str, Any], content: Any, **inputs: Manifest) -> Output:
+    return Output(
         Plan(
-            stage="extract_clips",
-            kind=Kind.CLIPS,
+            stage=stage,
+            kind=kind,
             root=root,
-            config={"fit": "letterbox", "fps": fps},
-            inputs={},
+            config=config,
+            inputs={name: [manifest] for name, manifest in inputs.items()},
             code="0" * 16,
-            digest=digest_of({"clips": content, "fps": fps}),
+            digest=digest_of([config, content]),
         )
     )
+
+
+def publish_clips(
+    root: str,
+    pictures: Mapping[str, Sequence[np.ndarray]],
+    *,
+    fps: float = FPS,
+    size: tuple[int, int] = (64, 64),
+    fit: str = "letterbox",
+) -> Manifest:
+    """Publish a ClipSet with the pictures of each clip, letterboxed from videos of ``size`` (width, height).
+
+    Equal pictures give an equal digest.
+    """
+    videos = _output(root, "ingest_videos", Kind.VIDEOS, {}, size)
+    row = {"video_id": "video", "width": size[0], "height": size[1]}
+    schema.write_table(videos.path / "videos.parquet", pa.Table.from_pylist([row]))
+    parent = videos.publish({"videos": 1})
+    content = {name: [int(frame.astype(np.int64).sum()) for frame in frames] for name, frames in pictures.items()}
+    output = _output(root, "extract_clips", Kind.CLIPS, {"fit": fit, "fps": fps}, [content, size], videos=parent)
     for name, frames in pictures.items():
         encode_video(output.path / "clips" / f"{name}.mp4", frames, fps=fps, size=frames[0].shape[:2])
     rows = [
-        {"clip_id": name, "file": f"clips/{name}.mp4", "fps": fps, "num_frames": len(pictures[name])}
+        {
+            "clip_id": name,
+            "video_id": "video",
+            "file": f"clips/{name}.mp4",
+            "fps": fps,
+            "num_frames": len(pictures[name]),
+        }
         for name in sorted(pictures)
     ]
     table = pa.Table.from_pylist(rows)

@@ -80,6 +80,24 @@ def test_clip_gives_what_its_own_classes_give():
     assert (encoder.kind, encoder.width, encoder.digest) == ("clip", 8, model_digest(model(CLIP)))
 
 
+def test_of_a_whole_clip_the_image_tower_is_used(tmp_path):
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {**small, "vocab_size": 50, "projection_dim": 6, "bos_token_id": 1, "eos_token_id": 2}
+    vision = {**small, "image_size": 32, "patch_size": 16, "projection_dim": 6}
+    whole = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=6)).eval()
+    whole.save_pretrained(tmp_path)
+    CLIPImageProcessorPil.from_pretrained(model(CLIP)).save_pretrained(tmp_path)
+    picture = square("coffee", 64)
+    pixels = CLIPImageProcessorPil.from_pretrained(tmp_path)([picture], return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        oracle = whole.visual_projection(whole.vision_model(pixels).pooler_output)
+    encoder = open_encoder(str(tmp_path))
+    assert encoder.width == 6
+    np.testing.assert_allclose(encoder.encode(picture[None]), oracle.numpy(), rtol=1e-5)
+
+
 @pytest.mark.parametrize(("name", "classes"), [("chelsea", CAT), ("coffee", CUP)])
 def test_efficientnet_knows_a_cat_and_a_cup(efficientnet, name, classes):
     with torch.inference_mode():

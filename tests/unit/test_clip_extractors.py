@@ -11,7 +11,10 @@ import skimage.measure
 from small_clips import coloured, grey, shifted, texture, watch
 
 from robolift.clips import extractors
+from robolift.clips.extractor import Clip
 from robolift.clips.extractors import blur, exposure, hands_colour, motion
+from robolift.clips.hand_path import HandPath
+from robolift.clips.letterbox import picture_area
 from robolift.clips.measuring import sample
 from robolift.errors import UsageError
 
@@ -149,15 +152,39 @@ def test_speed_is_known_only_between_neighbouring_frames_with_a_hand():
 def test_the_largest_region_counts_and_a_speck_does_not():
     both = with_hand(10, 30)
     both[70:80, 70:80] = SKIN
-    assert hands_colour.centroid(hands_colour.skin(both)) == pytest.approx((0.20, 0.40))
+    assert hands_colour.centroids(hands_colour.skin(both)) == [pytest.approx((0.20, 0.40)), pytest.approx((0.75, 0.75))]
     # 0.3 % of 10 000 pixels are 30.
-    assert hands_colour.centroid(hands_colour.skin(with_hand(10, 30, side=5))) is None
-    assert hands_colour.centroid(hands_colour.skin(with_hand(10, 30, side=6))) == pytest.approx((0.13, 0.33))
+    assert hands_colour.centroids(hands_colour.skin(with_hand(10, 30, side=5))) == []
+    assert hands_colour.centroids(hands_colour.skin(with_hand(10, 30, side=6))) == [pytest.approx((0.13, 0.33))]
+
+
+def test_speed_is_of_one_hand_when_another_becomes_the_largest():
+    clip = Clip(clip_id="c", uri="", fps=10.0, num_frames=3, sampled=(0, 1, 2))
+    path = HandPath(clip)
+    path.add([(0.2, 0.2), (0.8, 0.8)])
+    path.add([(0.8, 0.8), (0.23, 0.24)])  # the first went 0.05, and the other is the largest now
+    path.add([(0.8, 0.8), (0.30, 0.30)])  # which stands still
+    found = path.findings()
+    assert found.scalars == {"hands": 1.0, "hand_motion": pytest.approx(0.05 / 2 * 10)}
+    assert found.tracks["hand_x"].tolist() == [0.2, 0.8, 0.8]
 
 
 @pytest.mark.parametrize("colour", [(10, 7, 6), (255, 255, 255), (90, 100, 120), (200, 60, 40)])
 def test_what_is_dark_or_of_another_colour_is_no_skin(colour):
     assert not hands_colour.skin(np.full((4, 4, 3), colour, np.uint8)).any()
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "rows", "columns"),
+    [
+        (320, 240, slice(32, 208), slice(None)),  # 240 x 180, bars of 30 above and below
+        (1080, 1920, slice(None), slice(55, 185)),  # 135 wide, bars of 52.5
+        (500, 500, slice(None), slice(None)),
+        (1000, 1, slice(119, 121), slice(None)),  # something is left of the narrowest
+    ],
+)
+def test_bars_of_a_letterbox_are_left_out(width, height, rows, columns):
+    assert picture_area(width, height, 240) == (rows, columns)
 
 
 def test_frames_are_sampled_evenly_from_first_to_last():

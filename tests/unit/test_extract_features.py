@@ -162,6 +162,23 @@ def test_a_clip_is_measured_alike_whatever_clips_are_beside_it(tmp_path):
     assert [row["embedding"] for row in found[0][1:]] == [None, None]
 
 
+def test_bars_of_a_letterbox_count_for_nothing(tmp_path):
+    white = np.zeros((64, 64, 3), np.uint8)
+    white[8:56] = 230  # a video of 4:3
+    config = {"extractors": ["blur", "exposure"], "decode_side": 64}
+    found = {}
+    for fit in ("letterbox", "stretch"):
+        clips = publish_clips(str(tmp_path), {"a": [white] * 2}, size=(640, 480), fit=fit)
+        shard = execute("extract_features", config, {"clips": clips.uri}, str(tmp_path))
+        found[fit] = rows(shard, "features")[0]
+    # But for the last bit that the encoding cost in some pixels.
+    assert found["letterbox"]["blur"] < 0.1
+    assert found["letterbox"]["exposure"] < 0.3
+    # Nobody said that these are bars: two edges, each a row of about +230 and one of -230.
+    assert found["stretch"]["blur"] == pytest.approx(4 / 64 * 230**2, rel=0.1)
+    assert found["stretch"]["exposure"] > 0.8
+
+
 def test_clips_and_outputs_may_lie_in_a_store(clips, features, s3):
     remote = f"{s3}/clips"
     for name, _ in storage.list_files(clips.uri):

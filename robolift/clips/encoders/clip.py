@@ -66,7 +66,7 @@ class Clip:
             # transformers would fill them with random numbers.
             raise DataError(f"weights are missing, the first is {missing[0]}", where=where, mend="save the model again")
         self._model = model.eval().to(self._device)
-        self.width = int(model.config.projection_dim)
+        self.width = int(model.visual_projection.out_features)
 
     def encode(self, images: np.ndarray) -> np.ndarray:
         """Return (n, width) float32 of (n, H, W, 3) uint8 RGB pictures."""

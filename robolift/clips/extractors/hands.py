@@ -55,11 +55,8 @@ class _Hands(Measurement):
         image = Image(image_format=ImageFormat.SRGB, data=np.ascontiguousarray(frame.rgb))
         found = self._landmarker.detect_for_video(image, round(1000 * frame.index / self._fps))
         hands = [np.array([(point.x, point.y) for point in hand]) for hand in found.hand_landmarks]
-        if not hands:
-            self._path.add(None)
-            return
-        x, y = max(hands, key=lambda hand: float(np.ptp(hand, axis=0).prod())).mean(axis=0)
-        self._path.add((float(x), float(y)))
+        hands.sort(key=lambda hand: float(np.ptp(hand, axis=0).prod()), reverse=True)
+        self._path.add([tuple(hand.mean(axis=0)) for hand in hands])
 
     def finish(self) -> Findings:
         return self._path.findings()

@@ -1,4 +1,4 @@
-"""Hands by their colour: the largest connected region of skin colour in a frame. Quick, needs no model.
+"""Hands by their colour: connected regions of skin colour in a frame. Quick, needs no model.
 
 A pixel is skin where its chromaticity (r, g) = (R, G) / (R + G + B) lies in a range and it isn't dark, R + G + B >= 60;
 a region is a hand from 0.3 % of the picture on. Chromaticity leaves out how strongly a scene is lit: Störring et al.,
@@ -32,19 +32,16 @@ def skin(rgb: np.ndarray) -> np.ndarray:
     return np.asarray(in_range & (total >= MIN_SUM))
 
 
-def centroid(mask: np.ndarray) -> tuple[float, float] | None:
-    """Return the centroid (x, y) of the largest region as fractions of the picture, None where it is too small.
+def centroids(mask: np.ndarray) -> list[tuple[float, float]]:
+    """Return the centroids (x, y) of the regions that are large enough as fractions of the picture, largest first.
 
     A pixel counts with its middle, so that a mask filled wholly gives (0.5, 0.5).
     """
-    count, _, stats, centroids = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=CONNECTIVITY)
-    if count == 1:  # only background
-        return None
-    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    if stats[largest, cv2.CC_STAT_AREA] < MIN_SHARE * mask.size:
-        return None
-    x, y = (centroids[largest] + 0.5) / mask.shape[::-1]
-    return float(x), float(y)
+    _, _, stats, middles = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=CONNECTIVITY)
+    sizes = stats[1:, cv2.CC_STAT_AREA]  # the first is the background
+    order = [int(index) for index in np.argsort(-sizes, kind="stable") if sizes[index] >= MIN_SHARE * mask.size]
+    found = (middles[1:][order] + 0.5) / mask.shape[::-1]
+    return [(float(x), float(y)) for x, y in found]
 
 
 class _HandsColour(Measurement):
@@ -52,7 +49,7 @@ class _HandsColour(Measurement):
         self._path = HandPath(clip)
 
     def see(self, frame: Frame) -> None:
-        self._path.add(centroid(skin(frame.rgb)))
+        self._path.add(centroids(skin(frame.rgb)))
 
     def finish(self) -> Findings:
         return self._path.findings()

@@ -6,7 +6,8 @@ With m_i the mean length of the flow vectors from frame i to i + 1, in pixels of
 * ``motion_var`` = std m_i: a standard deviation in spite of its name, which is the prototype's,
 * ``jerk`` = mean |m_(i+1) - 2 m_i + m_(i-1)|, in fact a second difference; 0 where there are fewer than three m_i.
 
-``flow_x``, ``flow_y``: mean flow from a sampled frame on to the next, in pictures a second; not known in the last.
+``flow_x``, ``flow_y``: mean flow from a sampled frame on to the next, in sides of the square picture a second; the last
+has none.
 
 Source: Farneback, "Two-frame motion estimation based on polynomial expansion", SCIA 2003; settings of the prototype.
 """
@@ -56,8 +57,7 @@ class _Motion(Measurement):
         if self._before is not None:
             found = flow(self._before, frame.grey).astype(np.float64)
             self._magnitudes.append(float(np.hypot(found[..., 0], found[..., 1]).mean()))
-            height, width = frame.grey.shape
-            self._means.append(found.mean(axis=(0, 1)) / (width, height) * self._clip.fps)
+            self._means.append(found.mean(axis=(0, 1)) / len(frame.rgb) * self._clip.fps)
         self._before = frame.grey
 
     def finish(self) -> Findings:

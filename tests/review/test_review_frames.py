@@ -72,7 +72,7 @@ def test_playing_keeps_all_cameras_in_step(visit):
 
 
 def test_a_frame_that_is_not_there_is_waited_for_and_no_label_goes_astray(visit, server):
-    page = visit("person2", "episode:13")  # signs in; the chunk is held back before the long episode is opened
+    page = visit("person2", "episode:14")  # signs in; the chunk is held back before the long episode is opened
     page.forgive("ERR_FAILED")
     page.context.route("**/api/episodes/0/frames/**start=64**", lambda route: route.abort())
     page.page.evaluate("location.hash = '#episode:0'")

@@ -1,4 +1,4 @@
-"""What the tests of the labelling page share: one coded dataset, one browser, one server; each test has items of its own."""
+"""What the tests of the labelling page share: coded frames, a browser, a server; each test has items of its own."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ LENGTH = LENGTHS[0]
 STEPS = (*["ArrowLeft", "ArrowRight", "Shift+ArrowLeft", "Shift+ArrowRight"] * 4, "Home", "End", " ")
 
 STEP = f"""
-async (keys) => {{
+(keys) => (window.running = (async () => {{ // held by the window, or the browser may collect the promise
   const read = {READ_CODES};
   const seen = [];
   for (const [count, name] of keys.entries()) {{
@@ -21,12 +21,12 @@ async (keys) => {{
     seen.push([Number(document.querySelector("#frame-number").textContent), read()]);
   }}
   return seen;
-}}
+}})())
 """
 """Presses keys and reads number and canvases after each: at once, as a wrong frame might stand for a moment only."""
 
 WATCH_PLAYING = f"""
-() => new Promise((resolve) => {{
+() => (window.running = new Promise((resolve) => {{
   const read = {READ_CODES};
   const seen = [];
   const look = () => {{
@@ -36,7 +36,7 @@ WATCH_PLAYING = f"""
     else resolve(seen);
   }};
   requestAnimationFrame(look);
-}})
+}}))
 """
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the labelling page share: one coded dataset, one browser, one server a module."""
+"""What the tests of the labelling page share: coded frames, a browser, a server; each test has items of its own."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def coded(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return write_coded(tmp_path_factory.mktemp("coded"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     yield from chromium()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(coded: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Asks for segments, the outcome and two task stages, of everybody about everything; shows values afterwards."""
     folder = tmp_path_factory.mktemp("job")

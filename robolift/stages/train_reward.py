@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 from pydantic import Field
 
-from robolift.manifest import Output
+from robolift import schema, storage
+from robolift.clips import composite
+from robolift.clips.inputs import Clips, Features
+from robolift.clips.split import hold_out
+from robolift.errors import DataError
+from robolift.manifest import Manifest, Output
+from robolift.reward_model import checkpoint, metrics, tensorboard
+from robolift.reward_model.comparisons import Comparisons, split
+from robolift.reward_model.recipe import Recipe
+from robolift.reward_model.train import train
 from robolift.schema import Kind
 from robolift.stages.stage import Input, Inputs, StageConfig
 
@@ -19,44 +29,89 @@ INPUTS = {
 OUTPUT = Kind.REWARD_MODEL
 
 
-class Config(StageConfig):
+class Config(StageConfig, Recipe):
     """The model, what it sees, and how it is trained."""
 
-    model: Literal["linear", "mlp"] = "linear"
-    """`linear` on standardized features and the embedding's principal components: the better one below a thousand
-    pairs. `mlp`: trunk 256-128 (ReLU, LayerNorm, dropout 0.1) and human head 64-1 on scalars and the whole
-    embedding."""
-    fields: tuple[str, ...] = ("blur", "exposure", "motion_var", "hands", "jerk")
-    """Scalar features it sees, besides the embedding."""
-    drop: tuple[str, ...] = ()
-    """Features left out for an ablation: names of fields, `embedding`, `hands` (hands and hand_motion) or `motion`
-    (motion_mean, motion_var, jerk)."""
-    pca: int = Field(default=16, ge=0)
-    """Principal components of the embedding that `linear` sees; 0: none."""
-    beta: float = Field(default=1.0, gt=0)
-    """P(A > B) = sigmoid(beta (R_A - R_B))."""
-    ties: Literal["soft", "drop", "davidson"] = "soft"
-    """A tie is the target 0.5, left out, or has a probability of its own (Davidson 1970)."""
-    ensemble: int = Field(default=5, ge=1)
-    """Members, each on a bootstrap sample of the pairs; their spread is the score's uncertainty."""
     split_by: Literal["participant", "video"] = "participant"
     """What training and held-out pairs never share."""
     held_out: float = Field(default=0.2, gt=0, lt=1)
-    """Share of participants or videos held out."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Of Adam (`mlp`)."""
-    weight_decay: float = Field(default=1e-4, ge=0)
-    """L2 penalty; for `linear` it is chosen by cross-validation inside the training pairs where 0."""
-    batch_size: int = Field(default=32, ge=1)
-    """Pairs a step (`mlp`)."""
-    epochs: int = Field(default=100, ge=1)
-    """Most epochs (`mlp`)."""
-    patience: int = Field(default=20, ge=1)
-    """Epochs without a better held-out loss (by 0.001) after which training stops; the rate halves after 10 (`mlp`)."""
-    seed: int = Field(default=0, ge=0)
-    """Decides the split, the bootstrap and the start."""
+    """Share of participants or videos held out. Pairs with one clip on each side teach nothing and measure nothing."""
 
 
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     """Write ``model.safetensors``, ``model.json``, ``curves.json`` and ``tensorboard/``."""
-    raise NotImplementedError
+    clips, features = Clips.open(inputs.one("clips")), Features.open(inputs.one("features"))
+    features.check_clips(clips)
+    columns = features.columns(config.fields)
+    groups = clips.groups(config.split_by)
+    held = hold_out(groups, config.held_out, config.seed)
+    comparisons = _comparisons(inputs.one("preferences"), clips)
+    known, unseen, crossing = split(comparisons, held)
+    _check_held_out(unseen, crossing)
+    trained = train(
+        columns,
+        features.embedding,
+        known,
+        training=~held,
+        recipe=Recipe(**{name: getattr(config, name) for name in Recipe.model_fields}),
+        facts={
+            "features": dict(features.origin),
+            "split_by": config.split_by,
+            "held_out_groups": sorted({group for group, out in zip(groups, held, strict=True) if out}),
+            "held_out_videos": sorted({video for video, out in zip(clips.video_id, held, strict=True) if out}),
+        },
+    )
+    checkpoint.save(output.path, trained.model)
+    output.write_json("curves.json", trained.curves)
+    tensorboard.write_scalars(output.path / "tensorboard", trained.points())
+    measured = {
+        name: metrics.evaluate(
+            trained.rewards,
+            part,
+            beta=config.beta,
+            ties=config.ties,
+            tie_logit=trained.tie_logit,
+            seed=config.seed,
+        )
+        for name, part in (("train", known), ("held_out", unseen))
+    }
+    ceiling = storage.read_json(inputs.one("preferences").file("agreement.json")).get("consistency_ceiling")
+    controls = {
+        name: metrics.ranking(score, unseen, seed=config.seed) for name, score in _controls(features, config.seed)
+    }
+    output.metrics.update({**measured, "ceiling": ceiling, "controls": controls})
+    return {
+        "train_annotations": len(known),
+        "held_out_annotations": len(unseen),
+        "crossing_annotations": crossing,
+        "train_clips": int((~held).sum()),
+        "held_out_clips": int(held.sum()),
+    }
+
+
+def _comparisons(preferences: Manifest, clips: Clips) -> Comparisons:
+    uri = preferences.file("preferences.parquet")
+    table = schema.read_parquet(uri)
+    a, b = (clips.rows(table.column(f"clip_{side}_id").to_pylist(), where=uri) for side in "ab")
+    return Comparisons.of(a, b, table.column("preference").to_pylist())
+
+
+def _check_held_out(unseen: Comparisons, crossing: int) -> None:
+    if len(unseen.without_ties()) == 0:
+        raise DataError(
+            "no decided pair lies within the held-out clips, so the model could not be measured",
+            where=f"preferences.parquet: {len(unseen)} ties, {crossing} pairs with one clip on each side",
+            expected="at least one pair whose clips are both held out",
+            mend="compare more pairs, raise held_out, or split by video",
+        )
+
+
+def _controls(features: Features, seed: int) -> list[tuple[str, np.ndarray]]:
+    """Return scores that nobody had to learn, where their features were measured."""
+    found: list[tuple[str, Any]] = [("random", composite.random(features.clip_id, seed))]
+    measured = set(features.scalars)
+    if composite.MOTION_FIELD in measured:
+        found.append(("motion", features.scalar(composite.MOTION_FIELD)))
+    if measured >= set(composite.PROTOTYPE_FIELDS):
+        found.append(("composite", composite.prototype(features.columns(composite.PROTOTYPE_FIELDS))))
+    return found

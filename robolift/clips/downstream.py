@@ -6,6 +6,7 @@ on each subset of the clips, from the same start, for the same number of steps, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,7 +24,10 @@ LEARNING_RATE = 3e-3
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
 STRATA = 5
-"""A stratified subset is drawn from a window of a fifth of the clips in order of score (or as many as it needs)."""
+"""A stratified subset is drawn from a window of a fifth of the clips in order of score,"""
+ROOM = 3
+"""or of this many subsets where a fifth is less, but at most of half the clips: subsets that share most of their clips
+are no separate measurements."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,8 +77,9 @@ def read_samples(frames: pa.Table, clip_ids: Sequence[str], *, horizon_s: float,
     time = numbers(frames, "time_s")
     hand, flow = (np.stack([numbers(frames, f"{name}_{axis}") for axis in "xy"], axis=1) for name in ("hand", "flow"))
     targets, by_hand = np.full((len(clip), 2), np.nan), np.zeros(len(clip), bool)
-    for row in range(len(clip_ids)):
-        rows = np.flatnonzero(clip == row)
+    edges = [0, *(np.flatnonzero(np.diff(clip)) + 1).tolist(), len(clip)]
+    for start, stop in itertools.pairwise(edges):
+        rows = slice(start, stop)
         targets[rows], by_hand[rows] = displacements(time[rows], hand[rows], flow[rows], horizon_s)
     usable = (clip >= 0) & np.isfinite(targets).all(axis=1)
     if not usable.any():
@@ -265,11 +270,11 @@ class Subset:
 def draw_subsets(
     scores: np.ndarray, pool: np.ndarray, *, num_subsets: int, num_random: int, size: int, seed: int
 ) -> list[Subset]:
-    """Draw subsets of equal size: first those whose mean scores spread from the lowest to the highest, then random ones.
+    """Draw subsets of equal size: first those whose mean scores spread from low to high, then random ones.
 
-    In order of score, stratified subset k of K is drawn from a window of a fifth of the pool that moves evenly from
-    its lower end (k = 0) to its upper end (k = K - 1). One top and one bottom subset would be two points, which say
-    nothing about a correlation.
+    In order of score, stratified subset k of K is drawn from a window of the pool (see ``STRATA``) that moves evenly
+    from its lower end (k = 0) to its upper end (k = K - 1). One top and one bottom subset would be two points, which
+    say nothing about a correlation.
 
     Args:
         scores: (clips,).
@@ -288,7 +293,7 @@ def draw_subsets(
             "set a smaller subset_size, or extract more clips"
         )
     order = pool[np.argsort(scores[pool], kind="stable")]
-    window = min(len(pool), max(size, -(-len(pool) // STRATA)))
+    window = max(size, min(max(-(-len(pool) // STRATA), ROOM * size), -(-len(pool) // 2)))
     found = []
     for number in range(num_subsets + num_random):
         rng = np.random.default_rng([seed, number])

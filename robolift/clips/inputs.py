@@ -188,13 +188,11 @@ def vectors(table: pa.Table, name: str, *, where: str) -> np.ndarray:
     num = table.num_rows
     if name not in table.column_names or table.column(name).null_count == num:
         return np.zeros((num, 0))
-    lists = table.column(name).to_pylist()
-    widths = {-1 if one is None else len(one) for one in lists}
-    if len(widths) != 1:
-        raise DataError(
-            f"column {name} has vectors of different lengths", where=where, expected=f"one length, found {widths}"
-        )
-    found = np.array(lists, np.float64).reshape(num, widths.pop())
+    column = table.column(name).combine_chunks()
+    lengths = column.value_lengths().to_pylist() if column.null_count == 0 else [None, 0]
+    if len(set(lengths)) != 1:
+        raise DataError(f"column {name} has vectors of different lengths", where=where, expected="one length for all")
+    found = np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float64).reshape(num, -1)
     if not np.isfinite(found).all():
         raise DataError(f"column {name} has numbers that are not finite", where=where, expected="finite numbers")
     return found

@@ -95,6 +95,19 @@ class Outcomes:
         return np.array([np.mean([scores[clip_id] for clip_id in clips]) for clips in self.clips])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chance:
+    """What shuffled scores reach.
+
+    Attributes:
+        upper: Upper end of the interval of their rho.
+        share_as_good: Share of them that reach what the scores reach.
+    """
+
+    upper: float
+    share_as_good: float
+
+
 def ranks(values: np.ndarray) -> np.ndarray:
     """Return ranks from 1 along the last axis; equal values share the mean of theirs."""
     ordered = np.sort(values, axis=-1)
@@ -165,6 +178,30 @@ def correlation(mean_score: np.ndarray, delta_m: np.ndarray, resamples: Resample
     }
 
 
+def chance(outcomes: Outcomes, scores: Mapping[str, float], rho: float, *, resamples: Resamples, seed: int) -> Chance:
+    """Return what scores that know nothing reach on the same subsets: the same scores, dealt out among the clips anew.
+
+    Subsets share clips, so their outcomes are not independent, and the bootstrap's interval is too narrow. Shuffled
+    scores share the clips too.
+
+    Args:
+        outcomes: Of the subsets.
+        scores: By clip.
+        rho: What the scores reach as they are.
+        resamples: Says how many times to shuffle and which quantile to give.
+        seed: Of the shuffling.
+    """
+    names = sorted({clip_id for clips in outcomes.clips for clip_id in clips})
+    index = {clip_id: place for place, clip_id in enumerate(names)}
+    values = np.array([scores[clip_id] for clip_id in names])
+    members = [[index[clip_id] for clip_id in clips] for clips in outcomes.clips]
+    rng = np.random.default_rng([seed, len(names)])
+    shuffled = np.array([rng.permutation(values) for _ in resamples.rows])
+    means = np.stack([shuffled[:, rows].mean(axis=1) for rows in members], axis=1)
+    found = spearman(means, np.broadcast_to(outcomes.delta_m, means.shape))
+    return Chance(upper=resamples.interval(found)[1], share_as_good=float((found >= rho).mean()))
+
+
 def drop_in_rho(
     full: np.ndarray, ablated: np.ndarray, delta_m: np.ndarray, resamples: Resamples, *, drop_min: float
 ) -> dict[str, Any]:
@@ -205,13 +242,15 @@ def fisher_interval(rho: float, num: int) -> tuple[float, float] | None:
     return math.tanh(centre - half), math.tanh(centre + half)
 
 
-def failures(found: Mapping[str, Any], *, rho_min: float) -> list[str]:
+def failures(found: Mapping[str, Any], by_chance: Chance, *, rho_min: float) -> list[str]:
     """Return why a reward does not pass, empty if it does."""
     reasons = []
     if found["rho"] < rho_min:
         reasons.append(f"rho {found['rho']:.3f} is below {rho_min}")
     if found["lower"] <= 0:
         reasons.append(f"the interval of rho, [{found['lower']:.3f}, {found['upper']:.3f}], is not above 0")
+    if found["rho"] <= by_chance.upper:
+        reasons.append(f"shuffled scores reach a rho of {by_chance.upper:.3f} too")
     if found["subsets"] < MIN_SUBSETS:
         reasons.append(f"{found['subsets']} subsets are fewer than {MIN_SUBSETS}")
     return reasons

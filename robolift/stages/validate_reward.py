@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
 from pydantic import Field
 
 from robolift import schema, storage
@@ -33,8 +33,8 @@ class Config(StageConfig):
     """What the reward must reach."""
 
     rho_min: float = Field(default=0.5, ge=-1, le=1)
-    """Smallest correlation (Spearman's) of a subset's mean score with dM; the interval must lie above 0 too, and there
-    must be at least 50 subsets."""
+    """Smallest correlation (Spearman's) of a subset's mean score with dM. To pass, the interval must lie above 0 too,
+    shuffled scores must not reach as much on the same subsets, and there must be at least 50 subsets."""
     drop_min: float = Field(default=0.1, ge=0, le=2)
     """Smallest drop of the correlation that an ablation is expected to make."""
     bootstrap: int = Field(default=2000, ge=100)
@@ -42,8 +42,8 @@ class Config(StageConfig):
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Of the intervals."""
     gate: bool = True
-    """Whether a run whose reward does not pass ends in an error. The numbers are published in any case, and the
-    pipeline's last step looks at them after the report is written."""
+    """Whether a run whose reward does not pass ends in an error. The numbers are published in any case; the pipeline's
+    last step looks at them, after the report is written."""
     seed: int = Field(default=0, ge=0)
     """Of the bootstrap."""
 
@@ -81,22 +81,27 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
         len(outcomes.subset), samples=config.bootstrap, confidence=config.confidence, seed=config.seed
     )
 
-    def mean_scores(manifest: Manifest) -> np.ndarray:
-        scores = validation.read_scores(manifest, clip_ids)
-        return outcomes.mean_scores(dict(zip(clip_ids, scores.tolist(), strict=True)))
+    def by_clip(manifest: Manifest) -> dict[str, float]:
+        return dict(zip(clip_ids, validation.read_scores(manifest, clip_ids).tolist(), strict=True))
 
-    means = mean_scores(inputs.one("scores"))
+    scores = by_clip(inputs.one("scores"))
+    means = outcomes.mean_scores(scores)
     rho = validation.correlation(means, outcomes.delta_m, resamples)
-    reasons = validation.failures(rho, rho_min=config.rho_min)
+    by_chance = validation.chance(outcomes, scores, rho["rho"], resamples=resamples, seed=config.seed)
+    reasons = validation.failures(rho, by_chance, rho_min=config.rho_min)
     controls = {
-        control_name(manifest): validation.correlation(mean_scores(manifest), outcomes.delta_m, resamples)
-        for manifest in inputs.get("controls", [])
+        name: validation.correlation(outcomes.mean_scores(by_clip(manifest)), outcomes.delta_m, resamples)
+        for name, manifest in _named(inputs.get("controls", [])).items()
     }
     ablations = [
         {
             "drop": _dropped(manifest),
             **validation.drop_in_rho(
-                means, mean_scores(manifest), outcomes.delta_m, resamples, drop_min=config.drop_min
+                means,
+                outcomes.mean_scores(by_clip(manifest)),
+                outcomes.delta_m,
+                resamples,
+                drop_min=config.drop_min,
             ),
         }
         for manifest in inputs.get("ablations", [])
@@ -108,6 +113,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
         "reasons": reasons,
         "rho_min": config.rho_min,
         "gate": config.gate,
+        "chance": asdict(by_chance),
         "controls": controls,
         "ablations": ablations,
         "power": {
@@ -154,10 +160,22 @@ def check_shards(shards: Sequence[Manifest], scores: Manifest, features: Manifes
             )
 
 
-def control_name(manifest: Manifest) -> str:
-    """Return what a control scores by, as its stage was configured."""
-    method = str(manifest.config["method"])
-    return f"composite_{manifest.config['composite']}" if method == "composite" else method
+def _named(controls: Sequence[Manifest]) -> dict[str, Manifest]:
+    """Return controls by what they score by.
+
+    Raises:
+        UsageError: If two are of one name.
+    """
+    found: dict[str, Manifest] = {}
+    for manifest in controls:
+        config = manifest.config
+        name = str(config["method"])
+        if name == "composite" and config["composite"] == "prototype":
+            name = "composite_prototype"
+        if name in found:
+            raise UsageError(f"controls has two scores of {name}: {found[name].uri} and {manifest.uri}; expected one")
+        found[name] = manifest
+    return found
 
 
 def _dropped(manifest: Manifest) -> list[str]:
@@ -169,7 +187,7 @@ def _dropped(manifest: Manifest) -> list[str]:
     drop = manifest.parent("model").config["drop"] if manifest.inputs.get("model") else []
     if not drop:
         raise UsageError(
-            f"ablations has {manifest.uri}, scores {'by a model with all features' if manifest.inputs.get('model') else 'without a model'}; "
+            f"ablations has {manifest.uri}, which leaves no feature out; "
             "expected scores by a reward model that was trained with drop"
         )
     return list(drop)

@@ -1,7 +1,8 @@
 """Does training on some clips make a better policy than training on others? Behaviour cloning, small and fair.
 
-From what an encoder sees of a frame and where the hand is, the policy predicts where the hand goes. It is trained anew
-on each subset of the clips, from the same start, for the same number of steps, and tested on the same clips.
+From what an encoder sees of a frame, where the hand is and how it moves, the policy predicts where the hand goes. It is
+trained anew on each subset of the clips, from the same start, for the same number of steps, and tested on the same
+clips.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from robolift.data.principal import principal_directions
 from robolift.errors import DataError, UsageError
 
 HIDDEN = 32
-COMPONENTS = 32
-"""Principal components of the frames' embeddings that the policy sees."""
+COMPONENTS = 8
+"""Principal components of the frames' embeddings that the policy sees; with more it learns a subset by heart."""
+HAND_COLUMNS = 6
+"""The last of the inputs: the hand's place x, y and whether it is seen, its velocity x, y and whether it is known."""
 LEARNING_RATE = 3e-3
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
@@ -55,7 +58,8 @@ class Samples:
 def read_samples(frames: pa.Table, clip_ids: Sequence[str], *, horizon_s: float, where: str) -> Samples:
     """Build samples from ``frames.parquet`` of a FeatureSet.
 
-    A frame's input is its embedding, the hand's place (0 where no hand is seen) and whether one is seen.
+    A frame's input is its embedding, the hand's place (0 where no hand is seen) and whether one is seen, the hand's
+    velocity since the sampled frame before (0 where one of them sees no hand) and whether it is known.
 
     Args:
         frames: Rows clip_id, frame, time_s, embedding, hand_x, hand_y, flow_x, flow_y.
@@ -77,10 +81,12 @@ def read_samples(frames: pa.Table, clip_ids: Sequence[str], *, horizon_s: float,
     time = numbers(frames, "time_s")
     hand, flow = (np.stack([numbers(frames, f"{name}_{axis}") for axis in "xy"], axis=1) for name in ("hand", "flow"))
     targets, by_hand = np.full((len(clip), 2), np.nan), np.zeros(len(clip), bool)
+    velocity = np.full((len(clip), 2), np.nan)
     edges = [0, *(np.flatnonzero(np.diff(clip)) + 1).tolist(), len(clip)]
     for start, stop in itertools.pairwise(edges):
         rows = slice(start, stop)
         targets[rows], by_hand[rows] = displacements(time[rows], hand[rows], flow[rows], horizon_s)
+        velocity[start + 1 : stop] = np.diff(hand[rows], axis=0) / np.diff(time[rows])[:, None]
     usable = (clip >= 0) & np.isfinite(targets).all(axis=1)
     if not usable.any():
         raise DataError(
@@ -89,9 +95,14 @@ def read_samples(frames: pa.Table, clip_ids: Sequence[str], *, horizon_s: float,
             expected="clips longer than the horizon, with hands or flow",
             mend="set a shorter horizon_s",
         )
-    seen = np.isfinite(hand).all(axis=1)
-    inputs = np.column_stack([vectors(frames, "embedding", where=where), np.where(seen[:, None], hand, 0.0), seen])
+    inputs = np.column_stack([vectors(frames, "embedding", where=where), *_known(hand), *_known(velocity)])
     return Samples(clip=clip[usable], inputs=inputs[usable], targets=targets[usable], by_hand=by_hand[usable])
+
+
+def _known(track: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (n, 2) with 0 where it is not known, and (n,) bool whether it is."""
+    known = np.isfinite(track).all(axis=1)
+    return np.where(known[:, None], track, 0.0), known
 
 
 def displacements(
@@ -162,7 +173,7 @@ class Task:
                 expected="some on both sides",
                 mend="set another held_out, or a shorter horizon_s",
             )
-        width = samples.inputs.shape[1] - 3
+        width = samples.inputs.shape[1] - HAND_COLUMNS
         embedding = samples.inputs[:, :width]
         centre = embedding[~test].mean(axis=0)
         projected = (embedding - centre) @ principal_directions(embedding[~test] - centre, COMPONENTS)

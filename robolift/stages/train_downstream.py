@@ -50,7 +50,7 @@ class Config(StageConfig):
     held_out: float = Field(default=0.25, gt=0, lt=1)
     """Share of participants (of videos, where a participant is not known) whose clips are the fixed test; they are in
     no subset."""
-    steps: int = Field(default=300, ge=1)
+    steps: int = Field(default=100, ge=1)
     """Steps of a training, the same for all."""
     horizon_s: float = Field(default=0.5, gt=0)
     """How far ahead the policy predicts the hand's displacement, or the mean flow where no hand is seen."""

@@ -181,8 +181,31 @@ def test_frames_that_say_nothing_are_refused() -> None:
         still = still.set_column(still.column_names.index(name), name, [[0.5, 0.5]])
     both = pa.concat_tables([still, still.set_column(0, "clip_id", [["b", "b"]])])
     samples = downstream.read_samples(both, ["a", "b"], horizon_s=0.5, where="frames")
-    assert samples.inputs.tolist() == [[0.0, 0.5, 0.5, 1.0], [0.0, 0.5, 0.5, 1.0]]
+    assert samples.inputs.tolist() == [[0.0, 0.5, 0.5, 1.0, 0.0, 0.0, 0.0]] * 2
     with pytest.raises(DataError, match="nothing moves"):
         Task.of(samples, np.array([False, True]))
     with pytest.raises(DataError, match="0 of 2 samples are of held-out clips"):
         Task.of(samples, np.array([False, False]))
+
+
+def test_the_policy_sees_how_fast_the_hand_came() -> None:
+    hand_x = [0.1, 0.2, None, 0.5, 0.9]
+    frames = pa.table(
+        {
+            "clip_id": ["a"] * 5,
+            "time_s": [0.0, 0.5, 1.0, 1.5, 2.0],
+            "embedding": [[0.0]] * 5,
+            "hand_x": hand_x,
+            "hand_y": [None if x is None else 0.4 for x in hand_x],
+            "flow_x": [0.0] * 5,
+            "flow_y": [0.0] * 5,
+        }
+    )
+    samples = downstream.read_samples(frames, ["a"], horizon_s=0.5, where="frames")
+    # Place, seen, velocity, known: of the first frame and after a gap no velocity is known; the last has no future.
+    assert samples.inputs[:, 1:].round(9).tolist() == [
+        [0.1, 0.4, 1, 0, 0, 0],
+        [0.2, 0.4, 1, 0.2, 0, 1],
+        [0, 0, 0, 0, 0, 0],
+        [0.5, 0.4, 1, 0, 0, 0],
+    ]

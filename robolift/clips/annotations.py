@@ -1,7 +1,7 @@
 """Annotated segments of EPIC-KITCHENS-100, Ego4D and plain CSV files, as one kind of row.
 
-Times are taken from time stamps alone. EPIC's frame numbers count the frames its authors extracted, and counting them
-in the videos puts segments seconds off.
+Times are taken from time stamps alone: EPIC's frame numbers count the frames that its authors extracted, which need not
+be those of the videos.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from robolift.errors import DataError
 
 Source = Literal["folder", "epic", "ego4d"]
 
-EPIC_COLUMNS = ("narration_id", "video_id", "start_timestamp", "stop_timestamp", "narration", "verb", "noun")
+EPIC_COLUMNS = ("narration_id", "video_id", "start_timestamp", "stop_timestamp")
 FOLDER_COLUMNS = ("video_id", "start_s", "stop_s")
 EGO4D_PASSES = ("narration_pass_1", "narration_pass_2")
 EGO4D_WINDOW_S = 1.5
@@ -129,7 +129,7 @@ def _epic(uri: str) -> Iterator[Segment]:
             video_id=row["video_id"],
             start_s=start,
             stop_s=stop,
-            **{name: row[name] or None for name in ("narration", "verb", "noun")},
+            **{name: row.get(name) or None for name in ("narration", "verb", "noun")},
         )
 
 

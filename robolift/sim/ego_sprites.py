@@ -20,9 +20,9 @@ SKIN_TONES = ((214, 160, 122), (198, 140, 104), (232, 182, 146), (170, 116, 84))
 SLEEVE = (38, 48, 92)
 OBJECT = (30, 70, 235)
 GOAL = (25, 215, 70)
-TABLES = ((112, 120, 124), (104, 122, 112), (126, 128, 132), (96, 108, 122))
+TABLES = ((112, 118, 122), (110, 120, 116), (116, 119, 122), (110, 116, 122))
 HAND_HEIGHT = 64 / 240
-OBJECT_RADIUS = 15 / 240
+OBJECT_RADIUS = 20 / 240
 RESTING_SCALE = 0.7
 # Sprites are drawn this many times larger and averaged down, so that their edges are smooth.
 _SUPERSAMPLING = 4
@@ -135,5 +135,5 @@ def table(height: int, width: int, rng: np.random.Generator) -> Image:
     for _ in range(int(rng.integers(3, 6))):
         h, w = rng.integers(height // 16, height // 7, 2)
         y, x = rng.integers(0, height - h), rng.integers(0, width - w)
-        image[y : y + h, x : x + w] = image[y : y + h, x : x + w] * 0.5 + rng.uniform(20, 90)
+        image[y : y + h, x : x + w] = image[y : y + h, x : x + w] * 0.5 + rng.uniform(40, 80)
     return image

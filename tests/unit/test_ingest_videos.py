@@ -20,7 +20,8 @@ EPIC_HEADER = (
 )
 EPIC_ROW = (
     "P01_01_0,P01,P01_01,00:00:01.089,00:00:00.14,00:00:01.37,8,202,open door,open,3,door,3,['door'],[3]\n"
-    "P01_01_1,P01,P01_01,00:00:02.629,00:00:01.80,00:00:02.60,222,269,\"turn on, light\",turn-on,6,light,114,\"['a', 'b']\",[114]\n"
+    'P01_01_1,P01,P01_01,00:00:02.629,00:00:01.80,00:00:02.60,222,269,"turn on, light",turn-on,6,light,114,'
+    "\"['a', 'b']\",[114]\n"
 )
 
 
@@ -240,3 +241,11 @@ def test_times():
     assert seconds("00:01:02.5") == 62.5
     assert seconds("1:00:00") == 3600.0
     assert seconds("7.25") == 7.25
+
+
+def test_epic_rows_without_words_are_segments_too(tmp_path):
+    (tmp_path / "a").write_text(
+        "narration_id,video_id,start_timestamp,stop_timestamp\nP01_101_0,P01_101,00:00:02.86,00:00:03.87\n"
+    )
+    [segment] = read_segments("epic", str(tmp_path / "a"))
+    assert (segment.start_s, segment.stop_s, segment.verb, segment.action) == (2.86, 3.87, None, None)

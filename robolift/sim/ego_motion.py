@@ -96,7 +96,7 @@ def course(who: Manner, *, seconds: float, fps: float, rng: np.random.Generator)
 
 
 def _quality(who: Manner, frames: int, fps: float, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Draw phases of some seconds; in each a factor is good or bad, hardly depending on the others."""
+    """Draw phases of some seconds; in each a factor is good or bad, whatever the others are."""
     factors, too_dark = np.zeros((frames, len(FACTORS))), np.zeros(frames, bool)
     start = 0
     while start < frames:

@@ -145,8 +145,8 @@ class _Drawer:
 
 def tone_curve(sharpness: float, exposure: float, too_dark: float) -> Image:
     """Return what each 8-bit value becomes: a defocused lens is also veiled, and a wrong exposure dims or burns out."""
-    contrast = 1 - 0.6 * (1 - sharpness)
-    gain = 1 - 0.93 * (1 - exposure) if too_dark else 1 + 4 * (1 - exposure)
+    contrast = 1 - 0.15 * (1 - sharpness)
+    gain = 1 - 0.7 * (1 - exposure) if too_dark else 1 + 0.3 * (1 - exposure)
     values = np.arange(256.0)
     return np.asarray(np.clip(gain * (118 + contrast * (values - 118)), 0, 255).round().astype(np.uint8))
 

@@ -69,8 +69,8 @@ def test_the_hand_is_where_it_is_said_to_be_and_the_only_skin():
 
 def test_bad_moments_look_bad():
     assert sharpness(still(sharpness=0.0)) < 0.02 * sharpness(still())
-    assert still(exposure=0.0).mean() < 0.1 * still().mean()
-    assert tone_curve(1.0, 0.0, 0.0)[118] == 255
+    assert still(exposure=0.0).mean() < 0.35 * still().mean()
+    assert tone_curve(1.0, 0.0, 0.0)[200] == 255
     np.testing.assert_array_equal(tone_curve(1.0, 1.0, 1.0), np.arange(256))
 
 

@@ -26,8 +26,6 @@ SHAKE = 0.09
 OBJECTS = (0.15, 0.5)
 GOALS = (ASPECT - 0.5, ASPECT - 0.15)
 _PHASE_S = (4.0, 8.0)
-# In the order of FACTORS. Hands are seldom away, pictures seldom dark: next to nothing can be learned of those.
-_LIKELY = np.array([0.15, 0.35, 0.15, 0.45, 0.2])
 _REST = np.array([0.85, 0.78])
 
 
@@ -101,7 +99,7 @@ def _quality(who: Manner, frames: int, fps: float, rng: np.random.Generator) -> 
     start = 0
     while start < frames:
         stop = min(start + round(rng.uniform(*_PHASE_S) * fps), frames)
-        likely = np.clip(_LIKELY + 0.85 * rng.random() + np.array(who.care), 0.05, 0.97)
+        likely = 0.5 + np.array(who.care)
         good = rng.random(len(FACTORS)) < likely
         level = np.where(good, rng.uniform(0.92, 1.0, len(FACTORS)), rng.uniform(0.0, 0.35, len(FACTORS)))
         level[3:] = good[3:]

@@ -83,9 +83,9 @@ def labelling_page(clips: str, pairs: str, labels: str):
             process.terminate()
 
 
-def compare_everything(client: httpx.Client) -> int:
-    """Do an annotator's work: of each pair the first clip is better."""
-    sequence = answers = 0
+def compare_everything(client: httpx.Client) -> dict[str, str]:
+    """Do an annotator's work, of whom the clip on the left is always better; return what that means for each pair."""
+    sequence, answers = 0, {}
     while item := (given := client.post("/api/next", json={"mode": "pair"}).raise_for_status().json())["item"]:
         events = []
         for op, value in (("prefer", "A"), ("complete", None)):
@@ -95,7 +95,9 @@ def compare_everything(client: httpx.Client) -> int:
         body = {"item": item, "epoch": given["lease"]["epoch"], "events": events}
         stored = client.post("/api/events", json=body)
         assert stored.status_code == 200, stored.text
-        answers += 1
+        pair_id = item.removeprefix("pair:")
+        shown = client.get(f"/api/pairs/{pair_id}").raise_for_status().json()
+        answers[pair_id] = "B" if shown["flipped"] else "A"
     return answers
 
 
@@ -106,7 +108,8 @@ def test_two_runs_around_people_end_at_the_gate_behind_the_report(tmp_path):
     assert not (first.root / "train_reward").exists()
     labels = str(tmp_path / "labels")
     with labelling_page(first.output("extract_clips").uri, first.output("propose_pairs").uri, labels) as client:
-        assert compare_everything(client) == PAIRS
+        answers = compare_everything(client)
+    assert len(answers) == PAIRS
 
     second = Run(tmp_path, "second", **given, mode="train", preferences_uri=labels)
     said = second.done.stdout + second.done.stderr
@@ -117,9 +120,8 @@ def test_two_runs_around_people_end_at_the_gate_behind_the_report(tmp_path):
     assert storage.local_path(report.file("report.html")).name in said
     assert re.search(r"✓ extract_clips +reused", said)
     assert re.search(r"✓ extract_features +reused", said)
-    preferences = schema.read_parquet(second.output("import_preferences").file("preferences.parquet"))
-    assert set(preferences.column("preference").to_pylist()) == {"A"}
-    assert preferences.num_rows == PAIRS
+    preferences = schema.read_parquet(second.output("import_preferences").file("preferences.parquet")).to_pylist()
+    assert {row["pair_id"]: row["preference"] for row in preferences} == answers
     found = storage.read_json(second.output("validate_reward").file("validation.json"))
     assert [one["drop"] for one in found["ablations"]] == [["hands", "motion"], ["hands"], ["motion"]]
     assert set(found["controls"]) == {"random", "composite_zscore", "motion"}

@@ -94,12 +94,16 @@ def course(who: Manner, *, seconds: float, fps: float, rng: np.random.Generator)
 
 
 def _quality(who: Manner, frames: int, fps: float, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Draw phases of some seconds; in each a factor is good or bad, whatever the others are."""
+    """Draw phases of some seconds; in each a factor is good or bad.
+
+    Hands, purpose and a steady head come together; focus and light do not depend on them.
+    """
     factors, too_dark = np.zeros((frames, len(FACTORS))), np.zeros(frames, bool)
     start = 0
     while start < frames:
         stop = min(start + round(rng.uniform(*_PHASE_S) * fps), frames)
         likely = 0.5 + np.array(who.care)
+        likely[2:] += 0.7 * (rng.random() - 0.5)
         good = rng.random(len(FACTORS)) < likely
         level = np.where(good, rng.uniform(0.92, 1.0, len(FACTORS)), rng.uniform(0.0, 0.35, len(FACTORS)))
         level[3:] = good[3:]

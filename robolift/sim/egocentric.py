@@ -18,7 +18,7 @@ from robolift.sim.ego_sprites import Sprite
 
 Image = np.ndarray[Any, Any]
 
-MAX_BLUR = 0.05
+MAX_BLUR = 0.02
 """Standard deviation of the worst blur, in picture heights."""
 _BLUR_GRADES = 7
 

@@ -124,7 +124,7 @@ def test_two_runs_around_people_end_at_the_gate_behind_the_report(tmp_path):
     assert {row["pair_id"]: row["preference"] for row in preferences} == answers
     found = storage.read_json(second.output("validate_reward").file("validation.json"))
     assert [one["drop"] for one in found["ablations"]] == [["hands", "motion"], ["hands"], ["motion"]]
-    assert set(found["controls"]) == {"random", "composite_zscore", "motion"}
+    assert set(found["controls"]) == {"random", "composite", "motion"}
 
 
 @pytest.fixture(scope="module")

@@ -145,6 +145,9 @@ def test_the_order_of_clips_and_their_scores_do_not_change_m() -> None:
         by_hand=np.ones(100, bool),
     )
     task = Task.of(samples, np.arange(20) >= 15)
+    for values in (task.inputs, task.targets):  # in the scale of the clips that subsets are drawn from
+        assert values[~task.test].mean(axis=0) == pytest.approx(np.zeros(values.shape[1]), abs=1e-9)
+        assert values[~task.test].std(axis=0) == pytest.approx(np.ones(values.shape[1]))
     clips = np.array([3, 1, 9])
     one = downstream.measure(task, clips, steps=10, seed=0)
     assert downstream.measure(task, clips[::-1], steps=10, seed=0) == one

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 
 from robolift.reward_model import linear
 from robolift.reward_model.comparisons import Comparisons, split
+from robolift.reward_model.design import Design
 from robolift.reward_model.losses import pair_logits, pair_loss
 from robolift.reward_model.metrics import interval, log_loss, log_probabilities, pair_accuracy, pair_auc, ranking
 from robolift.reward_model.mlp import RewardNetwork
@@ -164,7 +165,8 @@ def test_the_solver_ends_where_torchs_gradient_is_zero(ties: str) -> None:
     loss.backward()
     assert float(weights.grad.abs().max()) < 1e-6
     assert tie is None or float(tie.grad.abs()) < 1e-6
-    # Newton started at rest: with a third of all answers ties, nu must be clearly above 0.
+    assert len(made.losses) < 12  # Newton's steps, with the right curvature
+    # With a third of all answers ties, nu must be clearly above 0.
     assert tie is None or math.exp(made.tie_logit) > 0.5
 
 
@@ -187,3 +189,34 @@ def test_cross_validation_prefers_the_penalty_that_foretells() -> None:
     penalty, curve = linear.choose_penalty(design, known, beta=1.0, ties="soft", seed=0)
     assert penalty < 0.3
     assert [row["l2"] for row in curve] == list(linear.PENALTIES)
+
+
+def test_the_curvature_is_torchs_hessian() -> None:
+    rng = np.random.default_rng(2)
+    columns = np.column_stack([rng.normal(size=(40, 3)), np.zeros(40)])
+    targets = np.eye(3)[rng.integers(0, 3, size=40)]
+    theta, weight = np.array([0.5, -1.0, 2.0, 0.3]), np.full(40, 1 / 40)
+
+    def loss(given: torch.Tensor) -> torch.Tensor:
+        score = torch.from_numpy(columns) @ given
+        logits = pair_logits(score, torch.zeros_like(score), beta=1.0, tie_logit=given[-1])
+        return pair_loss(logits, torch.from_numpy(targets))
+
+    gradient, curvature = linear._derivatives(columns, targets, weight, theta, davidson=True)
+    point = torch.from_numpy(theta).requires_grad_()
+    assert gradient == pytest.approx(torch.autograd.grad(loss(point), point)[0].numpy())
+    assert curvature == pytest.approx(torch.autograd.functional.hessian(loss, torch.from_numpy(theta)).numpy())
+
+
+def test_a_design_is_measured_on_its_training_clips_alone() -> None:
+    columns = {"blur": np.array([1.0, 3.0, 5.0, 1e6]), "flat": np.array([2.0, 2.0, 2.0, 9.0])}
+    embedding = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0], [0.0, 50.0]])
+    rows = np.array([True, True, True, False])
+    design = Design.fit(columns, embedding, rows=rows, fields=("blur", "flat"), components=2)
+    assert design.mean[:2] == pytest.approx([3.0, 2.0])
+    # The second direction of the embedding is seen on the held-out clip alone, so there is one; a flat column is 0.
+    seen = design.apply(columns, embedding)
+    assert seen.shape == (4, 3)
+    assert seen[:3, 0] == pytest.approx([-(1.5**0.5), 0.0, 1.5**0.5])
+    assert seen[:, 1].tolist() == [0.0, 0.0, 0.0, 0.0]
+    assert seen[:, 2] == pytest.approx([1.5**0.5, -(1.5**0.5), 0.0, 0.0])

@@ -15,7 +15,7 @@ from robolift.errors import DataError, UsageError
 from robolift.manifest import Manifest
 from robolift.reward_model import checkpoint, tensorboard
 from robolift.reward_model.comparisons import Comparisons
-from robolift.reward_model.metrics import ranking
+from robolift.reward_model.metrics import log_loss, ranking
 from robolift.reward_model.recipe import Recipe
 from robolift.reward_model.train import train
 from robolift.stages.stage import execute
@@ -111,7 +111,7 @@ def _auc_of(model: str, seed: int) -> float:
 
     names = tuple("abcde")
     columns = dict(zip(names, scalars.T, strict=True))
-    recipe = Recipe(model=model, fields=names, ensemble=1, epochs=30, seed=seed)  # type: ignore[arg-type]
+    recipe = Recipe(model=model, fields=names, ensemble=1, epochs=15, seed=seed)  # type: ignore[arg-type]
     facts = {"features": {}}
     made = train(columns, embedding, ask(200), training=np.ones(300, bool), recipe=recipe, facts=facts)
     return float(ranking(made.rewards, ask(1000), seed=0)["pair_auc"])
@@ -132,11 +132,16 @@ def test_a_network_learns_and_stops_by_what_its_sample_left_out(output_root: str
     assert curves[0][0]["validation_loss"] > min(row["validation_loss"] for row in curves[0])
     assert model.metrics()["held_out"]["pair_auc"] > 0.6
     assert storage.read_json(model.file("model.json"))["tie_logit"] < 0  # ties are rare
-    assert _rank_correlation(_score(output_root, world, model), world.utility) > 0.5
+    scores = _score(output_root, world, model)
+    assert _rank_correlation(scores, world.utility) > 0.5
+    held = storage.read_json(model.file("model.json"))["held_out_groups"]
+    known = np.array([person not in held for person in world.participant])
+    assert scores[known].mean() == pytest.approx(0, abs=1e-5)
+    assert scores[known].std() == pytest.approx(1, abs=1e-5)
 
 
 def test_the_rate_halves_on_a_plateau_and_training_stops() -> None:
-    from robolift.reward_model.neural import train_member
+    from robolift.reward_model.neural import rewards, train_member
 
     rng = np.random.default_rng(0)
     found = Comparisons.of(np.arange(20), np.arange(20, 40), ["A"] * 10 + ["B"] * 10)
@@ -144,8 +149,14 @@ def test_the_rate_halves_on_a_plateau_and_training_stops() -> None:
     recipe = Recipe(model="mlp", epochs=200, patience=20, learning_rate=1e-2)
     # All that is trained on is A, all that decides when to stop is B: it can only get worse.
     design = rng.normal(size=(40, 3)) * 0.1 + np.repeat([[1.0], [0.0]], 20, axis=0)
-    _, _, curve = train_member(design, found, sample, recipe, seed=0)
+    weights, _, curve = train_member(design, found, sample, recipe, seed=0)
     assert len(curve) == 21
+    # The first epoch was the best, and its weights are the ones that are kept; dropout takes no part in judging it.
+    given = rewards(weights, design)
+    out = found.where(sample == 0)
+    loss = log_loss(given[out.a] - given[out.b], out.targets("soft"))
+    assert loss == pytest.approx(curve[0]["validation_loss"], abs=1e-5)
+    assert loss < curve[1]["validation_loss"]
     assert curve[10]["learning_rate"] == 1e-2
     assert curve[11]["learning_rate"] == 5e-3
 

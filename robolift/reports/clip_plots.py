@@ -40,7 +40,7 @@ def intervals(
         title: What it shows.
         axis: What the numbers are.
         marks: Name and place of each line; the first is solid, the others are dashed.
-        strong: Rows that the others are compared with.
+        strong: Rows whose dots are filled.
         wide: Whether it takes the page's whole width.
     """
     with style.drawing():
@@ -54,7 +54,8 @@ def intervals(
         for place, (row, one) in enumerate(rows.items()):
             colour = style.light("accent" if row in strong else "none")
             ax.plot([one.low, one.high], [place, place], color=colour, linewidth=5, alpha=0.5)
-            ax.plot([one.estimate], [place], "o", color=colour, markersize=8)
+            inside = colour if row in strong else style.light("card")
+            ax.plot([one.estimate], [place], "o", color=colour, markerfacecolor=inside, markersize=8)
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.set_yticks(range(len(rows)), list(rows))
         ax.grid(visible=False, axis="y")

@@ -250,6 +250,7 @@ class ClipRun:
                 {"drop": ["hands"], "rho": 0.5, "drop_in_rho": 0.24, "lower": 0.11, "upper": 0.36, "passed": True},
             ],
             "power": {"subsets": subsets, "interval_of_rho_min": [0.28, 0.67]},
+            "chance": {"upper": 0.27, "share_as_good": 0.0},
             "baseline": {"mean": -1.0, "std": 0.1},
             "preferences": None,
             "delta_m": [

@@ -94,6 +94,7 @@ def test_headline_says_whether_by_how_much_and_against_what(page: Page):
 
 def test_figures_say_their_numbers(page: Page):
     assert described(page, "rho").startswith("this reward 0.74, 0.62 to 0.83; composite 0.12, 0.02 to 0.22;")
+    assert described(page, "rho").endswith(" 0 at 0.00. asked at 0.50. shuffled at 0.27.")
     assert described(page, "pair-auc").endswith("chance at 0.50. ceiling at 0.93.")
     loss = "without hands 0.24, 0.11 to 0.36; without motion 0.04, \u22120.05 to 0.13. none at 0.00."
     assert described(page, "ablations") == loss
@@ -140,6 +141,7 @@ def test_people_licences_and_limits(page: Page, report: Manifest):
     assert "The licence of 8 clips forbids commercial use, perhaps of what is trained on them too." in limits
     assert "The licence of 8 clips is not known." in limits
     assert "Whether a feature matters is open where the interval of its loss holds 0: without motion." in limits
+    assert any("dealt out among the clips at random: up to 0.27." in limit for limit in limits)
     assert "18 of 20 proposed pairs are answered; nothing was learned of the others." in limits
     assert set(limits) <= set(page.text("li"))
 

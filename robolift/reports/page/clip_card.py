@@ -89,7 +89,7 @@ def draw(found: ClipFindings) -> Figures:
             name="rho",
             title="Correlation of mean reward and gain",
             axis="ρ (Spearman)",
-            marks=[("chance", 0.0), ("asked", validation.rho_min)],
+            marks=[("0", 0.0), ("asked", validation.rho_min), ("shuffled", validation.shuffled)],
             strong=["this reward"],
         )
     if validation and validation.ablations:

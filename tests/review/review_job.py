@@ -171,7 +171,7 @@ class Watched:
         signed_in = self.context.request.get(f"{server.address}/?token={server.token(annotator)}")
         assert signed_in.ok
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(45_000)
         self.complaints: list[str] = []
         self.forgiven = re.compile("^$")
         self.page.on("console", lambda message: self._note(message.type, message.text))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from robolift.reports.clip_licenses import Terms
+from robolift.reports.clip_licenses import CLOSED, UNKNOWN, Terms
 from robolift.reports.clip_model import Model
 from robolift.reports.clip_people import People
 from robolift.reports.clip_reward import Clip
 from robolift.reports.clip_validation import Validation
 from robolift.reports.intervals import Interval
-from robolift.reports.numbers import count, decimal, per_cent
+from robolift.reports.numbers import count, decimal
 from robolift.reports.rewards_headline import Headline
 
 FEW_PAIRS = 50
@@ -32,16 +32,16 @@ def tell(clips: Sequence[Clip], validation: Validation | None, model: Model | No
 def _verdict(validation: Validation | None) -> str:
     if validation is None:
         return "Nobody measured whether this reward foretells how useful clips are"
+    rho = f"ρ = {told_interval(validation.rho)}"
     if not validation.passed:
-        return "Do not use this reward: it is not shown to foretell how useful clips are"
-    if _equal(validation):
-        return f"This reward passes, but {_equal(validation)} foretells usefulness as well without learning"
-    return "This reward foretells how useful clips are"
-
-
-def _equal(validation: Validation) -> str | None:
-    best = validation.best_control
-    return best if best and validation.controls[best].estimate >= validation.rho.estimate else None
+        return f"Do not use this reward: with {rho} it is not shown to foretell how useful clips are"
+    name = validation.best_control
+    if name is None:
+        return f"This reward foretells how useful clips are: {rho}"
+    words, control = name.replace("_", " "), validation.controls[name].estimate
+    if control >= validation.rho.estimate:
+        return f"This reward passes with {rho}, but {words} alone foretells usefulness as well: {decimal(control)}"
+    return f"This reward foretells how useful clips are: {rho}, against {decimal(control)} of {words} alone"
 
 
 def _foretells(validation: Validation | None) -> str:
@@ -81,7 +81,10 @@ def limits(
             "Usefulness is what a small policy gains that learns hands' movements in these videos; no robot was "
             "trained, so nothing here says what the clips are worth to one."
         )
-        yield "Subsets share clips, so the interval over subsets is somewhat too narrow."
+        yield (
+            "Subsets share clips, so the interval of ρ is too narrow. Judge it by what the same scores reach when they "
+            f"are dealt out among the clips at random: up to {decimal(validation.shuffled)}."
+        )
         if validation.power is not None:
             low, high = (decimal(end) for end in validation.power)
             yield (
@@ -93,11 +96,11 @@ def limits(
             yield f"Whether a feature matters is open where the interval of its loss holds 0: {'; '.join(unsure)}."
     yield from _model_limits(model)
     yield from _people_limits(people)
-    for name in ("no commercial use", "not known"):
-        number = sum(row.clips for row in terms if row.kind == name)
-        if number:
-            what = "forbids commercial use" if name == "no commercial use" else "is not known"
-            yield f"The licence of {count(number)} clips {what}; a model trained on them may inherit that."
+    closed, unknown = (sum(row.clips for row in terms if row.kind == kind) for kind in (CLOSED, UNKNOWN))
+    if closed:
+        yield f"The licence of {count(closed)} clips forbids commercial use, perhaps of what is trained on them too."
+    if unknown:
+        yield f"The licence of {count(unknown)} clips is not known."
 
 
 def _model_limits(model: Model | None) -> Iterator[str]:
@@ -125,6 +128,6 @@ def _people_limits(people: People | None) -> Iterator[str]:
         yield "No pair was shown twice, so nothing says how consistent people are, nor what a model can reach."
     if people.num_proposed is not None and people.pairs < people.num_proposed:
         yield (
-            f"{per_cent(people.pairs / people.num_proposed)} of the proposed pairs are answered, "
-            f"{count(people.pairs)} of {count(people.num_proposed)}, repeats among the proposed."
+            f"{count(people.pairs)} of {count(people.num_proposed)} proposed pairs are answered; "
+            "nothing was learned of the others."
         )

@@ -11,6 +11,7 @@ from robolift.reports.clip_reward import Clip
 
 NON_COMMERCIAL = re.compile(r"(?i)(?<![a-z])(nc|non-?\s?commercial|ego4d)(?![a-z])")
 """Licences that name it, and Ego4D's, which its signers know to be for research."""
+CLOSED, UNKNOWN = "no commercial use", "not known"
 UNSTATED = ("", "unstated", "unknown")
 
 
@@ -27,8 +28,8 @@ class Terms:
     def kind(self) -> str:
         """What it means for commercial use, as far as its name tells."""
         if self.license.lower() in UNSTATED:
-            return "not known"
-        return "no commercial use" if NON_COMMERCIAL.search(self.license) else "not restricted by name"
+            return UNKNOWN
+        return CLOSED if NON_COMMERCIAL.search(self.license) else "not restricted by name"
 
 
 def terms(clips: Sequence[Clip]) -> tuple[Terms, ...]:

@@ -46,7 +46,8 @@ class People:
         alpha: Krippendorff's, None where no pair was answered by two.
         ceiling: Accuracy and pair-AUC that no model can be expected to exceed on single answers.
         circles: Of three clips compared with one another, how many went round, and how many such three there are.
-        num_proposed: Pairs that were to be compared, None where that is not known.
+        pairs: Different pairs of clips that were compared.
+        num_proposed: Those that were to be compared, None where that is not known.
     """
 
     persons: tuple[Person, ...]
@@ -71,7 +72,7 @@ def read(made: Manifest, proposed: Manifest | None) -> People:
     where = made.file(AGREEMENT_FILE)
     document = storage.read_json(where)
     try:
-        return _parse(document, read_parquet(proposed.file("pairs.parquet")).num_rows if proposed else None)
+        return _parse(document, _count_proposed(proposed) if proposed else None)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(
             f"not what people compared: {error!r}",
@@ -79,6 +80,12 @@ def read(made: Manifest, proposed: Manifest | None) -> People:
             expected="agreement.json as import_preferences writes it",
             mend="run import_preferences again",
         ) from error
+
+
+def _count_proposed(made: Manifest) -> int:
+    """Return how many different pairs of clips were proposed; a repeat is the same pair."""
+    table = read_parquet(made.file("pairs.parquet"), ["clip_a_id", "clip_b_id"])
+    return len({frozenset(row.values()) for row in table.to_pylist()})
 
 
 def _parse(document: Mapping[str, Any], num_proposed: int | None) -> People:

@@ -17,6 +17,7 @@ from robolift.reports.numbers import decimal
 from robolift.reports.plots import HALF, WIDE
 
 ROW_HEIGHT = 30
+MARK_HEIGHT = 14
 NUM_BINS = 30
 KINDS = {"annotated": "positive", "random": "none"}
 Mark = tuple[str, float]
@@ -30,7 +31,6 @@ def intervals(
     axis: str,
     marks: Sequence[Mark] = (),
     strong: Sequence[str] = (),
-    wide: bool = False,
 ) -> Markup:
     """Draw estimates as dots with their intervals, a row each, and marks as upright lines across all.
 
@@ -40,28 +40,31 @@ def intervals(
         title: What it shows.
         axis: What the numbers are.
         marks: Name and place of each line; the first is solid, the others are dashed.
-        strong: Rows that the others are compared with.
-        wide: Whether it takes the page's whole width.
+        strong: Rows whose dots are filled.
     """
     with style.drawing():
-        fig = style.figure(WIDE if wide else HALF, 70 + ROW_HEIGHT * len(rows))
+        above = 12 + MARK_HEIGHT * len(marks)
+        fig = style.figure(HALF, 50 + above + ROW_HEIGHT * len(rows))
         ax = fig.add_subplot()
         for number, (label, at) in enumerate(marks):
             dashes = "-" if number == 0 else (0, (4, 3))
             ax.axvline(at, color=style.light("muted"), linewidth=1.1, linestyle=dashes)
-            ax.annotate(label, (at, 1.0), (0, 4), xycoords=("data", "axes fraction"), textcoords="offset points",
-                        ha="center", va="bottom", color=style.light("muted"), fontsize=11)  # fmt: skip
+            # Names of lines that are close to one another would meet on one level.
+            ax.annotate(label, (at, 1.0), (0, 4 + MARK_HEIGHT * number), xycoords=("data", "axes fraction"),
+                        textcoords="offset points", ha="center", va="bottom", color=style.light("muted"),
+                        fontsize=11)  # fmt: skip
         for place, (row, one) in enumerate(rows.items()):
             colour = style.light("accent" if row in strong else "none")
             ax.plot([one.low, one.high], [place, place], color=colour, linewidth=5, alpha=0.5)
-            ax.plot([one.estimate], [place], "o", color=colour, markersize=8)
+            inside = colour if row in strong else style.light("card")
+            ax.plot([one.estimate], [place], "o", color=colour, markerfacecolor=inside, markersize=8)
         ax.set_ylim(len(rows) - 0.4, -0.6)
         ax.set_yticks(range(len(rows)), list(rows))
         ax.grid(visible=False, axis="y")
         ax.grid(visible=True, axis="x")
         ax.xaxis.set_major_locator(MaxNLocator(6))
         ax.set_xlabel(axis)
-        style.margins(fig, left=max(60, 12 + 7 * max(map(len, rows))), top=28 if marks else 12, right=20)
+        style.margins(fig, left=max(60, 12 + 7 * max(map(len, rows))), top=above, right=20)
         told = [
             f"{row} {decimal(one.estimate)}, {decimal(one.low)} to {decimal(one.high)}" for row, one in rows.items()
         ]

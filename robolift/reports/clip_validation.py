@@ -51,7 +51,8 @@ class Validation:
         controls: The same correlation of scores that nobody learned, by name.
         mean_score: (K,) mean score of each subset.
         delta_m: (K,) by how much the policy trained on it is better than one trained on as many random clips.
-        power: Interval that so many subsets could give a correlation of just what was asked, None where unsaid.
+        power: Interval that so many subsets could give a correlation of just what was asked, None with very few.
+        shuffled: What the same scores reach at most, dealt out among the clips at random (97.5 % of the time).
     """
 
     rho: Interval
@@ -64,6 +65,7 @@ class Validation:
     mean_score: Floats
     delta_m: Floats
     power: tuple[float, float] | None
+    shuffled: float
 
     @property
     def num_subsets(self) -> int:
@@ -106,18 +108,19 @@ def _parse(document: Mapping[str, Any]) -> Validation:
         )
         for one in document["ablations"]
     ]
-    power = document.get("power", {}).get("interval_of_rho_min")
+    power = document["power"]["interval_of_rho_min"]
     return Validation(
         rho=_interval(found, "spearman"),
         pearson=float(found["pearson"]),
         passed=bool(document["passed"]),
         rho_min=float(document["rho_min"]),
-        reasons=tuple(str(reason) for reason in document.get("reasons", ())),
+        reasons=tuple(str(reason) for reason in document["reasons"]),
         controls={str(name): _interval(one, "rho") for name, one in sorted(document["controls"].items())},
         ablations=tuple(sorted(ablations, key=lambda one: (-one.loss.estimate, one.drop))),
         mean_score=np.array([one["mean_score"] for one in document["delta_m"]], np.float64),
         delta_m=np.array([one["delta_m"] for one in document["delta_m"]], np.float64),
         power=(float(power[0]), float(power[1])) if power else None,
+        shuffled=float(document["chance"]["upper"]),
     )
 
 

@@ -118,7 +118,7 @@ def _check_given(inputs: Inputs) -> None:
     if missing:
         kinds = ", ".join(f"{name} (a {INPUTS[name].kind})" for name in missing)
         raise UsageError(
-            f"write_report needs input {kinds}; or dataset and rewards (a {Kind.REWARDS}) for a page on reward labels; "
+            f"write_report needs input {kinds}; or rewards (a {Kind.REWARDS}) for a page on reward labels; "
             f"or clips (a {Kind.CLIPS}) and scores for one on a clip reward"
         )
 

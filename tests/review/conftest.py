@@ -60,6 +60,7 @@ def visit(browser: Any, server: Server, serve: Any) -> Iterator[Callable[..., Wa
     opened: list[Watched] = []
 
     def visit(annotator: str, item: str, *, at: Server | None = None, **options: Any) -> Watched:
+        (at or server).free(item, keep=[page.annotator for page in opened])
         page = Watched(browser, at or server, annotator, **options)
         opened.append(page)
         return page.open(item)

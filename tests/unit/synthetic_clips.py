@@ -169,13 +169,15 @@ class ClipRun:
         return self.publish("merge_features", Kind.FEATURES, {"features.parquet": table}, {"clips": [clips]})
 
     def make_pairs(self, clips: Manifest) -> Manifest:
+        """Twenty neighbours, and the first two once more with sides exchanged."""
         ids = self.clip_ids
+        sides = [(number, number + 1) for number in range(20)] + [(1, 0)]
         table = pa.table(
             {
-                "pair_id": [f"p{number}" for number in range(20)],
-                "clip_a_id": [ids[number] for number in range(20)],
-                "clip_b_id": [ids[number + 1] for number in range(20)],
-                "reason": ["random"] * 20,
+                "pair_id": [f"p{number}" for number in range(21)],
+                "clip_a_id": [ids[a % self.num_clips] for a, _ in sides],
+                "clip_b_id": [ids[b % self.num_clips] for _, b in sides],
+                "reason": ["random"] * 20 + ["repeat"],
             }
         )
         return self.publish("propose_pairs", Kind.PAIRS, {"pairs.parquet": table}, {"clips": [clips]})
@@ -248,6 +250,7 @@ class ClipRun:
                 {"drop": ["hands"], "rho": 0.5, "drop_in_rho": 0.24, "lower": 0.11, "upper": 0.36, "passed": True},
             ],
             "power": {"subsets": subsets, "interval_of_rho_min": [0.28, 0.67]},
+            "chance": {"upper": 0.27, "share_as_good": 0.0},
             "baseline": {"mean": -1.0, "std": 0.1},
             "preferences": None,
             "delta_m": [

@@ -85,7 +85,7 @@ def test_the_first_frames_do_not_wait_for_the_rest_of_their_chunk(opened, packs,
     assert packs.decoded == 3
     found += unpack(packs.frames(2, CAMERA, 3, 10))
     assert packs.decoded == 10
-    other = Packs(opened)
+    other = Packs(EpisodeFootage(opened))
     assert found + unpack(packs.frames(2, CAMERA, 10, 24)) == unpack(other.frames(2, CAMERA, 0, 24))
     assert unpack(packs.frames(2, CAMERA, 2, 12)) == unpack(other.frames(2, CAMERA, 2, 12))
     other.close()

@@ -99,15 +99,6 @@ def check_dataset(job: Job, dataset: Dataset, *, where: str) -> None:
     _check_subject(job, Job(dataset=sources_of(dataset)), where=where)
 
 
-def check_clips(job: Job, digest: str, *, where: str) -> None:
-    """Check that the work was done on the clips with this digest.
-
-    Raises:
-        DataError: If it was done on others, or on a dataset.
-    """
-    _check_subject(job, Job(clips=digest), where=where)
-
-
 def _check_subject(job: Job, present: Job, *, where: str) -> None:
     same_sources = bool(job.dataset) and present.dataset[: len(job.dataset)] == job.dataset
     if job.clips != present.clips or not (job.clips or same_sources):

@@ -89,7 +89,7 @@ def draw(found: ClipFindings) -> Figures:
             name="rho",
             title="Correlation of mean reward and gain",
             axis="ρ (Spearman)",
-            marks=[("chance", 0.0), ("asked", validation.rho_min)],
+            marks=[("0", 0.0), ("asked", validation.rho_min), ("shuffled", validation.shuffled)],
             strong=["this reward"],
         )
     if validation and validation.ablations:
@@ -113,12 +113,12 @@ def draw(found: ClipFindings) -> Figures:
         )
     if model and model.weights:
         weights = clip_plots.intervals(
-            dict(list(model.weights.items())[:MAX_WEIGHTS]),
+            {_words(name): one for name, one in list(model.weights.items())[:MAX_WEIGHTS]},
             name="weights",
             title="Weights of features",
             axis="reward for one standard deviation more",
             marks=[("nothing", 0.0)],
-            strong=[name for name, one in model.weights.items() if one.low > 0 or one.high < 0],
+            strong=[_words(name) for name, one in model.weights.items() if one.low > 0 or one.high < 0],
         )
     usefulness = clip_plots.usefulness(validation, line) if validation else None
     return Figures(scores=scores, usefulness=usefulness, rho=rho, ablations=ablations, auc=auc, weights=weights)

@@ -16,7 +16,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 FACTORS = ("sharpness", "exposure", "steadiness", "hands", "purpose")
-UTILITY_WEIGHTS = {"sharpness": 0.4, "exposure": 0.4, "steadiness": 1.2, "hands": 1.2, "purpose": 0.3}
+UTILITY_WEIGHTS = {"sharpness": 0.25, "exposure": 0.25, "steadiness": 1.2, "hands": 1.2, "purpose": 0.3}
 """The planted utility of a moment is the sum of weight x factor; that of a clip is the mean over its moments."""
 
 APPROACH = 1.8

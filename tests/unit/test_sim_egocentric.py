@@ -76,7 +76,7 @@ def test_bad_moments_look_bad():
 
 def test_utility_is_the_documented_sum():
     drawn = course(WHO, seconds=20, fps=15, rng=np.random.default_rng(3))
-    weights = {"sharpness": 0.4, "exposure": 0.4, "steadiness": 1.2, "hands": 1.2, "purpose": 0.3}
+    weights = {"sharpness": 0.25, "exposure": 0.25, "steadiness": 1.2, "hands": 1.2, "purpose": 0.3}
     assert weights == ego_motion.UTILITY_WEIGHTS
     expected = sum(weight * drawn.factors[:, FACTORS.index(name)] for name, weight in weights.items())
     np.testing.assert_allclose(drawn.utility, expected)

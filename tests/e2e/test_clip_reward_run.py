@@ -145,6 +145,7 @@ def test_the_planted_utility_is_recovered_within_ten_minutes(demo):
     both = next(one for one in found["ablations"] if one["drop"] == ["hands", "motion"])
     assert both["drop_in_rho"] >= 0.1
     assert both["lower"] > 0
+    assert found["controls"]["random"]["lower"] < 0 < found["controls"]["random"]["upper"]
     cores = len(os.sched_getaffinity(0))
     assert cores < 2 or demo.seconds < 600
 
@@ -155,7 +156,7 @@ def test_held_out_clips_are_ordered_as_well_as_the_annotators_noise_allows(demo)
     clips = schema.read_parquet(demo.output("extract_clips").file("clips.parquet"))
     truth = schema.read_parquet(demo.output("simulate_videos").file("truth.parquet"))
     utility = clip_utilities(truth, clips)
-    scored = max(demo.outputs("train_downstream"), key=lambda made: made.uri).parent("scores")
+    scored = demo.output("validate_reward").parent("scores")
     scores = schema.read_parquet(scored.file("scores.parquet"))
     score = dict(zip(scores.column("clip_id").to_pylist(), scores.column("score").to_pylist(), strict=True))
     held = set(storage.read_json(scored.parent("model").file("model.json"))["held_out_videos"])
@@ -175,12 +176,12 @@ def test_held_out_clips_are_ordered_as_well_as_the_annotators_noise_allows(demo)
 
 
 @pytest.mark.slow
-def test_a_random_scorer_foretells_nothing(demo):
+def test_a_random_scorer_does_not_pass_on_subsets_of_its_own(demo, tmp_path):
     features, clips = demo.output("merge_features").uri, demo.output("extract_clips").uri
-    root = str(demo.root)
+    root = str(tmp_path)
     scores = execute("score_clips", {"method": "random"}, {"features": features}, root).uri
     given = {"features": features, "scores": scores, "clips": clips}
     trained = execute("train_downstream", {}, given, root).uri
     told = {"scores": scores, "downstream": [trained], "features": features}
-    rho = storage.read_json(execute("validate_reward", {}, told, root).file("validation.json"))["rho"]
-    assert rho["lower"] < 0 < rho["upper"]
+    found = storage.read_json(execute("validate_reward", {}, told, root).file("validation.json"))
+    assert not found["passed"]

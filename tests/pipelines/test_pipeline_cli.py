@@ -131,25 +131,16 @@ def test_reward_labeling_asks_in_shards_and_lets_no_label_past_the_measure(compi
         assert told["producerTask"] == "merge-rewards"
 
 
-def _tasks(spec, *path):
-    """Return the tasks of a sub-graph by the beginnings of the names that lead to it."""
-    dag = spec["root"]["dag"]["tasks"]
-    for name in path:
-        (task,) = (task for key, task in dag.items() if key.startswith(name))
-        dag = spec["components"][task["componentRef"]["name"]]["dag"]["tasks"]
-    return dag
-
-
 def test_clip_reward_ends_with_pairs_or_goes_on_to_a_gate_behind_the_report(compiled):
     spec = _spec(compiled, "clip_reward")
-    prepared = _tasks(spec)
+    prepared = spec["root"]["dag"]["tasks"]
     assert {name for name in prepared if not name.startswith(("condition", "for-loop"))} == {
         *("check-clips", "ingest-videos", "extract-clips", "plan-shards", "merge-features", "propose-pairs")
     }
     (train,) = (task for task in prepared.values() if "triggerPolicy" in task)
     mode = "inputs.parameter_values['pipelinechannel--mode']"
     assert train["triggerPolicy"]["condition"] == f"{mode} != 'prepare'"
-    dag = _tasks(spec, "condition-4")
+    dag = spec["components"][train["componentRef"]["name"]]["dag"]["tasks"]
     artifacts = {name: set(task.get("inputs", {}).get("artifacts", {})) for name, task in dag.items()}
     scored = {"features", "model", "scores"}
     assert artifacts["validate-reward"] == {*scored, "downstream", "controls", "ablations"}

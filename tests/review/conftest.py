@@ -1,4 +1,4 @@
-"""What the tests of the labelling page share: one coded dataset, one browser, one server a module."""
+"""What the tests of the labelling page share: coded frames, a browser, a server; each test has items of its own."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def coded(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     return write_coded(tmp_path_factory.mktemp("coded"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     yield from chromium()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(coded: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Asks for segments, the outcome and two task stages, of everybody about everything; shows values afterwards."""
     folder = tmp_path_factory.mktemp("job")
@@ -60,6 +60,7 @@ def visit(browser: Any, server: Server, serve: Any) -> Iterator[Callable[..., Wa
     opened: list[Watched] = []
 
     def visit(annotator: str, item: str, *, at: Server | None = None, **options: Any) -> Watched:
+        (at or server).free(item, keep=[page.annotator for page in opened])
         page = Watched(browser, at or server, annotator, **options)
         opened.append(page)
         return page.open(item)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from labelled import publish
 
 from robolift.annotators.review.events import Event, list_objects, read_object
 from robolift.annotators.review.fold import State, fold
+from robolift.annotators.review.leases import Leases
 from robolift.data.lerobot_writer import LeRobotWriter
 from robolift.manifest import Manifest
 from robolift.schema import Kind
@@ -135,6 +136,13 @@ class Server:
             self.process.wait()
             self.process = None
 
+    def free(self, item: str, *, keep: Collection[str]) -> None:
+        """Give back the lease of a page that is closed, which a slow browser may not have done yet."""
+        leases = Leases(self.labels, lease_s=600)
+        held = leases.current(item)
+        if held is not None and leases.is_running(held) and held.annotator not in keep:
+            leases.release(item, held.epoch, annotator=held.annotator, session=held.session)
+
     def events(self, annotator: str, item: str, lengths: Sequence[int] = LENGTHS) -> list[Event]:
         """Return what is stored of a person on an item, in order."""
         found = [event for event in self._all(lengths) if (event.annotator, event.item) == (annotator, item)]
@@ -154,6 +162,7 @@ class Watched:
 
     def __init__(self, browser: Any, server: Server, annotator: str, **options: Any) -> None:
         self.server = server
+        self.annotator = annotator
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         self.context.add_init_script(
             "window.violations = []; document.addEventListener('securitypolicyviolation', "
@@ -162,7 +171,7 @@ class Watched:
         signed_in = self.context.request.get(f"{server.address}/?token={server.token(annotator)}")
         assert signed_in.ok
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20_000)
+        self.page.set_default_timeout(45_000)
         self.complaints: list[str] = []
         self.forgiven = re.compile("^$")
         self.page.on("console", lambda message: self._note(message.type, message.text))

@@ -11,13 +11,13 @@ LENGTH = 12
 NAMES = {EMPTY: None, UNKNOWABLE: "unknown"}
 
 FOLD = """
-async (histories) => {
+(histories) => (window.running = (async () => {
   const { fold } = await import("/static/labels.js");
   return histories.map((events) => {
     const { tri, frames, outcome, boundaries, complete, skipped } = fold(events, 12);
     return { tri, frames, outcome, boundaries, complete, skipped };
   });
-}
+})())
 """
 
 

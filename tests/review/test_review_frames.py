@@ -10,7 +10,7 @@ LENGTH = LENGTHS[0]
 STEPS = (*["ArrowLeft", "ArrowRight", "Shift+ArrowLeft", "Shift+ArrowRight"] * 4, "Home", "End", " ")
 
 STEP = f"""
-async (keys) => {{
+(keys) => (window.running = (async () => {{ // held by the window, or the browser may collect the promise
   const read = {READ_CODES};
   const seen = [];
   for (const [count, name] of keys.entries()) {{
@@ -21,12 +21,12 @@ async (keys) => {{
     seen.push([Number(document.querySelector("#frame-number").textContent), read()]);
   }}
   return seen;
-}}
+}})())
 """
 """Presses keys and reads number and canvases after each: at once, as a wrong frame might stand for a moment only."""
 
 WATCH_PLAYING = f"""
-() => new Promise((resolve) => {{
+() => (window.running = new Promise((resolve) => {{
   const read = {READ_CODES};
   const seen = [];
   const look = () => {{
@@ -36,7 +36,7 @@ WATCH_PLAYING = f"""
     else resolve(seen);
   }};
   requestAnimationFrame(look);
-}})
+}}))
 """
 
 
@@ -72,7 +72,7 @@ def test_playing_keeps_all_cameras_in_step(visit):
 
 
 def test_a_frame_that_is_not_there_is_waited_for_and_no_label_goes_astray(visit, server):
-    page = visit("person2", "episode:13")  # signs in; the chunk is held back before the long episode is opened
+    page = visit("person2", "episode:14")  # signs in; the chunk is held back before the long episode is opened
     page.forgive("ERR_FAILED")
     page.context.route("**/api/episodes/0/frames/**start=64**", lambda route: route.abort())
     page.page.evaluate("location.hash = '#episode:0'")

@@ -19,6 +19,7 @@ class App {
   mode = "episode";
   #moving = false;
   #afterwards = null;
+  #retaken = new Set();
 
   async start() {
     this.session = await this.api.session();
@@ -278,8 +279,10 @@ class App {
   /** A lease that merely ran out, or was of a server before its restart, is taken again without troubling anyone. */
   async #stale(item, error) {
     const { holder } = error.body;
-    const restarted = holder === this.session.annotator && this.lease.session !== this.api.sessionId;
-    if (error.status !== 409 || (holder && !restarted)) return this.#lost(item, error);
+    // One's own other page is told of, but not the first time: it may be this page before a reload, still at work.
+    const own = holder === this.session.annotator && (this.lease.session !== this.api.sessionId || !this.#retaken.has(item));
+    if (error.status !== 409 || (holder && !own)) return this.#lost(item, error);
+    this.#retaken.add(item);
     try {
       if (this.item === item) await this.lease.take(item);
       else await this.#sendUnderFreshLease(item);

@@ -3,7 +3,7 @@
 const CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const WAIT_MS = 200;
 const BATCH = 200;
-const BACK_OFF_MS = [500, 1000, 2000, 4000, 8000, 15000];
+const BACK_OFF_MS = [500, 1000, 2000, 4000, 5000];
 
 /** A ULID: 48 bits of time and 80 random ones, 26 characters. */
 export function ulid(now = Date.now()) {

@@ -387,10 +387,12 @@ def reward_labeling(
 
     said = {"dataset": dataset, "automatic": automatic, "reviews": reviews}
     quality = place(label_quality(**said, **run)).outputs["quality"]
-    rewards = place(merge_rewards(quality=quality, reward=reward, **said, **run)).outputs["rewards"]
+    # Labels that don't pass need their report the most, so the export alone refuses them, and comes last.
+    merged = place(merge_rewards(quality=quality, reward=reward, quality_gate=False, **said, **run))
+    made = {"rewards": merged.outputs["rewards"], "quality": quality}
+    report = place(report_rewards(plan=plan, **made, **said, **run))
     export = {"stages": checked.outputs["stages"], "output_root": output_root}
-    place(export_rewards(dataset=dataset, rewards=rewards, **export))
-    place(report_rewards(plan=plan, quality=quality, rewards=rewards, **said, **run))
+    place(export_rewards(dataset=dataset, **made, **export)).after(report)
 
 
 PIPELINES = {"recap": recap, "stage_advantage": stage_advantage, "reward_labeling": reward_labeling}

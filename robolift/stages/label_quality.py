@@ -15,6 +15,7 @@ from robolift.labeling.returns import Float64Array
 from robolift.logging import get_logger
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
+from robolift.stages.quality_gate import QUALITY_FILE
 from robolift.stages.quality_measures import Labels, Reading, measure
 from robolift.stages.reward_columns import numbers, open_rewards, spoken
 from robolift.stages.show import SECTION_FILE
@@ -26,7 +27,6 @@ INPUTS = {
     "reviews": Input(kind=Kind.REWARDS),
 }
 OUTPUT = Kind.QUALITY
-QUALITY_FILE = "quality.json"
 REVIEWS_FILE = "reviews.json"
 AGREEMENTS = {
     "tri": "people's -1, 0, 1 of the same frames",

@@ -36,7 +36,7 @@ WIRING = Wiring(
         "plan_labels": {"model": "model", "endpoint": "endpoint", "protocol": "protocol", "seed": "seed"},
         "annotate_rewards": {"shard": "num_shards", "num_shards": "num_shards", "endpoint": "endpoint"},
         "import_reviews": {"reviews_uri": "reviews_uri"},
-        "merge_rewards": {"reward": "reward"},
+        "merge_rewards": {"reward": "reward", "quality_gate": ""},
     },
     defaults={"export_dataset": {"columns": ["rewards"]}},
 )

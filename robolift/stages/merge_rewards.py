@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from robolift import schema, storage
+from robolift import schema
 from robolift.data.dataset import Dataset
-from robolift.errors import DataError
 from robolift.labeling.returns import BoolArray, Float64Array, IntArray
 from robolift.labeling.rewards import Reward, derive_reward
 from robolift.logging import get_logger
-from robolift.manifest import Manifest, Output
+from robolift.manifest import Output
 from robolift.schema import Kind
+from robolift.stages.quality_gate import check_measured, check_passed
 from robolift.stages.reward_columns import numbers, open_rewards, source_code, spoken, write_rewards
 from robolift.stages.stage import Input, Inputs, StageConfig
 
@@ -53,7 +53,10 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     """Write ``rewards.parquet``, a row for every frame."""
     automatic, reviews, quality = inputs.one("automatic"), inputs.one("reviews"), inputs.get_one("quality")
     if quality:
-        check_quality(quality, automatic, reviews, gate=config.quality_gate)
+        labels = {"automatic": automatic.digest, "reviews": reviews.digest}
+        check_measured(quality, labels, where=f"{automatic.uri}, {reviews.uri}")
+        if config.quality_gate:
+            check_passed(quality)
     dataset = Dataset.open(inputs.one("dataset"))
     model, people = (
         open_rewards(made, dataset, inputs.one("dataset"), name)
@@ -76,35 +79,6 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     output.metrics["reward"] = _describe(reward)
     rows = {f"rows_{name}": int((merged.source == source_code(name)).sum()) for name in schema.REWARD_SOURCES}
     return {"episodes": dataset.num_episodes, "frames": dataset.num_frames, **rows}
-
-
-def check_quality(quality: Manifest, automatic: Manifest, reviews: Manifest, *, gate: bool) -> None:
-    """Check that the quality is of these labels and, with ``gate``, that they passed.
-
-    Raises:
-        DataError: If it is of others; or naming each measure that failed.
-    """
-    for name, made in (("automatic", automatic), ("reviews", reviews)):
-        if quality.inputs[name][0].digest != made.digest:
-            raise DataError(
-                f"the quality was measured on other {name} labels ({quality.inputs[name][0].uri})",
-                where=quality.uri,
-                expected=made.uri,
-                mend="measure these labels with label_quality, and give that",
-            )
-    where = quality.file("quality.json")
-    document = storage.read_json(where)
-    if document["passed"] or not gate:
-        return
-    failed = {name: one for name, one in document["measures"].items() if one["passed"] is False}
-    told = "; ".join(f"{name} is {one['value']:.4g}, asked is {one['threshold']:.4g}" for name, one in failed.items())
-    raise DataError(
-        f"the labels did not pass label_quality: {told}",
-        where=where,
-        expected="every measure within its threshold",
-        mend="label with another model, prompt or protocol, or by people; or set quality_gate: false or other "
-        "thresholds, if you know why these labels are good enough",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,11 +52,11 @@ class Run:
             start_new_session=True,
         )
 
-    def finish(self) -> str:
-        """Run to the end; return what was printed."""
+    def finish(self, code: int = 0) -> str:
+        """Run to the end, with this exit code; return what was printed."""
         with self.start() as process:
             said, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, said[-4000:]
+        assert process.returncode == code, said[-4000:]
         return said
 
     def made(self) -> dict[str, list[dict[str, Any]]]:
@@ -170,6 +170,19 @@ def test_the_second_run_asks_nothing_and_takes_people_s_labels(labelled, tmp_pat
     assert summary["headline"] in said
     assert "measure                      value    clock   verdict" in said
     assert first.output("write_report").uri != second.output("write_report").uri
+
+
+def test_labels_that_do_not_pass_get_their_report_and_no_export(labelled, recorded):
+    first, _, _ = labelled
+    stages = {**STAGES, "label_quality": {"min_failure_gap": 1.0, "max_constant": 1}}
+    asked = {"dataset_uri": recorded, "model": str(first.folder / "model"), "num_shards": 1}
+    said = Run(first.folder, "strict", mode="label", stages=stages, **asked).finish(code=65)
+    assert "the labels did not pass label_quality: failure_gap is" in said
+    report = Path(next(line.split("report: ")[1] for line in said.splitlines() if "report: " in line))
+    assert report.is_file()
+    summary = json.loads(report.with_name("summary.json").read_text())
+    assert summary["passed"] is False
+    assert "▸ export_dataset" in said.split("✓ write_report")[1]
 
 
 def answers(folder: Path) -> dict[str, bytes]:

@@ -102,8 +102,8 @@ class Config(StageConfig):
     """What a frame without a label gets in the columns made of rewards. refuse: an error, as zero would be a label.
     nan: NaN, and of `rabc_weights` a weight of 1 as in LeRobot; integers and booleans can't be NaN and are refused."""
     success_threshold: float = Field(default=0.5, ge=0, le=1)
-    """Success probability of an episode's last frame from which next.success is true; that of `merge_rewards`. Where
-    nobody said how an episode ended, its recorded outcome counts."""
+    """Success probability of an episode's last frame from which next.success is true; that of `merge_rewards`. People's
+    word on how an episode ended counts, else its recorded outcome, else the model's."""
     num_task_stages: Annotated[int, Field(ge=1)] | None = None
     """Stages the task has, for `stage_progress`: an episode that failed early does not show them all."""
     quality_gate: bool = True

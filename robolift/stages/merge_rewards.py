@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
@@ -44,7 +45,7 @@ class Config(StageConfig):
     success_threshold: float = Field(default=0.5, ge=0, le=1)
     """Success probability from which `sparse_success` counts an episode as one."""
     use_outcome: bool = True
-    """Whether a recorded outcome counts where neither a person nor the model said how an episode ended."""
+    """Whether a recorded outcome counts where people did not say how an episode ended, before what the model says."""
     quality_gate: bool = True
     """Whether labels that `label_quality` did not pass are refused."""
 
@@ -76,6 +77,9 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
         get_logger("merge_rewards").warning("no frame has a reward: nobody said what it is made from", of=config.reward)
     write_rewards(output, dataset, source=merged.source, anchor=merged.anchor, known={**merged.known, "reward": reward})
     output.metrics.update(compare(merged, model, people, success_threshold=config.success_threshold))
+    output.metrics["contradictions"] = contradictions(
+        dataset, model, people, success_threshold=config.success_threshold
+    )
     output.metrics["reward"] = _describe(reward)
     rows = {f"rows_{name}": int((merged.source == source_code(name)).sum()) for name in schema.REWARD_SOURCES}
     return {"episodes": dataset.num_episodes, "frames": dataset.num_frames, **rows}
@@ -99,13 +103,13 @@ class Merged:
 
 
 def merge(dataset: Dataset, model: pa.Table, people: pa.Table, *, use_outcome: bool) -> Merged:
-    """Take each field from people, else from the model, and success else from the recorded outcome."""
+    """Take each field from people, else from the model; success from people, else as recorded, else from the model."""
     known = {name: numbers(people, name) for name in OF_PEOPLE}
     for name in SHARED:
         said, guessed = numbers(people, name), numbers(model, name)
         known[name] = np.where(np.isnan(said), guessed, said)
     recorded = np.repeat(_recorded(dataset), np.diff(dataset.starts))
-    outcome: BoolArray = np.isnan(known["success_prob"]) & ~np.isnan(recorded) & use_outcome
+    outcome: BoolArray = np.isnan(numbers(people, "success_prob")) & ~np.isnan(recorded) & use_outcome
     known["success_prob"] = np.where(outcome, recorded, known["success_prob"])
     by_people, by_model = (spoken(table) for table in (people, model))
     return Merged(
@@ -139,7 +143,7 @@ def compare(merged: Merged, model: pa.Table, people: pa.Table, *, success_thresh
             differs = (final >= success_threshold) != (guessed >= success_threshold)
         rows[name] = {
             "human": int(said.sum()),
-            "vlm": int((~said & ~np.isnan(guessed)).sum()),
+            "vlm": int((~said & ~from_outcome & ~np.isnan(guessed)).sum()),
             "heuristic": int(from_outcome.sum()),
             "none": int(np.isnan(final).sum()),
         }
@@ -150,6 +154,23 @@ def compare(merged: Merged, model: pa.Table, people: pa.Table, *, success_thresh
     for name in OF_PEOPLE:
         rows[name] = {"human": int((~np.isnan(merged.known[name])).sum())}
     return {"rows": rows, "against_model": against}
+
+
+def contradictions(
+    dataset: Dataset, model: pa.Table, people: pa.Table, *, success_threshold: float
+) -> dict[str, dict[str, int]]:
+    """Return of each two that say how episodes ended: of how many both do, and of how many they say the opposite."""
+    ends = dataset.starts[1:] - 1
+    said = {"recorded": _recorded(dataset)}
+    for name, table in (("human", people), ("vlm", model)):
+        stated = numbers(table, "success_prob")[ends]
+        said[name] = np.where(np.isnan(stated), np.nan, stated >= success_threshold)
+    found = {}
+    for one, other in combinations(("human", "recorded", "vlm"), 2):
+        both = ~np.isnan(said[one]) & ~np.isnan(said[other])
+        opposite = int((said[one] != said[other])[both].sum())
+        found[f"{one}_{other}"] = {"episodes": int(both.sum()), "opposite": opposite}
+    return found
 
 
 def _describe(reward: Float64Array) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -29,11 +29,13 @@ INPUTS = {
     "quality": Input(kind=Kind.QUALITY, optional=True),
 }
 OUTPUT = Kind.REWARDS
-SHARED = ("progress", "success_prob", "confidence")
+SHARED = ("progress", "success_prob")
 """What both may know: people's word counts."""
 BY_RANK = ("human", "vlm", "heuristic")
-"""Whose name a row carries: the first of these who said something about it."""
+"""Whose name a row carries: the first of these who said anything about it, be it only how its episode ended."""
 OF_PEOPLE = ("tri", "stage")
+OF_A_FRAME = ("progress", "tri")
+"""Where people said one of these, confidence and anchor are theirs; how an episode ended says nothing of a frame."""
 
 
 class Config(StageConfig):
@@ -63,7 +65,9 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
         open_rewards(made, dataset, inputs.one("dataset"), name)
         for name, made in (("automatic", automatic), ("reviews", reviews))
     )
-    merged = merge(dataset, model, people, use_outcome=config.use_outcome)
+    # People's own marks are what `human` is made from.
+    of_a_frame = (*OF_A_FRAME, "reward") if config.reward == "human" else OF_A_FRAME
+    merged = merge(dataset, model, people, use_outcome=config.use_outcome, of_a_frame=of_a_frame)
     reward = derive_reward(
         Reward(config.reward),
         dataset.starts,
@@ -91,8 +95,8 @@ class Merged:
 
     Attributes:
         known: By column, NaN where not known.
-        source: Who said something about the row, a position in REWARD_SOURCES.
-        anchor: Rows about which its source was really asked.
+        source: The first of BY_RANK who said anything about the row, a position in REWARD_SOURCES.
+        anchor: Rows about which people, where they spoke of the frame itself, else the model were really asked.
         outcome: Rows whose success_prob is the recorded outcome.
     """
 
@@ -102,8 +106,18 @@ class Merged:
     outcome: BoolArray
 
 
-def merge(dataset: Dataset, model: pa.Table, people: pa.Table, *, use_outcome: bool) -> Merged:
-    """Take each field from people, else from the model; success from people, else as recorded, else from the model."""
+def merge(
+    dataset: Dataset,
+    model: pa.Table,
+    people: pa.Table,
+    *,
+    use_outcome: bool,
+    of_a_frame: Sequence[str] = OF_A_FRAME,
+) -> Merged:
+    """Take each field from people, else from the model; success from people, else as recorded, else from the model.
+
+    Confidence and anchor are people's where they said one of ``of_a_frame``, else the model's.
+    """
     known = {name: numbers(people, name) for name in OF_PEOPLE}
     for name in SHARED:
         said, guessed = numbers(people, name), numbers(model, name)
@@ -112,10 +126,12 @@ def merge(dataset: Dataset, model: pa.Table, people: pa.Table, *, use_outcome: b
     outcome: BoolArray = np.isnan(numbers(people, "success_prob")) & ~np.isnan(recorded) & use_outcome
     known["success_prob"] = np.where(outcome, recorded, known["success_prob"])
     by_people, by_model = (spoken(table) for table in (people, model))
+    theirs = np.any([~np.isnan(numbers(people, name)) for name in of_a_frame], axis=0)
+    known["confidence"] = np.where(theirs, numbers(people, "confidence"), numbers(model, "confidence"))
     return Merged(
         known=known,
         source=np.select([by_people, by_model, outcome], list(map(source_code, BY_RANK)), source_code("none")),
-        anchor=np.where(by_people, people.column("anchor").to_numpy(), model.column("anchor").to_numpy()),
+        anchor=np.where(theirs, people.column("anchor").to_numpy(), model.column("anchor").to_numpy()),
         outcome=outcome,
     )
 

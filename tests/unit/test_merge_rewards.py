@@ -81,6 +81,34 @@ def test_people_over_the_model_field_by_field(
     }
 
 
+def test_who_said_only_how_it_ended_is_not_sure_of_its_progress(output_root: str) -> None:
+    dataset = publish_dataset(output_root, [2] * 3, outcome="unknown")
+    asked = {"anchor": [True, False] * 2 + [False] * 2, "source": ["vlm"] * 4 + ["none"] * 2}
+    automatic = publish_rewards(
+        output_root, dataset, progress=[0.25] * 4 + [None] * 2, confidence=[0.5] * 4 + [None] * 2, **asked
+    )
+    # Of the first and the last episode people said the outcome alone; of the second that it stalls, too.
+    said = {"success_prob": [1.0] * 6, "tri": [None] * 2 + [0] * 2 + [None] * 2, "confidence": [1.0] * 6}
+    reviews = publish_rewards(
+        output_root, dataset, "import_reviews", **said, anchor=[False, True] * 3, source=["human"] * 6
+    )
+    made = merge(output_root, dataset, automatic, reviews)
+    assert column(made, "source") == ["human"] * 6
+    assert column(made, "confidence") == [0.5, 0.5, 1.0, 1.0, None, None]
+    assert column(made, "anchor") == [True, False, False, True, False, False]
+
+
+def test_confidence_in_people_s_own_rewards_is_theirs(output_root: str) -> None:
+    dataset = publish_dataset(output_root, [2])
+    both = {"confidence": [0.5] * 2, "source": ["vlm"] * 2}
+    automatic = publish_rewards(output_root, dataset, progress=[0.25] * 2, **both)
+    marked = {"reward": [0, None], "confidence": [1.0, None], "source": ["human", "none"]}
+    reviews = publish_rewards(output_root, dataset, "import_reviews", **marked)
+    made = merge(output_root, dataset, automatic, reviews, reward="human")
+    assert column(made, "confidence") == [1.0, 0.5]
+    assert column(merge(output_root, dataset, automatic, reviews), "confidence") == [0.5, 0.5]
+
+
 def test_what_changed_against_the_model(
     output_root: str, dataset: Manifest, automatic: Manifest, reviews: Manifest
 ) -> None:

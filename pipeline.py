@@ -379,7 +379,8 @@ def reward_labeling(
     )
     dataset = _wiring.episodes(checked.outputs["dataset_uri"], seed=seed, **run).outputs["dataset"]
 
-    plan = place(plan_labels(dataset=dataset, **told, **run)).outputs["plan"]
+    with_defaults = {"stages": checked.outputs["stages"], "output_root": output_root}
+    plan = place(plan_labels(dataset=dataset, **told, **with_defaults)).outputs["plan"]
     asked = {"dataset": dataset, "plan": plan, **run}
     shards = _wiring.in_shards(annotate_rewards, "rewards", num_shards=num_shards, endpoint=endpoint, **asked)
     automatic = place(collect_rewards(shards=shards, **asked)).outputs["rewards"]
@@ -391,8 +392,7 @@ def reward_labeling(
     merged = place(merge_rewards(quality=quality, reward=reward, quality_gate=False, **said, **run))
     made = {"rewards": merged.outputs["rewards"], "quality": quality}
     report = place(report_rewards(plan=plan, **made, **said, **run))
-    export = {"stages": checked.outputs["stages"], "output_root": output_root}
-    place(export_rewards(dataset=dataset, **made, **export)).after(report)
+    place(export_rewards(dataset=dataset, **made, **with_defaults)).after(report)
 
 
 PIPELINES = {"recap": recap, "stage_advantage": stage_advantage, "reward_labeling": reward_labeling}

@@ -14,6 +14,7 @@ from robolift.annotators.planning import (
     PLAN_FILE,
     PLAN_TABLE,
     check_episodes,
+    check_outcomes,
     cost,
     plan_document,
     totals,
@@ -37,7 +38,9 @@ OUTPUT = Kind.LABEL_PLAN
 class Config(StageConfig):
     """Which model is asked, what, and with which pictures."""
 
-    RUNTIME: ClassVar[frozenset[str]] = frozenset({"endpoint", "input_price", "output_price"})
+    RUNTIME: ClassVar[frozenset[str]] = frozenset(
+        {"endpoint", "input_price", "output_price", "min_calibration_episodes"}
+    )
 
     model: str = ""
     """With `endpoint` the name under which the server knows the model; without, the address of a folder with its
@@ -67,6 +70,9 @@ class Config(StageConfig):
     """Numbers in which a model in the step computes."""
     seed: int = Field(default=0, ge=0)
     """Order in which `shuffled` shows frames."""
+    min_calibration_episodes: int = Field(default=0, ge=0)
+    """Episodes of each recorded outcome without which nobody is asked, since `collect_rewards` could not calibrate; 0:
+    any number will do. In a pipeline it is that of `collect_rewards` where that calibrates."""
     input_price: float = Field(default=0.0, ge=0)
     """Price of a million input tokens, for the estimate."""
     output_price: float = Field(default=0.0, ge=0)
@@ -138,6 +144,8 @@ def _resolve(config: Config, inputs: Inputs) -> _Resolved:
     prompt = _prompt(config)
     labeller = _labeller(config, facts, prompt)
     check_episodes(dataset, labeller)
+    if prompt:
+        check_outcomes(dataset, config.min_calibration_episodes)
     return _Resolved(labeller=labeller, prompt=prompt, totals=totals(dataset, facts, labeller, prompt))
 
 

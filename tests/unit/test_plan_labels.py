@@ -44,7 +44,7 @@ def model_folder(tmp_path_factory):
 def with_episodes(dataset, tmp_path):
     """Make an imported dataset with other episodes in its table; frames and videos are none."""
 
-    def make(lengths, tasks):
+    def make(lengths, tasks, outcome=None):
         folder = tmp_path / f"dataset-{len(lengths)}"
         folder.mkdir()
         count = len(lengths)
@@ -52,7 +52,7 @@ def with_episodes(dataset, tmp_path):
             "episode_index": np.arange(count),
             "length": lengths,
             "task": tasks,
-            "outcome": ["unknown"] * count,
+            "outcome": outcome or ["unknown"] * count,
             "kind": ["rollout"] * count,
             "iteration": np.ones(count, np.int32),
         }
@@ -99,6 +99,19 @@ def test_two_moment_protocols_count_too(with_episodes, output_root):
     # Parts that end at frames 4 and 8 (the first frame alone asks nothing); of two frames: at frame 1.
     assert read_parquet(made.file("plan.parquet")).column("requests").to_pylist() == [1, 2]
     assert document(made)["totals"]["pictures"] == 2 * (2 + 4 + 4)
+
+
+def test_nobody_is_asked_where_calibration_would_lack_outcomes(with_episodes, output_root):
+    dataset = with_episodes([5, 5], ["a", "b"], outcome=["success", "unknown"])
+    with pytest.raises(DataError, match="1 episodes were recorded as successes and 0 as failures") as caught:
+        plan(dataset, output_root, min_calibration_episodes=1)
+    assert "set calibration of collect_rewards to none" in caught.value.mend
+    unchecked = plan(dataset, output_root)
+    both = with_episodes([5, 5, 5], ["a", "b", "c"], outcome=["success", "failure", "success"])
+    assert plan(both, output_root, min_calibration_episodes=1).digest == plan(both, output_root).digest
+    with pytest.raises(DataError, match="2 episodes were recorded as successes and 1 as failures"):
+        plan(both, output_root, min_calibration_episodes=2, num_prefixes=3)
+    assert unchecked.counts["episodes"] == 2
 
 
 def test_tokens_are_estimated(with_episodes, output_root, tmp_path):

@@ -9,7 +9,7 @@ from robolift.reports import rewards, rewards_labeller, rewards_quality, rewards
 from robolift.reports.labels import Bar
 from robolift.reports.rewards import RewardFacts, RewardSources
 from robolift.reports.rewards_headline import Headline, limits, tell
-from robolift.reports.rewards_labeller import Labeller
+from robolift.reports.rewards_labeller import Labeller, Prices
 from robolift.reports.rewards_measures import Band, Ends, Sums, bands, coverage, ends, reward_sums
 from robolift.reports.rewards_people import MAX_LISTED, Comparison, compare
 from robolift.reports.rewards_quality import Quality
@@ -42,8 +42,12 @@ class RewardFindings:
     limits: tuple[str, ...]
 
 
-def find(sources: RewardSources) -> RewardFindings:
+def find(sources: RewardSources, prices: Prices) -> RewardFindings:
     """Read and measure everything.
+
+    Args:
+        sources: The outputs that the page is about.
+        prices: What tokens cost.
 
     Raises:
         DataError: If outputs do not belong together, or a file is not as its stage writes it.
@@ -52,7 +56,7 @@ def find(sources: RewardSources) -> RewardFindings:
     covered, by_task = coverage(facts)
     compared = compare(facts)
     quality = rewards_quality.read(sources.quality) if sources.quality else None
-    labeller = rewards_labeller.read(sources.automatic) if sources.automatic else None
+    labeller = rewards_labeller.read(sources.automatic, prices) if sources.automatic else None
     return RewardFindings(
         facts=facts,
         told=tell(facts, covered, quality),
@@ -77,6 +81,8 @@ def metrics(found: RewardFindings) -> dict[str, float | None]:
         numbers["success_auroc"] = found.ends.auroc
     if found.compared:
         numbers["disagreement"] = found.compared.share
+    if found.labeller:
+        numbers |= {cost.name: cost.spent for cost in found.labeller.costs}
     if found.quality:
         numbers |= {f"quality/{one.name}": one.value for one in found.quality.measures}
         numbers["quality/passed"] = float(found.quality.passed)

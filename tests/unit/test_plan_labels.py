@@ -18,6 +18,7 @@ from robolift.__main__ import main
 from robolift.errors import DataError, UsageError
 from robolift.manifest import verify
 from robolift.schema import EPISODES, read_parquet
+from robolift.stages.show import markdown
 from robolift.stages.stage import execute
 
 SERVER = {"model": "fake-vlm", "endpoint": "http://127.0.0.1:9/v1"}
@@ -123,6 +124,17 @@ def test_tokens_are_estimated(with_episodes, output_root, tmp_path):
     # 8 pictures of 32x32 pixels are a token each; words: 4 + 6 + 5 of the file, 7 of the task, 17 a picture.
     assert totals["input_tokens_estimate"] == 8 + -(-(4 + 6 + 5 + 7 + 8 * 17) // 4)
     assert totals["output_tokens_estimate"] == 2
+
+
+def test_the_page_of_the_step_says_how_much_will_be_asked(with_episodes, output_root):
+    made = plan(with_episodes([9, 9], ["a", "b"]), output_root, num_prefixes=3, cameras=[synthetic.TOPVIEW])
+    page, totals = markdown(made), document(made)["totals"]
+    assert "logprob v1, causal_prefix: fake-vlm (at a server) sees up to 8 moments of " in page
+    assert "| requests | 6 |  |" in page
+    assert f"| tokens in | {totals['input_tokens_estimate']:,} | estimate |" in page
+    assert page.index("tokens in") < page.index("## Measured")
+    nobody = plan(with_episodes([9], ["a"]), output_root, model="", endpoint="")
+    assert "## No model is asked" in markdown(nobody)
 
 
 def test_the_labeller_is_recorded_resolved(dataset, output_root, model_folder):

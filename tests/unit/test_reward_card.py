@@ -151,6 +151,17 @@ def test_cost_and_what_was_asked(page: Page):
     assert "an opinion of made-up-vl-8b, asked with one prompt" in page.words
 
 
+def test_money_is_told_where_prices_are(run: RewardRun, page: Page):
+    assert '<th scope="row">cost' not in page.html
+    priced = write(run, {"input_price": 2.0, "output_price": 1000.0})
+    # 64,800 and 72 tokens were planned, 63,001 and 72 spent.
+    assert cells(page_of(priced), "cost") == ["0.20", "0.20"]
+    assert summary_of(priced)["labeller"]["spent"]["cost"] == pytest.approx(0.126002 + 0.072)
+    assert priced.metrics()["cost"] == summary_of(priced)["labeller"]["spent"]["cost"]
+    half = write(run, {"output_price": 5000.0})
+    assert summary_of(half)["labeller"]["spent"]["cost"] == pytest.approx(0.36)
+
+
 def test_examples_are_shown_with_pictures(page: Page, run: RewardRun):
     strips = [a["aria-label"] for a in page.all("div") if a.get("class") == "strip"]
     assert len(strips) == 4

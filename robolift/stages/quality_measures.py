@@ -63,6 +63,13 @@ class Labels:
         return Labels(**{**{field.name: getattr(self, field.name) for field in fields(self)}, **said})
 
     @property
+    def tells_progress(self) -> bool:
+        """Whether the model speaks of frames before an episode's last: a verdict on the end alone is no progress."""
+        before = np.ones(len(self.progress), dtype=bool)
+        before[self.starts[1:] - 1] = False
+        return bool((~np.isnan(self.progress) & before).any())
+
+    @property
     def scores(self) -> tuple[str, Float64Array]:
         """What the end of an episode is judged by: the probability of success where the model gives one, or progress.
 
@@ -93,7 +100,10 @@ def _reach(labels: Labels) -> Iterator[tuple[str, Reading]]:
         ("coverage_vlm", labels.by_model, "the model"),
         ("coverage_human", labels.by_people, "people"),
     ):
-        yield name, Reading(value=float(frames.mean()), about=f"share of frames that {who} labelled")
+        yield name, Reading(value=float(frames.mean()), about=f"share of frames of which {who} said anything")
+    known = ~np.isnan(labels.progress) | ~np.isnan(labels.staged)
+    about = "share of frames whose progress the model or people's task stages give"
+    yield "coverage_progress", Reading(value=float(known.mean()), about=about)
 
 
 def _order(labels: Labels) -> Iterator[tuple[str, Reading]]:

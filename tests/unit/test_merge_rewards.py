@@ -181,7 +181,7 @@ def test_labels_that_did_not_pass_are_refused(
     strict = {"min_coverage": 0.9, "min_success_auroc": 0.75}
     quality = execute("label_quality", strict, inputs, output_root)
     with pytest.raises(
-        DataError, match=r"coverage is 0.5, asked is 0.9; success_auroc is 0, asked is 0.75\n"
+        DataError, match=r"coverage_progress is 0.5, asked is 0.9; success_auroc is 0, asked is 0.75\n"
     ) as caught:
         merge(output_root, dataset, automatic, reviews, quality)
     assert str(caught.value).startswith("the labels did not pass label_quality: coverage")

@@ -49,6 +49,7 @@ class Anchor:
         progress: The same as progress before any calibration, in [0, 1].
         success_prob: How probable it is that the episode ends in success.
         confidence: How far the answer can be relied on, in [0, 1].
+        asked: False where the model was told the value, and not asked: progress begins there, and nothing is measured.
     """
 
     frame_index: int
@@ -56,6 +57,7 @@ class Anchor:
     progress: float | None = None
     success_prob: float | None = None
     confidence: float | None = None
+    asked: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,7 +139,7 @@ SHUFFLED = Look(frames=(0, 6, 2, 4), judged=(2, 4, 6))
 def test_percents_are_put_back_into_order(text):
     found = shuffled.parse(Answer(text=text), SHUFFLED)
     assert [(a.frame_index, a.score, a.progress) for a in found] == [(2, 20.5, 0.205), (4, 40, 0.4), (6, 90, 0.9)]
-    assert shuffled.anchors([found])[0] == Anchor(frame_index=0, score=0.0, progress=0.0)
+    assert shuffled.anchors([found])[0] == Anchor(frame_index=0, score=0.0, progress=0.0, asked=False)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +213,7 @@ def test_pairwise_adds_signed_changes_up_and_clips():
     assert [a.score for a in found] == [0, -20, 70, 60, -30.5]
     # The sums are 0, -0.2, 0.5, 1.1 and 0.795.
     assert [a.progress for a in found] == pytest.approx([0, 0, 0.5, 1, 0.795])
+    assert [a.asked for a in found] == [False, True, True, True, True]
     assert {a.success_prob for a in found} == {None}
 
 

@@ -101,4 +101,4 @@ def _numbered(text: str) -> list[float]:
 
 def anchors(readings: Sequence[tuple[Anchor, ...]]) -> list[Anchor]:
     """Return an anchor a frame; the first is the 0 percent that the model was told."""
-    return [Anchor(frame_index=0, score=0.0, progress=0.0), *all_of(readings)]
+    return [Anchor(frame_index=0, score=0.0, progress=0.0, asked=False), *all_of(readings)]

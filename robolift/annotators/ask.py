@@ -32,7 +32,7 @@ class Failure:
 
     Attributes:
         request: Number of the question.
-        message: What was wrong with the last answer.
+        message: What was wrong with the last answer, and what may mend it.
     """
 
     request: int
@@ -167,24 +167,24 @@ class Interview:
     def _settled(self, answers: Sequence[Answer], look: Look) -> bool:
         # A model's heads say the same again.
         most = 1 if self._protocol.NEEDS_HEADS else MAX_ATTEMPTS
-        return len(answers) >= most or any(not problem(self._protocol, answer, look) for answer in answers)
+        return len(answers) >= most or any(problem(self._protocol, answer, look) is None for answer in answers)
 
     def _question(self, answers: Sequence[Answer], scene: Scene, look: Look) -> Question:
         question = self._protocol.question(self._prompt, scene, look)
         num_frames = len(split(self._prompt, look)[1])
         problems = [problem(self._protocol, answer, look) for answer in answers]
-        said = [self._prompt.fill("reprompt", problem=found, num_frames=num_frames) for found in problems]
+        said = [self._prompt.fill("reprompt", problem=str(found), num_frames=num_frames) for found in problems]
         texts = [answer.text for answer in answers]
         return replace(question, earlier=tuple(zip(texts, said, strict=True)))
 
 
-def problem(protocol: LabelProtocol, answer: Answer, look: Look) -> str:
-    """Return what is wrong with an answer, an empty text if it can be read."""
+def problem(protocol: LabelProtocol, answer: Answer, look: Look) -> ParseError | None:
+    """Return what is wrong with an answer, None if it can be read."""
     try:
         protocol.parse(answer, look)
     except ParseError as error:
-        return str(error)
-    return ""
+        return error
+    return None
 
 
 def judge(protocol: LabelProtocol, episode: int, attempts: Attempts, looks: Sequence[Look]) -> Verdict:
@@ -192,11 +192,15 @@ def judge(protocol: LabelProtocol, episode: int, attempts: Attempts, looks: Sequ
     problems = [
         [problem(protocol, answer, look) for answer in answers] for answers, look in zip(attempts, looks, strict=True)
     ]
-    failures = tuple(Failure(request=number, message=found[-1]) for number, found in enumerate(problems) if all(found))
+    failures = tuple(
+        Failure(request=number, message="; ".join(filter(None, (str(last), last.mend))))
+        for number, found in enumerate(problems)
+        if None not in found and (last := found[-1])
+    )
     anchors: list[Anchor] = []
     if not failures:
         readings = [
-            protocol.parse(answers[found.index("")], look)
+            protocol.parse(answers[found.index(None)], look)
             for answers, found, look in zip(attempts, problems, looks, strict=True)
         ]
         anchors = protocol.anchors(readings)
@@ -204,7 +208,7 @@ def judge(protocol: LabelProtocol, episode: int, attempts: Attempts, looks: Sequ
         episode_index=episode,
         anchors=tuple(anchors),
         attempts=attempts,
-        parsed=[[not found for found in several] for several in problems],
+        parsed=[[found is None for found in several] for several in problems],
         failures=failures,
     )
 

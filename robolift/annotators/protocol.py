@@ -21,7 +21,16 @@ FENCE = re.compile(r"^```[a-z]*\n(.*?)\n?```$", re.DOTALL)
 
 
 class ParseError(ValueError):
-    """An answer that is not of the form asked for; its text says what was wrong, in words a model understands."""
+    """An answer that is not of the form asked for; its text says what was wrong, in words a model understands.
+
+    Args:
+        problem: That text.
+        mend: What a user can do where models go on answering so; a model is not told.
+    """
+
+    def __init__(self, problem: str, *, mend: str = "") -> None:
+        super().__init__(problem)
+        self.mend = mend
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,6 +140,20 @@ def test_what_cannot_be_read_twice_is_an_error_and_no_label(opened, tmp_path):
     assert again.asked == []
 
 
+def test_a_model_that_thinks_all_the_same_gives_errors_that_say_what_to_do(opened, tmp_path):
+    thoughts = Answer(logprobs={"<think>": -0.001, "True": -16.8, "False": -16.8}, finish_reason="length")
+    transport = Script(say=lambda _question: thoughts)
+    verdicts = interview(opened, tmp_path / "root", transport, "logprob", num_prefixes=2).verdicts([0])
+    assert write_shard(tmp_path, verdicts)["labelled"] == 0
+    (error,) = json.loads((tmp_path / "errors.json").read_text())
+    assert error["message"] == (
+        "question 0: the first word is neither True nor False, but most likely '<think>' (True and False together "
+        "have a probability of 1e-07, at least 0.5 is needed); if the model thinks before it answers, switch thinking "
+        "off at the server, or choose protocol rubric (2 questions in all)"
+    )
+    assert not any("protocol" in complaint for question in transport.asked for _, complaint in question.earlier)
+
+
 def test_one_bad_question_takes_the_whole_episode(opened, tmp_path):
     moments = []
 

@@ -101,6 +101,27 @@ def test_logprob_without_the_words_is_no_answer(logprobs):
         logprob.parse(Answer(text="True", logprobs=logprobs), Look(frames=(0,), judged=(0,)))
 
 
+@pytest.mark.parametrize(
+    ("logprobs", "likeliest", "together"),
+    [
+        ({"I": -0.001, "Sorry": -7.0, " False": -14.0}, "'I'", "8.3e-07"),
+        ({"<think>": math.log(0.999), "True": math.log(5e-8), "False": math.log(5e-8)}, "'<think>'", "1e-07"),
+        ({"The": math.log(0.505), "True": math.log(0.3), "False": math.log(0.19)}, "'The'", "0.49"),
+    ],
+)
+def test_logprob_of_a_model_that_is_about_to_say_something_else_is_no_answer(logprobs, likeliest, together):
+    message = f"most likely {likeliest} .*probability of {together}, at least 0.5 is needed"
+    with pytest.raises(ParseError, match=message) as caught:
+        logprob.parse(Answer(logprobs=logprobs), Look(frames=(0,), judged=(0,)))
+    assert "switch thinking off at the server, or choose protocol rubric" in caught.value.mend
+    assert "thinking" not in str(caught.value)  # this is what the model is told
+
+
+def test_logprob_at_the_floor_is_an_answer():
+    (anchor,) = logprob.parse(of({"The": 0.49, "True": 0.25, "False": 0.2500001}), Look(frames=(0,), judged=(0,)))
+    assert anchor.progress == pytest.approx(0.5)
+
+
 def test_logprob_says_of_the_whole_episode_whether_it_succeeded():
     readings = [(Anchor(frame_index=frame, score=-1.0, progress=p),) for frame, p in ((0, 0.1), (5, 0.7))]
     assert [anchor.success_prob for anchor in logprob.anchors(readings)] == [None, 0.7]

@@ -97,6 +97,8 @@ class OpenAIServer:
 
     Attributes:
         requests: Everything that was asked, in the order of arrival.
+        models: Status of the list of models, one request after another; the last one repeats.
+        probes: How often that was asked for.
         most_at_once: Most requests that were under way together.
     """
 
@@ -104,6 +106,8 @@ class OpenAIServer:
         self.script = list(script) or ["good"]
         self.say = say or right_answer
         self.requests: list[Request] = []
+        self.models = [200]
+        self.probes = 0
         self.at_once = 0
         self.most_at_once = 0
         self._lock = threading.Lock()
@@ -169,6 +173,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Nothing: tests read `requests`."""
+
+    def do_GET(self) -> None:
+        owner = self.server.owner
+        status = owner.models[min(owner.probes, len(owner.models) - 1)] if self.path == "/v1/models" else 404
+        owner.probes += 1
+        self._json(status, {"object": "list", "data": [{"id": MODEL, "object": "model"}]} if status == 200 else {})
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["Content-Length"]))

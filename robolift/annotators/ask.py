@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass, replace
+from functools import partial
 
 from robolift.annotators.answers import AnswerStore, Attempts, answer_key, as_kept
 from robolift.annotators.labeller import Labeller
@@ -22,6 +23,9 @@ from robolift.logging import progress
 MAX_ATTEMPTS = 2
 """An answer that can't be read is asked for once more; then the episode has no label, and an error instead."""
 SHOWN_FAILURES = 3
+AWAY_EPISODES = 3
+"""So many episodes in a row without an answer, and with none to any other question meanwhile, and the server is taken
+to be away: the rest would only use up their tries, for hours."""
 FINISH_S = 20.0
 """How long a run that is told to stop waits for answers under way; a cluster kills it after thirty seconds."""
 
@@ -82,6 +86,9 @@ class Interview:
         self._protocol: LabelProtocol = PROTOCOLS[labeller.protocol]
         self._asking = threading.BoundedSemaphore(transport.workers)
         self._gate = threading.Lock()
+        self._unanswered: dict[int, TransportError] = {}
+        self._silent = 0
+        self._away = threading.Event()
         self._same: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
     def verdicts(self, episodes: Sequence[int]) -> list[Verdict]:
@@ -91,29 +98,59 @@ class Interview:
         finished and kept.
 
         Raises:
-            TransportError: If there was no answer about some episodes; the others are finished and kept first.
+            TransportError: If there was no answer about some episodes. The others are finished and kept first, unless
+                ``AWAY_EPISODES`` in a row got none.
             UsageError: If the server or model can't do what is asked for.
             DataError: If an episode can't be read.
         """
+        if episodes:
+            self._transport.probe()
         found: dict[int, Verdict] = {}
-        unanswered: dict[int, TransportError] = {}
         pool = ThreadPoolExecutor(self._at_once(episodes), thread_name_prefix="episode")
-        begun = {pool.submit(self.verdict, episode): episode for episode in episodes}
+        begun = {pool.submit(self._try, episode): episode for episode in episodes}
         try:
             for future in self._shown(begun):
-                try:
-                    found[begun[future]] = future.result()
-                except TransportError as error:
-                    unanswered[begun[future]] = error
+                if verdict := future.result():
+                    found[begun[future]] = verdict
+                elif self._away.is_set():
+                    raise self._no_answer(len(episodes))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             wait([future for future in begun if not future.cancelled()], timeout=FINISH_S)
             self._transport.close()
             raise
         pool.shutdown()
-        if unanswered:
-            raise _no_answer(unanswered, len(episodes))
+        if self._unanswered:
+            raise self._no_answer(len(episodes))
         return [found[episode] for episode in episodes]
+
+    def _try(self, episode: int) -> Verdict | None:
+        """Return what is answered about an episode; None without an answer, or where the server is away by now."""
+        if self._away.is_set():
+            return None
+        try:
+            return self.verdict(episode)
+        except TransportError as error:
+            with self._gate:
+                self._unanswered[episode] = error
+                self._silent += 1
+                if self._silent >= AWAY_EPISODES:
+                    self._away.set()
+        return None
+
+    def _no_answer(self, total: int) -> TransportError:
+        with self._gate:
+            unanswered = dict(self._unanswered)
+        why = f"{AWAY_EPISODES} in a row, so the rest was not asked about; " if self._away.is_set() else ""
+        return TransportError(
+            "\n  ".join(
+                [
+                    f"no answer about {len(unanswered)} of {total} episodes; {why}every answer so far is kept, "
+                    "run it again to ask about the missing ones",
+                    *(f"episode {episode}: {unanswered[episode]}" for episode in sorted(unanswered)[:SHOWN_FAILURES]),
+                ]
+            )
+        )
 
     def _at_once(self, episodes: Sequence[int]) -> int:
         """Return how many episodes to hold in memory: enough questions for all workers twice over, and one to read.
@@ -124,7 +161,7 @@ class Interview:
         workers, questions = self._transport.workers, max(sum(requests), 1)
         return min(workers, -(-2 * workers * len(episodes) // questions)) + 1
 
-    def _shown(self, begun: dict[Future[Verdict], int]) -> Iterator[Future[Verdict]]:
+    def _shown(self, begun: dict[Future[Verdict | None], int]) -> Iterator[Future[Verdict | None]]:
         return progress(as_completed(begun), total=len(begun), what="episodes asked about", unit="episode")
 
     def verdict(self, episode: int) -> Verdict:
@@ -153,16 +190,22 @@ class Interview:
         )
 
     def _complete(self, key: str, attempts: Attempts, scene: Scene, looks: Sequence[Look]) -> None:
-        """Ask until each question has an answer that can be read, or had its attempts; keep each round of answers."""
+        """Ask until each question has an answer that can be read, or had its attempts; keep each answer as it comes."""
+        writing = threading.Lock()
+
+        def keep(numbers: Sequence[int], place: int, answer: Answer) -> None:
+            with writing:
+                attempts[numbers[place]].append(as_kept(answer))
+                self._store.write(key, attempts)
+            with self._gate:
+                self._silent = 0
+
         while open_questions := [
             number for number, answers in enumerate(attempts) if not self._settled(answers, looks[number])
         ]:
             questions = [self._question(attempts[number], scene, looks[number]) for number in open_questions]
             with self._asking:
-                given = self._transport.ask(questions)
-            for number, answer in zip(open_questions, given, strict=True):
-                attempts[number].append(as_kept(answer))
-            self._store.write(key, attempts)
+                self._transport.ask(questions, partial(keep, open_questions))
 
     def _settled(self, answers: Sequence[Answer], look: Look) -> bool:
         # A model's heads say the same again.
@@ -210,17 +253,4 @@ def judge(protocol: LabelProtocol, episode: int, attempts: Attempts, looks: Sequ
         attempts=attempts,
         parsed=[[found is None for found in several] for several in problems],
         failures=failures,
-    )
-
-
-def _no_answer(unanswered: dict[int, TransportError], total: int) -> TransportError:
-    first = sorted(unanswered)[:SHOWN_FAILURES]
-    return TransportError(
-        "\n  ".join(
-            [
-                f"no answer about {len(unanswered)} of {total} episodes; the others' answers are kept, "
-                "run it again to ask about the missing ones",
-                *(f"episode {episode}: {unanswered[episode]}" for episode in first),
-            ]
-        )
     )

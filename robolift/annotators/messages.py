@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -70,6 +70,10 @@ class Answer:
     finish_reason: str = ""
 
 
+Heard = Callable[[int, Answer], object]
+"""Is told of each answer when it comes, with the place of its question; several threads may do so at once."""
+
+
 class TransportError(RoboliftError):
     """A question got no answer, and trying again later may help: the server is away, overloaded or too slow."""
 
@@ -83,8 +87,16 @@ class Transport(Protocol):
 
     workers: int
 
-    def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """Answer every question, in order.
+    def probe(self) -> None:
+        """See whether there is anybody to ask, before work is put into questions.
+
+        Raises:
+            TransportError: If there is not, after all tries.
+            UsageError: If it takes no questions from us.
+        """
+
+    def ask(self, questions: Sequence[Question], heard: Heard | None = None) -> list[Answer]:
+        """Answer every question, in order; ``heard`` is told of each answer when it comes, before an error too.
 
         Raises:
             TransportError: If one got no answer after all tries.

@@ -31,11 +31,15 @@ class Script:
         self.asked = []
         self.lock = threading.Lock()
 
-    def ask(self, questions):
+    def probe(self):
+        pass
+
+    def ask(self, questions, heard):
         with self.lock:
             self.asked += questions
-        answers = [self.say(question) for question in questions]
-        return [a if isinstance(a, Answer) else Answer(text=a, input_tokens=10, output_tokens=1) for a in answers]
+        for place, question in enumerate(questions):
+            said = self.say(question)
+            heard(place, said if isinstance(said, Answer) else Answer(text=said, input_tokens=10, output_tokens=1))
 
     def close(self):
         pass
@@ -205,6 +209,70 @@ def test_no_answer_leaves_the_others_kept_and_a_rerun_asks_the_missing(opened, t
     assert [v.episode_index for v in found] == list(range(8))
 
 
+def test_answers_of_an_episode_are_kept_though_another_of_its_questions_got_none(opened, tmp_path):
+    def pairs(question):  # questions of pairwise tell themselves apart by their last picture
+        return [part.pixels.tobytes() for part in question.parts if isinstance(part, Picture)][-1]
+
+    broken = Script()
+    first_two = []
+
+    def fails_at_the_third(question):
+        first_two.append(pairs(question))
+        if len(first_two) == 3:
+            raise TransportError("the server is away")
+        return "+10"
+
+    broken.say = fails_at_the_third
+    with pytest.raises(TransportError, match=r"no answer about 1 of 1 episodes; every answer so far is kept"):
+        interview(opened, tmp_path, broken, "pairwise").verdicts([2])
+    again = Script(say="-10")
+    (verdict,) = interview(opened, tmp_path, again, "pairwise").verdicts([2])
+    assert [pairs(question) for question in again.asked] == first_two[2:]
+    assert [answers[0].text for answers in verdict.attempts] == ["+10", "+10", "-10"]
+
+
+def test_a_server_that_is_away_is_noticed_after_a_few_episodes(opened, tmp_path):
+    def say(question):
+        if len(transport.asked) > 2:
+            raise TransportError("the server is away")
+        return "2"
+
+    transport = Script(say=say, workers=1)
+    message = (
+        r"no answer about [34] of 8 episodes; 3 in a row, so the rest was not asked about; every answer so far is kept"
+    )
+    with pytest.raises(TransportError, match=message):
+        interview(opened, tmp_path, transport).verdicts(list(range(8)))
+    assert len(transport.asked) < 8
+    assert len(files(tmp_path)) == 2
+
+
+def test_a_server_that_answers_in_between_is_there(opened, tmp_path):
+    def say(_question):
+        if len(transport.asked) % 3:
+            raise TransportError("the server is busy")
+        return "2"
+
+    transport = Script(say=say, workers=1)
+    with pytest.raises(TransportError, match="no answer about 6 of 8 episodes; every answer"):
+        interview(opened, tmp_path, transport).verdicts(list(range(8)))
+    assert len(transport.asked) == 8
+
+
+def test_nothing_is_decoded_for_a_server_that_is_not_there(opened, tmp_path, monkeypatch):
+    from robolift.annotators import ask
+
+    def probe():
+        raise TransportError("gave no answer")
+
+    transport = Script()
+    monkeypatch.setattr(transport, "probe", probe)
+    monkeypatch.setattr(ask, "read_pictures", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(TransportError, match="gave no answer"):
+        interview(opened, tmp_path, transport).verdicts([0, 1])
+    interview(opened, tmp_path, transport).verdicts([])
+
+
 def test_what_no_try_can_mend_stops_at_once(opened, tmp_path):
     def say(_question):
         time.sleep(0.05)
@@ -309,11 +377,11 @@ def test_few_episodes_are_in_memory_and_no_more_than_allowed_are_asked_about(
     transport = Script(say="+1" if protocol == "pairwise" else "3", workers=workers)
     answer = transport.ask
 
-    def slowly(questions):
+    def slowly(questions, heard):
         step("asked", 1)
         time.sleep(0.05)
         step("asked", -1)
-        return answer(questions)
+        return answer(questions, heard)
 
     monkeypatch.setattr(transport, "ask", slowly)
     found = interview(opened, tmp_path, transport, protocol).verdicts(list(range(8)))
@@ -331,9 +399,9 @@ def test_told_to_stop_it_begins_nothing_and_does_not_wait_for_ever(opened, tmp_p
     class Hanging(Script):
         closed = threading.Event()
 
-        def ask(self, questions):
+        def ask(self, questions, heard):
             if len(self.asked) < 2:
-                return super().ask(questions)
+                return super().ask(questions, heard)
             self.closed.wait(20)
             raise TransportError("is not asked any more")
 

@@ -282,6 +282,77 @@ def test_closing_ends_the_waits(server, entry):
         waiting.ask([WORDS])
 
 
+def test_answers_are_heard_as_they_come_and_before_a_failure(server, transport):
+    server.say = lambda request: request.text
+    server.play("good", "500", "500", "500", "500")
+    heard = {}
+    one = OpenAITransport(model=MODEL, endpoint=server.url, workers=1, max_tries=4, sleep=transport.waits.append)
+    with pytest.raises(TransportError, match="no answer in 4 tries"):
+        one.ask([Question(parts=(f"question {number}",)) for number in range(9)], heard.__setitem__)
+    one.close()
+    assert {place: answer.text for place, answer in heard.items()} == {0: "question 0"}
+    assert len(server.requests) == 5
+
+
+def test_what_is_under_way_at_a_failure_is_waited_for_and_heard(server):
+    two = OpenAITransport(model=MODEL, endpoint=server.url, workers=2, max_tries=1)
+    server.play("slow:0.5", "500")
+    heard = {}
+    with pytest.raises(TransportError, match="no answer in 1 tries, last: 500"):
+        two.ask([WORDS] * 8, heard.__setitem__)
+    two.close()
+    assert [answer.text for answer in heard.values()] == ["[]"]
+    assert len(server.requests) <= 3
+
+
+def test_a_failure_ends_the_waits_of_questions_asked_along(server):
+    two = OpenAITransport(model=MODEL, endpoint=server.url, workers=2)
+    server.play("429:300", "401")
+    start = time.monotonic()
+    with pytest.raises(UsageError, match="401"):
+        two.ask([WORDS] * 2)
+    assert time.monotonic() - start < 20
+    two.close()
+
+
+@pytest.mark.parametrize("statuses", [[200], [404], [403], [405], [500], [503, 429, 404]])
+def test_a_server_that_says_anything_of_its_models_is_there(server, transport, statuses):
+    server.models = statuses
+    transport.probe()
+    assert server.probes == len(statuses)
+    assert len(transport.waits) == len(statuses) - 1
+    assert server.requests == []
+
+
+def test_a_probe_tells_of_a_wrong_key_and_of_a_server_that_is_not_there(server, transport):
+    server.models = [401]
+    with pytest.raises(UsageError, match="valid key into the environment variable ROBOLIFT_VLM_API_KEY"):
+        transport.probe()
+    server.models = [503]
+    with pytest.raises(TransportError, match="gave no answer in 4 tries, last: 503"):
+        transport.probe()
+    transport.close()
+    with pytest.raises(TransportError, match="is not asked any more"):
+        transport.probe()
+
+
+def test_a_probe_that_finds_no_connection_is_tried_again(transport):
+    with OpenAIServer() as gone:
+        port, address = gone._http.server_address[1], gone.url
+    back = []
+
+    def sleep(_seconds):
+        back.append(OpenAIServer(port=port))
+        back[0].__enter__()
+
+    late = OpenAITransport(model=MODEL, endpoint=address, workers=1, max_tries=2, sleep=sleep)
+    try:
+        late.probe()
+    finally:
+        late.close()
+        back[0].__exit__()
+
+
 def test_one_door(server):
     opened = open_transport(transport="openai", model=MODEL, endpoint=server.url, workers=5, timeout_s=3)
     assert opened.workers == 5

@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from transformers.utils import logging as transformers_logging
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from robolift.annotators.messages import Answer, Question
+from robolift.annotators.messages import Answer, Heard, Question
 from robolift.annotators.transports.chat import TOP_LOGPROBS, candidates, without_thoughts
 from robolift.annotators.transports.heads import Heads, read_heads
 from robolift.annotators.transports.models import materialize
@@ -76,7 +76,10 @@ class HFTransport:
         self._prompter, self._model = _load(self._folder, dtype=dtype, device=device)
         self._heads: Heads | None = None
 
-    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+    def probe(self) -> None:
+        """Do nothing: the model is loaded."""
+
+    def ask(self, questions: Sequence[Question], heard: Heard | None = None) -> list[Answer]:
         """Answer every question, in order.
 
         Raises:
@@ -88,6 +91,8 @@ class HFTransport:
             for batch in _batches(asked, self._batch_size):
                 for one, answer in zip(batch, self._answer(batch), strict=True):
                     answers[one.place] = answer
+                    if heard:
+                        heard(one.place, answer)
         return [answers[place] for place in range(len(questions))]
 
     def close(self) -> None:

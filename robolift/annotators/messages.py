@@ -47,6 +47,10 @@ class Question:
     earlier: tuple[tuple[str, str], ...] = ()
 
 
+WITHHELD = "content_filter"
+"""Why an answer ended that a server's filter of contents did not let through."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a model said; every field can be written as JSON and read back.
@@ -58,7 +62,7 @@ class Answer:
         success: From a success head, (pictures,), probabilities.
         input_tokens: Tokens of the question, None where the transport does not say.
         output_tokens: Tokens of the answer, likewise.
-        finish_reason: Why it ended: ``stop``, ``length``; empty where not told.
+        finish_reason: Why it ended: ``stop``, ``length``, ``content_filter``; empty where not told.
     """
 
     text: str = ""

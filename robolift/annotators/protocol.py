@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robolift.annotators.labeller import Labeller
-from robolift.annotators.messages import Answer, Part, Picture, Question
+from robolift.annotators.messages import WITHHELD, Answer, Part, Picture, Question
 from robolift.annotators.prompts import Prompt
 
 THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
@@ -164,8 +164,9 @@ def spoken(answer: Answer) -> str:
     """Return an answer's text without thoughts, a code fence and blank ends.
 
     Raises:
-        ParseError: If nothing is left, or it was cut off.
+        ParseError: If nothing is left, it was withheld or cut off, or did not come to an end of its own.
     """
+    check_given(answer)
     text = THOUGHTS.sub("", answer.text)
     # A chat template may have opened the thoughts itself, and a model may never come to their end.
     text = OPEN_THOUGHTS.sub("", text.rpartition("</think>")[2]).strip()
@@ -173,9 +174,24 @@ def spoken(answer: Answer) -> str:
         text = fenced[1].strip()
     if answer.finish_reason == "length":
         raise ParseError("the answer is too long and was cut off")
+    if answer.finish_reason not in ("stop", ""):
+        raise ParseError(f"the answer did not come to its end, but to {answer.finish_reason[:80]!r}")
     if not text:
         raise ParseError("the answer is empty")
     return text
+
+
+def check_given(answer: Answer) -> None:
+    """Check that a server's filter let the answer through.
+
+    Raises:
+        ParseError: If not.
+    """
+    if answer.finish_reason == WITHHELD:
+        raise ParseError(
+            "the answer was withheld by a content filter",
+            mend="switch the filter off at the server, or leave the label to people",
+        )
 
 
 def number_in(text: str, low: float, high: float) -> float:

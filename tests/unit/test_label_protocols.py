@@ -277,6 +277,17 @@ def test_an_answer_that_was_cut_off_is_none():
     with pytest.raises(ParseError, match="cut off"):
         spoken(Answer(text="4", finish_reason="length"))
     assert spoken(Answer(text="4", finish_reason="stop")) == "4"
+    assert spoken(Answer(text="4")) == "4"
+    with pytest.raises(ParseError, match="but to 'tool_calls'"):
+        spoken(Answer(text="4", finish_reason="tool_calls"))
+
+
+@pytest.mark.parametrize("name", ["logprob", "shuffled", "rubric", "pairwise"])
+def test_an_answer_that_was_withheld_is_none(name):
+    look = Look(frames=(0, 9), judged=(9,))
+    withheld = Answer(text="4", logprobs={"True": -0.1}, finish_reason="content_filter")
+    with pytest.raises(ParseError, match="withheld by a content filter"):
+        PROTOCOLS[name].parse(withheld, look)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

@@ -210,6 +210,58 @@ def test_a_server_without_logprobs_is_told_from_the_protocol(server, transport):
         transport.ask([TRUE])
 
 
+def first_candidate(reply):
+    return reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"][0]
+
+
+@pytest.mark.parametrize(
+    "twist",
+    [
+        lambda reply: first_candidate(reply).update(logprob=None),
+        lambda reply: first_candidate(reply).update(token=None),
+        lambda reply: first_candidate(reply).pop("token"),
+        lambda reply: reply["choices"][0]["message"].update(content=[{"type": "text"}]),
+        lambda reply: reply["choices"][0]["message"].update(content=["True"]),
+        lambda reply: reply["choices"][0]["message"].update(content=7),
+        lambda reply: reply["choices"][0].pop("message"),
+        lambda reply: reply.update(choices=[]),
+        lambda reply: reply.update(choices=None),
+    ],
+)
+def test_a_malformed_answer_is_asked_for_again(server, transport, twist):
+    server.twist = twist
+    server.play("twisted", "good")
+    assert transport.ask([TRUE])[0].logprobs
+    assert played(server) == ["twisted", "good"]
+    server.play("twisted")
+    with pytest.raises(TransportError, match="in 4 tries, last: what came back is no chat completion: "):
+        transport.ask([TRUE])
+
+
+def test_an_answer_in_parts_is_put_together(server, transport):
+    parts = [{"type": "text", "text": "[1, "}, {"type": "refusal", "refusal": "no"}, {"type": "text", "text": "2]"}]
+    server.twist = lambda reply: reply["choices"][0]["message"].update(content=parts)
+    server.play("twisted")
+    assert transport.ask([WORDS])[0].text == "[1, 2]"
+
+
+@pytest.mark.parametrize(("told", "read"), [("12", 12), (12, 12), ("many", None), (None, None), (-1, None)])
+def test_counts_of_tokens_are_numbers_or_not_told(server, transport, told, read):
+    server.twist = lambda reply: reply["usage"].update(prompt_tokens=told)
+    server.play("twisted")
+    assert transport.ask([WORDS])[0].input_tokens == read
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("question", [WORDS, TRUE])
+@pytest.mark.parametrize("entry", ["filter", "filtered"])
+def test_what_a_filter_withholds_is_an_answer_without_words(server, transport, question, entry):
+    server.play(entry)
+    (answer,) = transport.ask([question])
+    assert (answer.text, answer.logprobs, answer.finish_reason) == ("", {}, "content_filter")
+    assert len(server.requests) == 1
+
+
 def test_a_server_that_knows_no_thinking_is_asked_without(server, transport):
     server.play("nothink")
     transport.ask([WORDS])

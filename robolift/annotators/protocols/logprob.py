@@ -13,7 +13,7 @@ from dataclasses import replace
 from robolift.annotators.labeller import Labeller
 from robolift.annotators.messages import Answer, Question
 from robolift.annotators.prompts import Prompt
-from robolift.annotators.protocol import Anchor, Look, ParseError, Scene, all_of, parts
+from robolift.annotators.protocol import Anchor, Look, ParseError, Scene, all_of, check_given, parts
 from robolift.annotators.sampling import prefixes
 
 VERSION = "v1"
@@ -57,8 +57,9 @@ def parse(answer: Answer, look: Look) -> tuple[Anchor, ...]:
     probable than the least probable candidate, and than what the candidates leave over: the smaller of the two counts.
 
     Raises:
-        ParseError: If the words that are listed have less than ``FLOOR`` of the probability.
+        ParseError: If the words that are listed have less than ``FLOOR`` of the probability, or none came through.
     """
+    check_given(answer)
     if any(math.isnan(value) or value > 1e-3 for value in answer.logprobs.values()):
         raise ParseError("the candidates' numbers are no logarithms of probabilities")
     true, false = _probability(answer, "true"), _probability(answer, "false")

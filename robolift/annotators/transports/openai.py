@@ -18,7 +18,7 @@ import httpx2
 import openai
 from openai.types.chat import ChatCompletion
 
-from robolift.annotators.messages import Answer, Heard, Question, TransportError
+from robolift.annotators.messages import WITHHELD, Answer, Heard, Question, TransportError
 from robolift.annotators.transports.chat import THINKING, answer_of, request_body
 from robolift.annotators.transports.limits import LONGEST_RETRY_AFTER_S, RateLimit, backoff_s, retry_after_s
 from robolift.errors import UsageError
@@ -31,6 +31,9 @@ PROBE_S = 30.0
 AGAIN = frozenset({408, 409, 425, 429})
 STARTING = AGAIN | {502, 503, 504}
 """What a server that is away, starting or busy says of its list of models."""
+
+FILTERED = frozenset({"content_filter", "content_policy_violation"})
+"""Codes of an error that is about one question's contents, and not about the call."""
 
 MEND = {
     400: "make the pictures fewer or smaller (max_frames, image_side), or see whether the server takes pictures at all",
@@ -157,7 +160,7 @@ class OpenAITransport:
         try:
             body = request_body(question, model=self._model)
             answer = self._persistently(lambda: self._post(body), together, body)
-            if question.wants_logprobs and not answer.logprobs:
+            if question.wants_logprobs and not answer.logprobs and answer.finish_reason != WITHHELD:
                 raise UsageError(
                     f"{self._endpoint} gives no log-probabilities for {self._model}; "
                     "choose another protocol than logprob, such as shuffled"
@@ -208,6 +211,8 @@ class OpenAITransport:
             try:
                 return answer_of(self._client.post("/chat/completions", cast_to=ChatCompletion, body=body))
             except openai.APIStatusError as error:
+                if error.code in FILTERED:
+                    return Answer(finish_reason=WITHHELD)
                 if THINKING not in body or error.status_code not in (400, 422) or THINKING not in _message(error):
                     self._refuse(error)
         self._knows_thinking = False  # a vendor's server that takes no arguments for a chat template

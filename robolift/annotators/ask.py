@@ -173,7 +173,7 @@ class Interview:
         """
         looks = self._protocol.looks(self._labeller, self._lengths[episode].as_py())
         scene = self._scene(episode, looks)
-        key = answer_key(self._labeller, scene, looks)
+        key = answer_key(self._labeller, scene, looks, self._transport.form)
         with self._gate:
             same = self._same[key]
         with same:  # two episodes with the same pictures are asked about once

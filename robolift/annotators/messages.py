@@ -87,9 +87,11 @@ class Transport(Protocol):
 
     Attributes:
         workers: How many episodes may be asked about at the same time.
+        form: What else decides an answer than model and question: how it is computed, or the form of a request.
     """
 
     workers: int
+    form: Mapping[str, str | int]
 
     def probe(self) -> None:
         """See whether there is anybody to ask, before work is put into questions.

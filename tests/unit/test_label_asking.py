@@ -27,6 +27,7 @@ class Script:
 
     def __init__(self, say="3", workers=2):
         self.workers = workers
+        self.form = {}
         self.say = say if callable(say) else lambda _question: say
         self.asked = []
         self.lock = threading.Lock()

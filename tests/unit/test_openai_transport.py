@@ -74,6 +74,8 @@ def test_the_request_is_this_json(server, transport):
         "max_tokens": 64,
         "chat_template_kwargs": {"enable_thinking": False},
     }
+    # Kept answers belong to this form of a request: whoever changes it counts its version up.
+    assert transport.form == {"request_version": 1}
     assert request.path == "/v1/chat/completions"
     assert request.headers["authorization"] == f"Bearer {KEY}"
 

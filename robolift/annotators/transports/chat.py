@@ -14,6 +14,8 @@ from PIL import Image
 
 from robolift.annotators.messages import WITHHELD, Answer, Part, Picture, Question
 
+REQUEST_VERSION = 1
+"""Of the form of a request: format of pictures, turns, sampling, candidates. Answers to another form are not reused."""
 TOP_LOGPROBS = 20
 SEED = 0
 THINKING = "chat_template_kwargs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +69,8 @@ class HFTransport:
     def __init__(self, *, model: str, dtype: str, device: str, batch_size: int, expect_sha256: str = "") -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise UsageError("device cuda, but torch sees no GPU here; set device to cpu, or give the step a GPU")
+        # The last bits depend on them, so the stage's digest has them too.
+        self.form: Mapping[str, str | int] = {"device": device, "batch_size": batch_size}
         self._batch_size = batch_size
         self._device = device
         self._lock = threading.Lock()

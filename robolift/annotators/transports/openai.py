@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
@@ -19,7 +19,7 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from robolift.annotators.messages import WITHHELD, Answer, Heard, Question, TransportError
-from robolift.annotators.transports.chat import THINKING, answer_of, request_body
+from robolift.annotators.transports.chat import REQUEST_VERSION, THINKING, answer_of, request_body
 from robolift.annotators.transports.limits import LONGEST_RETRY_AFTER_S, RateLimit, backoff_s, retry_after_s
 from robolift.errors import UsageError
 from robolift.logging import get_logger
@@ -74,6 +74,7 @@ class OpenAITransport:
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         self.workers = workers
+        self.form: Mapping[str, str | int] = {"request_version": REQUEST_VERSION}
         self._model = model
         self._endpoint = _shown(endpoint)
         if urlsplit(endpoint).scheme not in ("http", "https") or not urlsplit(endpoint).hostname:

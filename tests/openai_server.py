@@ -367,7 +367,7 @@ def right_answer(request: Request) -> str:
     if "signed number" in text:
         middle = len(progress) // 2  # two moments, seen by every camera
         return f"{round(100 * (np.mean(progress[middle:]) - np.mean(progress[:middle]))):+d}"
-    if found := re.search(r"exactly (\d+) numbers", text):
+    if found := re.search(r"one for each numbered frame \((\d+) in all\)", text):
         return json.dumps(_percents(progress, int(found[1])))
     return json.dumps([round(100 * value) for value in progress])
 

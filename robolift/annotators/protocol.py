@@ -124,7 +124,7 @@ def parts(prompt: Prompt, scene: Scene, look: Look) -> tuple[Part, ...]:
 
     Shown camera after camera, models say yes to what has not happened; moment after moment they hardly do
     (strands-labs/robots #2486). Where the prompt has a ``reference`` section, the first moment stands under that and
-    the others are counted from 1.
+    the others are counted from 1. Words end with a line: some chat templates put parts together with nothing between.
     """
     reference, moments = split(prompt, look)
     words: dict[str, str | int] = {"task": scene.task, "num_frames": len(moments)}
@@ -136,7 +136,7 @@ def parts(prompt: Prompt, scene: Scene, look: Look) -> tuple[Part, ...]:
         for camera in scene.cameras:
             made += [prompt.fill("moment", number=number, camera=short_name(camera)), picture(scene, frame, camera)]
     made.append(prompt.fill("closing", **words))
-    return tuple(part for part in made if part != "")
+    return tuple(f"{part}\n" if isinstance(part, str) else part for part in made if part != "")
 
 
 def split(prompt: Prompt, look: Look) -> tuple[tuple[int, ...], tuple[int, ...]]:

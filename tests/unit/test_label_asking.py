@@ -343,7 +343,7 @@ def test_a_prompt_of_ones_own_is_what_is_asked(opened, tmp_path):
     (question,) = transport.asked
     assert question.system == f"Be strict with {synthetic.TASK}."
     words = [part for part in question.parts if isinstance(part, str)]
-    assert words == ["Look, 2:", "<1 topview>", "<2 topview>", f"So? {synthetic.TASK}"]
+    assert words == ["Look, 2:\n", "<1 topview>\n", "<2 topview>\n", f"So? {synthetic.TASK}\n"]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -51,6 +52,16 @@ def test_pictures_stand_by_moment_then_by_camera_each_with_its_name(name):
     assert ["wrist" in text for text in words] == [False, True, False, True]
     assert "fold the towel" in " ".join(part for part in question.parts if isinstance(part, str))
     assert "1" in words[-1] or "2" in words[-1]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_words_end_with_a_line_and_fit_one_moment_as_well_as_many(name):
+    shortest = PROTOCOLS[name].looks(labeller(name), PROTOCOLS[name].MIN_LENGTH)[0]
+    words = [part for part in ask(name, shortest).parts if isinstance(part, str)]
+    assert all(part.endswith("\n") and part.strip() for part in words)
+    # As a chat template puts them together that has nothing between parts.
+    text = "".join(words)
+    assert not re.search(r"\b1 (numbered )?(moments|frames|numbers|percents)\b|\b(\w+ 1) to \3\b", text)
 
 
 def test_logprob_asks_for_one_token_after_each_growing_part():
@@ -139,7 +150,7 @@ def test_shuffled_gives_the_first_frame_and_shows_the_others_out_of_order():
     assert [frame for frame, *_ in shown(question)] == list(seeds[0].frames)
     assert "0 percent" in shown(question)[0][2]
     assert [before.split(",")[0] for *_, before in shown(question)[1:]] == [f"Frame {n}" for n in range(1, 8)]
-    assert "exactly 7 numbers" in question.parts[-1]
+    assert "one for each numbered frame (7 in all)" in question.parts[-1]
 
 
 SHUFFLED = Look(frames=(0, 6, 2, 4), judged=(2, 4, 6))
@@ -166,8 +177,8 @@ def test_percents_are_put_back_into_order(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[90, 20]", "there are 2 percents, and 3 frames"),
-        ("[90, 20, 40, 50]", "there are 4 percents, and 3 frames"),
+        ("[90, 20]", "percents given: 2, numbered frames: 3"),
+        ("[90, 20, 40, 50]", "percents given: 4, numbered frames: 3"),
         ("[90, 20, 101]", "101 is not between 0 and 100"),
         ("[90, 20, -1]", "-1 is not between 0 and 100"),
         ("[90, 20, NaN]", "nan is not between 0 and 100"),

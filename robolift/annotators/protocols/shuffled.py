@@ -66,7 +66,7 @@ def parse(answer: Answer, look: Look) -> tuple[Anchor, ...]:
     percents = _listed(text) if text.startswith("[") else _numbered(text)
     asked = look.frames[1:]
     if len(percents) != len(asked):
-        raise ParseError(f"there are {len(percents)} percents, and {len(asked)} frames")
+        raise ParseError(f"percents given: {len(percents)}, numbered frames: {len(asked)}")
     found = [
         Anchor(frame_index=frame, score=percent, progress=percent / 100)
         for frame, percent in zip(asked, percents, strict=True)

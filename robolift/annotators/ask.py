@@ -22,6 +22,8 @@ from robolift.logging import progress
 
 MAX_ATTEMPTS = 2
 """An answer that can't be read is asked for once more; then the episode has no label, and an error instead."""
+NO_WORDS = "(no answer)"
+"""Stands for an empty answer where it is held up to the model: servers and chat templates refuse empty turns."""
 SHOWN_FAILURES = 3
 AWAY_EPISODES = 3
 """So many episodes in a row without an answer, and with none to any other question meanwhile, and the server is taken
@@ -217,7 +219,7 @@ class Interview:
         num_frames = len(split(self._prompt, look)[1])
         problems = [problem(self._protocol, answer, look) for answer in answers]
         said = [self._prompt.fill("reprompt", problem=str(found), num_frames=num_frames) for found in problems]
-        texts = [answer.text for answer in answers]
+        texts = [answer.text if answer.text.strip() else NO_WORDS for answer in answers]
         return replace(question, earlier=tuple(zip(texts, said, strict=True)))
 
 

@@ -145,6 +145,14 @@ def test_what_cannot_be_read_twice_is_an_error_and_no_label(opened, tmp_path):
     assert again.asked == []
 
 
+def test_an_empty_answer_is_held_up_as_one(opened, tmp_path):
+    transport = Script(say=lambda question: "4" if question.earlier else " \n")
+    (verdict,) = interview(opened, tmp_path, transport).verdicts([1])
+    assert transport.asked[1].earlier[0][0] == "(no answer)"
+    assert "the answer is empty" in transport.asked[1].earlier[0][1]
+    assert [answer.text for answer in verdict.attempts[0]] == [" \n", "4"]
+
+
 def test_a_model_that_thinks_all_the_same_gives_errors_that_say_what_to_do(opened, tmp_path):
     thoughts = Answer(logprobs={"<think>": -0.001, "True": -16.8, "False": -16.8}, finish_reason="length")
     transport = Script(say=lambda _question: thoughts)

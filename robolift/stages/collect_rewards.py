@@ -64,7 +64,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     calibration = calibrate(config, dataset, answers, protocol) if config.calibration == "isotonic" else None
     episode, frame, _ = answers.used()
     anchor = np.zeros(dataset.num_frames, dtype=bool)
-    anchor[anchor_rows(dataset.starts, episode, frame)] = True
+    anchor[anchor_rows(dataset.starts, episode, frame)] = answers.asked
     known = spread(answers, dataset.starts, protocol, calibration)
     labelled = np.repeat(answers.labelled, np.diff(dataset.starts))
     write_rewards(

@@ -107,11 +107,12 @@ def _reach(labels: Labels) -> Iterator[tuple[str, Reading]]:
 
 
 def _order(labels: Labels) -> Iterator[tuple[str, Reading]]:
-    order = value_order_correlation(np.where(labels.asked, labels.progress, np.nan), labels.starts)
+    answered = np.where(labels.asked, labels.progress, np.nan)
+    order = value_order_correlation(answered, labels.starts)
     ordered = order[~np.isnan(order)]
     about = f"mean rank correlation of progress with time, over {len(ordered)} episodes asked about twice or more"
     yield "value_order_correlation", Reading(value=_mean(ordered), about=about)
-    constant, told = constant_episodes(labels.progress, labels.starts)
+    constant, told = constant_episodes(answered, labels.starts)
     about = f"share of {int(told.sum())} episodes whose progress never changes: a reward made from it is 0"
     yield "constant_share", Reading(value=_mean(constant[told]), about=about)
 

@@ -67,6 +67,30 @@ def test_every_frame_gets_what_lies_between_its_anchors(output_root: str, datase
     assert anchors.column("episode_index").to_pylist() == [0, 0, 1, 2, 2]
 
 
+def test_a_value_that_the_model_was_told_is_interpolated_from_and_is_no_anchor(
+    output_root: str, dataset: Manifest, plan: Manifest
+) -> None:
+    # Of episode 1, which has an error, the anchors don't count, and the others' marks stay with them.
+    anchors = [one | {"asked": one["frame"] != 0} for one in EVERY]
+    made = collect(
+        output_root,
+        dataset,
+        plan,
+        publish_shards(output_root, dataset, plan, anchors, {1: "unparsable"}),
+        min_coverage=0.6,
+    )
+    assert column(made, "progress") == [0.0, 0.25, 0.5, 0.75, 1.0, None, None, None, 0.5, 0.75]
+    assert column(made, "anchor") == [False, False, False, False, True, False, False, False, False, True]
+    assert made.counts["anchors"] == 2
+    assert schema.read_parquet(made.file("anchors.parquet")).column("asked").to_pylist() == [
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
+
+
 def test_the_cut_shows_neither_in_the_address_nor_in_a_byte(
     output_root: str, tmp_path, dataset: Manifest, plan: Manifest
 ) -> None:

@@ -29,10 +29,12 @@ def measure(root: str, dataset: Manifest, automatic: Manifest, reviews: Manifest
     return execute("label_quality", config, given, root)
 
 
-def by_model(root: str, dataset: Manifest, progress: Sequence[Any], **columns: Any) -> Manifest:
+def by_model(
+    root: str, dataset: Manifest, progress: Sequence[Any], asked: Sequence[bool] | None = None, **columns: Any
+) -> Manifest:
     said = [value is not None for value in progress]
     source = ["vlm" if one else "none" for one in said]
-    return publish_rewards(root, dataset, progress=progress, anchor=said, source=source, **columns)
+    return publish_rewards(root, dataset, progress=progress, anchor=asked or said, source=source, **columns)
 
 
 def nobody(root: str, dataset: Manifest, agreement: Any = None, **columns: Any) -> Manifest:
@@ -151,6 +153,16 @@ def test_progress_that_never_changes_is_an_alarm(output_root: str, dataset: Mani
     assert "progress never changes in 67% of the episodes: a reward made from it is 0 there" in found["alarms"]
     assert found["passed"] is False
     assert quality(output_root, dataset, automatic, nobody(output_root, dataset), max_constant=0.7)["passed"] is True
+
+
+def test_a_beginning_that_the_model_was_told_hides_no_constant_answer(output_root: str) -> None:
+    dataset = publish_dataset(output_root, [4, 4], outcome=["success", "failure"])
+    # It was told that frame 0 is 0, and said 0.5 of everything it was asked about.
+    automatic = by_model(output_root, dataset, [0.0, 0.5, 0.5, 0.5] * 2, asked=[False, True, True, True] * 2)
+    found = quality(output_root, dataset, automatic, nobody(output_root, dataset))
+    assert found["measures"]["value_order_correlation"]["value"] == 0.0
+    assert found["measures"]["constant_share"]["value"] == 1.0
+    assert found["passed"] is False
 
 
 def test_order_counts_the_moments_that_were_asked_about(output_root: str) -> None:

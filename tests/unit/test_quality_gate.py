@@ -26,7 +26,7 @@ def measured(root):
     synthetic.write_recording(Path(root, "recording"), episodes=2, cameras=[])
     dataset = execute("import_dataset", {"dataset_uri": f"{root}/recording"}, {}, root)
     frames = dataset.counts["frames"]
-    automatic = publish_rewards(root, dataset, progress=[0.5] * frames, source=["vlm"] * frames)
+    automatic = publish_rewards(root, dataset, progress=[0.5] * frames, source=["vlm"] * frames, anchor=[True] * frames)
     reviews = publish_rewards(root, dataset, "import_reviews")
     said = {"dataset": dataset.uri, "automatic": automatic.uri, "reviews": reviews.uri}
     quality = execute("label_quality", {"max_constant": 0.25}, said, root)

@@ -165,9 +165,9 @@ def _table(dataset: Dataset, common: Mapping[int, Consensus], job: Job) -> pa.Ta
         if "stages" in job.ask and found.boundaries is not None:
             length = len(found.tri)
             columns["stage"][rows] = stage_of_frames(found.boundaries, length)
-            columns["progress"][rows] = stage_progress(
-                found.boundaries, length, job.num_task_stages, finished=found.outcome != "failure"
-            )
+            # Where people are even about the outcome, nobody knows whether the last stage was finished.
+            finished = found.outcome == "success" or "outcome" not in job.ask
+            columns["progress"][rows] = stage_progress(found.boundaries, length, job.num_task_stages, finished=finished)
         confidence[rows], anchor[rows] = found.confidence, found.marked
     said = ~np.all([np.isnan(column) for column in columns.values()], axis=0)
     types = {"tri": pa.int8(), "stage": pa.int16()}

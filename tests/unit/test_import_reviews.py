@@ -120,6 +120,8 @@ def test_two_people(dataset, labels, output_root):
     assert column(manifest, 0, "tri") == [0] * 6
     assert column(manifest, 0, "success_prob") == [None] * 6
     assert column(manifest, 0, "stage") == [0, 0, 0, 1, 1, 1]
+    # They are even about the outcome: whether the second stage was finished is not known.
+    assert column(manifest, 0, "progress") == pytest.approx([0, 1 / 6, 2 / 6, None, None, None])
     # Agreement: tri 1/2, reward 1, outcome 0 (even), stage 1 but 1/2 in frames 2 (alice) and 3 (bob).
     sure, unsure = (0.5 + 1 + 0 + 1) / 4, (0.5 + 1 + 0 + 0.5) / 4
     assert column(manifest, 0, "confidence") == pytest.approx([sure, sure, unsure, unsure, sure, sure])

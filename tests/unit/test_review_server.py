@@ -274,15 +274,43 @@ def test_an_item_is_complete_only_when_everything_asked_is_said(people):
     answer = alice.send("episode:0", epoch, paint, complete)
     assert (answer.status_code, answer.json()["field"]) == (422, "op")
     assert "frame 5 is not painted" in answer.json()["detail"]
-    rest = alice.event("paint", UNKNOWN, 5, 6)
+    rest, complete = alice.event("paint", UNKNOWN, 5, 6), alice.event("complete")
     assert "outcome" in alice.send("episode:0", epoch, paint, rest, complete).json()["detail"]
-    said = alice.event("outcome", "failure", 2)
+    said, complete = alice.event("outcome", "failure", 2), alice.event("complete")
     alice.do("episode:0", paint, rest, said, complete, epoch=epoch)
-    # A hole in what is complete is refused too, until it is reopened.
+    # What is complete is reopened before it is changed.
     assert alice.send("episode:0", epoch, alice.event("undo", rest["ulid"])).status_code == 422
     alice.do("episode:0", alice.event("reopen"), alice.event("undo", rest["ulid"]), epoch=epoch)
     state = alice.get("/api/episodes/0/mine").json()["state"]
     assert (state["complete"], state["tri"]) == (False, [[0, 5, 1]])
+
+
+def test_what_is_complete_is_reopened_before_it_is_changed(people):
+    alice = people[0]
+    epoch = alice.take("episode:0")
+    paint, said, done = alice.event("paint", 1, 0, 6), alice.event("outcome", "success", 5), alice.event("complete")
+    alice.do("episode:0", paint, said, done, epoch=epoch)
+    more = alice.event("outcome", "failure", 5)
+    for change in (alice.event("paint", -1, 0, 2), more, alice.event("undo", said["ulid"])):
+        answer = alice.send("episode:0", epoch, change)
+        assert (answer.status_code, answer.json()["field"]) == (422, "op")
+        assert "episode:0 is complete; reopen it first" in answer.json()["detail"]
+    undone, again = alice.event("undo", done["ulid"]), alice.event("outcome", "failure", 5)
+    alice.do("episode:0", undone, again, alice.event("complete"), epoch=epoch)
+    alice.do("episode:0", alice.event("reopen"), alice.event("paint", -1, 0, 2), alice.event("complete"), epoch=epoch)
+    state = alice.get("/api/episodes/0/mine").json()["state"]
+    assert (state["complete"], state["tri"], state["outcome"]["value"]) == (True, [[0, 2, -1], [2, 6, 1]], "failure")
+
+
+def test_agreement_is_measured_before_people_looked_at_each_other(people):
+    alice, bob, _ = people
+    alice.complete("episode:0", 6)
+    alice.post("/api/lease", item="episode:0", action="release", epoch=1)
+    bob.complete("episode:0", 6, outcome="failure")
+    assert bob.get("/api/episodes/0/others").status_code == 200
+    bob.do("episode:0", bob.event("reopen"), bob.event("outcome", "success", 5), bob.event("complete"))
+    assert bob.get("/api/disagreements").json()[0]["disagreement"] == 0
+    assert bob.get("/api/progress").json()["agreement"]["outcome"] == 0
 
 
 def test_a_pairs_preference_is_about_its_clips_however_it_was_shown(people):

@@ -11,7 +11,7 @@ from typing import Any
 from robolift.annotators.review import assignment, events
 from robolift.annotators.review.consensus import Consensus, consensus
 from robolift.annotators.review.events import Event, EventError
-from robolift.annotators.review.fold import fold_item, item_length
+from robolift.annotators.review.fold import completed, fold_item, item_length
 from robolift.annotators.review.job import Gold, Job, Pair
 from robolift.annotators.review.leases import Lease, Leases, StaleLeaseError, clock_ms
 from robolift.annotators.review.work import Work
@@ -192,6 +192,7 @@ class Desk:
                 self.work.refresh_one(annotator)
                 if event.value not in {found.ulid for found in self.work.events(annotator, item)}:
                     raise EventError("value", f"{event.value} is no event of yours on {item}")
+        _check_open(item, before, sorted(fresh, key=lambda event: event.order))
         everything = sorted([*before, *fresh], key=lambda event: event.order)
         state = fold_item(everything, item_length(item, self._lengths))
         missing = self.job.missing(item, state) if state.complete else None
@@ -228,3 +229,18 @@ class Desk:
             states = {name: self.work.state(name, item) for name in names}
             held = self._agreed[item] = (names, count, consensus(states, ask=self.job.ask))
         return held[2]
+
+
+def _check_open(item: str, before: Sequence[Event], fresh: Sequence[Event]) -> None:
+    """Let nothing be said of an item that is complete: whoever is done may have seen what others and models say."""
+    known, done = list(before), completed(before)
+    for event in fresh:
+        known.append(event)
+        if event.op in ("complete", "skip", "reopen"):
+            done = event.op == "complete"
+        elif event.op in ("undo", "redo"):
+            was, done = done, completed(known)
+            if was and done:
+                raise EventError("op", f"{item} is complete; reopen it first")
+        elif done:
+            raise EventError("op", f"{item} is complete; reopen it first")

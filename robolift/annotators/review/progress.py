@@ -133,7 +133,8 @@ class Progress:
 
     def _people(self, standings: Mapping[str, Standing]) -> dict[str, Any]:
         desk = self._desk
-        states = {(name, item): desk.work.state(name, item) for item, s in standings.items() for name in s.done}
+        # What people say after they looked at each other's answers tells nothing of how well they agree.
+        states = {(name, item): desk.work.first_pass(name, item) for item, s in standings.items() for name in s.done}
         accuracy = gold_accuracy(states, desk.gold)
         people = []
         for name in desk.work.annotators():

@@ -302,6 +302,35 @@ def test_what_is_complete_is_reopened_before_it_is_changed(people):
     assert (state["complete"], state["tri"], state["outcome"]["value"]) == (True, [[0, 2, -1], [2, 6, 1]], "failure")
 
 
+def test_a_page_that_does_not_know_ones_other_page_completes_nothing(people):
+    alice = people[0]
+    epoch = alice.take("episode:0")
+    painted = alice.do("episode:0", alice.event("paint", 1, 0, 6), epoch=epoch)[0]
+    other = Page(str(alice.client.base_url).rstrip("/")).open()
+    other_epoch = other.take("episode:0")
+    said = other.do("episode:0", other.event("outcome", "failure", 5), epoch=other_epoch)[0]
+    epoch = alice.take("episode:0")
+    done = alice.event("complete")
+    for unknown in (painted, None, "01ARZ3NDEKTSV4RRFFQ69G5FAV"):
+        answer = alice.send("episode:0", epoch, done, seen=unknown)
+        assert (answer.status_code, answer.json()) == (409, {"detail": "not what you saw"})
+    mine = alice.get("/api/episodes/0/mine").json()
+    assert mine["state"]["complete"] is False
+    assert mine["events"][-1]["ulid"] == said
+    for _ in range(2):  # sent again it is answered as before
+        assert alice.send("episode:0", epoch, done, seen=said).json() == {"stored": [done["ulid"]]}
+    other.close()
+
+
+def test_what_one_sends_together_is_known(people):
+    alice = people[0]
+    epoch = alice.take("episode:0")
+    events = [alice.event("paint", 1, 0, 6), alice.event("outcome", "success", 5)]
+    assert alice.send("episode:0", epoch, *events[:1], seen=None).status_code == 200
+    # The answer was lost, so it goes with the rest.
+    assert alice.send("episode:0", epoch, *events, alice.event("complete"), seen=None).status_code == 200
+
+
 def test_agreement_is_measured_before_people_looked_at_each_other(people):
     alice, bob, _ = people
     alice.complete("episode:0", 6)

@@ -61,13 +61,15 @@ def test_a_session_says_what_is_asked_of_what(people):
         "num_episodes": 8,
     }
     assert len(version) == 16
+    assert facts["lanes"] == {"vlm_progress": False, "value": False, "advantage_label": False}
     assert facts["modes"] == ["episode", "pair"]
     assert people[0].get("/api/episodes/1").json() == {
         "item": "episode:1",
         "length": 16,
         "fps": 20.0,
         "task": "push the square to the goal",
-        "outcome": people[0].get("/api/episodes/1").json()["outcome"],
+        "outcome": None,
+        "blind": True,
         "cameras": {camera: [32, 32] for camera in cameras},
     }
 
@@ -86,8 +88,8 @@ def test_two_people_label_every_episode_and_the_overview_adds_up(people):
     assert report["episodes"] == {"total": 8, "done": 8, "mine": 8, "skipped": 0, "leased": 0}
     done = {person["name"]: person for person in report["annotators"]}
     assert (done["alice"]["done"], done["bob"]["done"]) == (8, 8)
-    # Gold: episode 1 is right for both, the outcome of episode 2 only for bob.
-    assert (done["alice"]["gold_accuracy"], done["bob"]["gold_accuracy"]) == (0.5, 1.0)
+    # Two gold items: an accuracy over so few would tell which they are.
+    assert (done["alice"]["gold_accuracy"], done["bob"]["gold_accuracy"]) == (None, None)
     assert report["agreement"]["tri"] is None  # everybody painted the same value everywhere
     assert report["agreement"]["outcome"] < 1
     assert alice.get("/api/disagreements").json()[0]["item"] == "episode:2"
@@ -300,6 +302,21 @@ def test_what_is_complete_is_reopened_before_it_is_changed(people):
     alice.do("episode:0", alice.event("reopen"), alice.event("paint", -1, 0, 2), alice.event("complete"), epoch=epoch)
     state = alice.get("/api/episodes/0/mine").json()["state"]
     assert (state["complete"], state["tri"], state["outcome"]["value"]) == (True, [[0, 2, -1], [2, 6, 1]], "failure")
+
+
+def test_neither_the_recorded_outcome_nor_who_looks_again_is_told_before_one_is_done(people):
+    alice = people[0]
+
+    def told():
+        shown = alice.get("/api/episodes/0").json()
+        listed = alice.get("/api/items").json()[0]
+        return shown["outcome"] is not None, shown["blind"], listed["annotators"], listed["needed"]
+
+    assert told() == (False, True, None, None)
+    alice.complete("episode:0", 6)
+    assert told() == (True, False, 1, 2)
+    alice.do("episode:0", alice.event("reopen"))
+    assert told() == (False, True, None, None)
 
 
 def test_a_page_that_does_not_know_ones_other_page_completes_nothing(people):

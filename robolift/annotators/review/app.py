@@ -201,6 +201,7 @@ def _serve_session(app: FastAPI, review: Review, sessions: Sessions) -> None:
                 "num_episodes": dataset.num_episodes,
                 "version": review.version,
             },
+            "lanes": review.lanes.present,
             "modes": [mode for mode, items in review.desk.items.items() if items],
         }
 
@@ -243,22 +244,27 @@ def _serve_episodes(app: FastAPI, review: Review) -> None:
     dataset = review.dataset
     tasks, outcomes = (dataset.episodes.column(name).to_pylist() for name in ("task", "outcome"))
 
+    def is_hidden(request: Request, item: str) -> bool:
+        return review.desk.job.blind and not review.desk.completed(_annotator(request), item)
+
     @app.get("/api/episodes/{episode}")
-    def facts(episode: int) -> dict[str, Any]:
+    def facts(request: Request, episode: int) -> dict[str, Any]:
+        item = _episode_item(dataset, episode)
+        hidden = is_hidden(request, item)
         return {
-            "item": _episode_item(dataset, episode),
+            "item": item,
             "length": int(dataset.starts[episode + 1] - dataset.starts[episode]),
             "fps": dataset.fps,
             "task": tasks[episode],
-            "outcome": outcomes[episode],
+            "outcome": None if hidden else outcomes[episode],
+            "blind": hidden,
             "cameras": {camera: list(dataset.image_size(camera)) for camera in dataset.cameras},
         }
 
     @app.get("/api/episodes/{episode}/lanes")
     def lanes(request: Request, episode: int) -> dict[str, Any]:
         item = _episode_item(dataset, episode)
-        hidden = review.desk.job.blind and not review.desk.completed(_annotator(request), item)
-        return review.lanes.of(episode, hidden=hidden)
+        return review.lanes.of(episode, hidden=is_hidden(request, item))
 
 
 def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Executor) -> None:

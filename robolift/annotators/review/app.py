@@ -16,9 +16,10 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from robolift.annotators.review.cli import is_loopback
 from robolift.annotators.review.desk import MAX_EVENTS, Desk, NoSuchItemError, Person, Seen, UnseenError
 from robolift.annotators.review.events import EventError
-from robolift.annotators.review.guard import Guard
+from robolift.annotators.review.guard import Guard, note_refusal
 from robolift.annotators.review.identity import Identity, RefusedError, Sessions
 from robolift.annotators.review.lanes import Lanes
 from robolift.annotators.review.leases import Lease, StaleLeaseError
@@ -94,7 +95,7 @@ class Review:
 
 def create_app(review: Review) -> FastAPI:
     """Return the application, guarded."""
-    packs, sessions = Packs(review.dataset), Sessions()
+    packs, sessions = Packs(review.dataset), Sessions(review.desk.labels)
     # Threads of their own: however many frames are waited for, an event is stored at once.
     decoders = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decoder")
 
@@ -163,10 +164,13 @@ def _serve_page(app: FastAPI, review: Review) -> None:
         try:
             held = review.identity.sign_in(token, name)
         except RefusedError as refused:
+            note_refusal(request.scope, refused)
             raise HTTPException(refused.status, refused.detail) from None
+        # Nowhere in the address is the token any more: not in the history, nor in what is copied from there.
         response = RedirectResponse("/", status_code=303)
         if held is not None:
-            secure = request.url.scheme == "https"
+            # Whatever ends TLS before this server: the browser knows whether it came over TLS.
+            secure = not is_loopback(request.url.hostname or "")
             response.set_cookie(*held, httponly=True, samesite="strict", secure=secure)
         return response
 

@@ -51,6 +51,7 @@ class Desk:
     """The work of one labels folder, as people meet it; safe to use from several threads.
 
     Attributes:
+        labels: The folder.
         job: The rules.
         items: All items by mode (``episode``, ``pair``), in the order of the queue.
         needs: People needed for each item.
@@ -75,7 +76,7 @@ class Desk:
         Raises:
             DataError: If an object of events is damaged.
         """
-        self._labels = labels
+        self.labels = labels
         self._lengths = lengths
         self._now_ms = now_ms
         self._numbers: dict[str, int] = {}
@@ -168,7 +169,7 @@ class Desk:
             self._check_possible(person.annotator, item, list(fresh.values()))
             with self._lock:
                 number = self._numbers[person.session] = self._numbers.get(person.session, 0) + 1
-            events.append(self._labels, list(fresh.values()), number=number)
+            events.append(self.labels, list(fresh.values()), number=number)
             self.work.add(fresh.values())
             standing = self.work.standing(item)
             if person.annotator in standing.done | standing.skipped:

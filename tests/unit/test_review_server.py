@@ -111,6 +111,24 @@ def test_nobody_gets_what_another_holds(people):
     people[0].take(held[1])
 
 
+def test_one_person_holds_no_more_than_four_unfinished_items(people):
+    alice, bob, _ = people
+    for number in range(4):
+        alice.take(f"episode:{number}")
+    answer = alice.post("/api/lease", item="episode:4", action="take")
+    held = [f"episode:{number}" for number in range(4)]
+    detail = "you hold 4 items already: episode:0, episode:1, episode:2, episode:3; finish or release one"
+    assert (answer.status_code, answer.json()) == (409, {"detail": detail, "holder": None, "held": held})
+    assert alice.next()["item"] in held
+    assert alice.next("pair") == {"item": None, "reason": detail}
+    bob.take("episode:4")
+    alice.complete("episode:3", 15)
+    alice.take("episode:5")
+    assert alice.post("/api/lease", item="episode:6", action="take").status_code == 409
+    alice.post("/api/lease", item="episode:5", action="release", epoch=1)
+    alice.take("episode:6")
+
+
 def test_after_leaves_an_item_for_later(people):
     first = people[0].next()["item"]
     people[0].post("/api/lease", item=first, action="release", epoch=1)
@@ -267,6 +285,26 @@ def test_a_wrong_field_of_any_event_is_named(alone, field, value):
     answer = alone.send("episode:0", 1, {**alone.event("paint", 1, 0, 2), field: value})
     assert answer.status_code == 422
     assert answer.json()["field"] == f"events[0].{field}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"mode": "\ud800"},
+        {"mode": "episode", "after": 1, "\ud800": 1},
+        {"item": "\ud800", "epoch": 1, "events": [{}]},
+        {"item": "episode:0", "epoch": 1, "events": [{"\ud800": 1}]},
+        {"item": "episode:0", "epoch": 1, "events": [{"op": "\ud800"}]},
+        {"item": "episode:0", "epoch": 1, "events": [{"op": "paint", "ulid": "\ud800"}]},
+        {"item": "episode:0", "epoch": 1, "events": [{"item": "\ud800"}]},
+        {"item": "\ud800", "action": "take"},
+    ],
+)
+def test_half_a_character_is_the_senders_error(alone, body):
+    path = "/api/next" if "mode" in body else "/api/lease" if "action" in body else "/api/events"
+    answer = alone.client.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
+    assert answer.status_code in (404, 422)
+    assert answer.json()["detail"]
 
 
 def test_an_item_is_complete_only_when_everything_asked_is_said(people):

@@ -13,11 +13,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from robolift.annotators.review.cli import is_loopback
-from robolift.annotators.review.desk import MAX_EVENTS, Desk, NoSuchItemError, Person, Seen, UnseenError
+from robolift.annotators.review.desk import (
+    MAX_EVENTS,
+    Desk,
+    NoSuchItemError,
+    Person,
+    Seen,
+    TooManyHeldError,
+    UnseenError,
+)
 from robolift.annotators.review.events import EventError
 from robolift.annotators.review.guard import Guard, note_refusal
 from robolift.annotators.review.identity import Identity, RefusedError, Sessions
@@ -118,10 +127,19 @@ def create_app(review: Review) -> FastAPI:
     return app
 
 
+def _encodable(text: str) -> str:
+    # JSON may escape half a character, which UTF-8 can't write: an answer that quotes it could not be sent.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(StaleLeaseError)
     def stale(_: Request, error: StaleLeaseError) -> JSONResponse:
         return JSONResponse({"detail": "stale lease", "holder": error.holder}, status_code=409)
+
+    @app.exception_handler(TooManyHeldError)
+    def too_many(_: Request, error: TooManyHeldError) -> JSONResponse:
+        return JSONResponse({"detail": str(error), "holder": None, "held": error.held}, status_code=409)
 
     @app.exception_handler(UnseenError)
     def unseen(_: Request, error: UnseenError) -> JSONResponse:
@@ -129,7 +147,12 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(EventError)
     def malformed(_: Request, error: EventError) -> JSONResponse:
-        return JSONResponse({"detail": str(error), "field": error.field}, status_code=422)
+        return JSONResponse({"detail": _encodable(str(error)), "field": _encodable(error.field)}, status_code=422)
+
+    @app.exception_handler(RequestValidationError)
+    def misshapen(_: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        return JSONResponse({"detail": _encodable("; ".join(wrong))}, status_code=422)
 
     @app.exception_handler(NoSuchItemError)
     def absent(_: Request, error: NoSuchItemError) -> JSONResponse:
@@ -229,7 +252,7 @@ def _serve_assignment(app: FastAPI, review: Review) -> None:
         desk.check_item(body.item)
         who = vars(_person(request))
         if body.action == "take":
-            return _granted(review, desk.leases.take(body.item, **who))
+            return _granted(review, desk.take(_person(request), body.item))
         if body.epoch is None:
             raise HTTPException(422, f"{body.action} needs the epoch of the lease")
         if body.action == "renew":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -442,3 +443,34 @@ def test_events_are_stored_while_many_frames_are_waited_for(people, monkeypatch)
             assert {found.result().status_code for found in waiting} == {200}
     finally:
         hold.set()
+
+
+def test_what_no_browser_waits_for_any_more_is_not_decoded(people, monkeypatch):
+    alice, hold, begun = people[0], threading.Event(), []
+
+    def frames(_, episode, *rest):
+        begun.append(episode)
+        return b"" if hold.wait(timeout=60) else b"late"
+
+    monkeypatch.setattr(Packs, "frames", frames)
+    path = "/api/episodes/{}/frames/observation.images.topview?start=0&stop=4"
+    base, headers = str(alice.client.base_url), dict(alice.client.headers)
+    count = (os.cpu_count() or 1) + 10
+
+    def ask(episode, timeout):
+        try:
+            return httpx.get(base + path.format(episode), headers=headers, timeout=timeout).status_code
+        except httpx.TimeoutException:
+            return None
+
+    try:
+        with ThreadPoolExecutor(count + 1) as pool:
+            given_up = [pool.submit(ask, 1, 3) for _ in range(count)]
+            assert [found.result() for found in given_up] == [None] * count
+            waiting = pool.submit(ask, 2, 60)
+            hold.set()
+            assert waiting.result() == 200
+    finally:
+        hold.set()
+    assert begun.count(2) == 1
+    assert begun.count(1) == (os.cpu_count() or 1)

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Collection
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ MEDIA_TYPES = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
+CLIENT_CLOSED_REQUEST = 499
 Mode = Literal["episode", "pair"]
 
 
@@ -102,16 +103,25 @@ class Review:
         return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
+class Decoders:
+    """Threads that decode; requests wait for one in the event loop, where it shows that a browser no longer waits."""
+
+    def __init__(self, count: int) -> None:
+        """Make ``count`` threads."""
+        self.pool = ThreadPoolExecutor(count, thread_name_prefix="decoder")
+        self.free = asyncio.Semaphore(count)
+
+
 def create_app(review: Review) -> FastAPI:
     """Return the application, guarded."""
     packs, sessions = Packs(review.dataset), Sessions(review.desk.labels)
     # Threads of their own: however many frames are waited for, an event is stored at once.
-    decoders = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decoder")
+    decoders = Decoders(os.cpu_count() or 1)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        decoders.shutdown(cancel_futures=True)
+        decoders.pool.shutdown(cancel_futures=True)
         packs.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
@@ -294,7 +304,7 @@ def _serve_episodes(app: FastAPI, review: Review) -> None:
         return review.lanes.of(episode, hidden=is_hidden(request, item))
 
 
-def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Executor) -> None:
+def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Decoders) -> None:
     dataset, version = review.dataset, review.version
 
     @app.get("/api/episodes/{episode}/frames/{camera:path}")
@@ -314,8 +324,11 @@ def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Executor
         headers = {"ETag": tag, "Cache-Control": lasting}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(decoders, packs.frames, episode, camera, start, end)
+        async with decoders.free:
+            if await request.is_disconnected():  # went on to other frames meanwhile
+                return Response(status_code=CLIENT_CLOSED_REQUEST)
+            loop = asyncio.get_running_loop()
+            body = await loop.run_in_executor(decoders.pool, packs.frames, episode, camera, start, end)
         return Response(body, media_type="application/octet-stream", headers=headers)
 
 

@@ -196,7 +196,8 @@ def reward_labeling(
     )
     dataset = _wiring.episodes(checked.outputs["dataset_uri"], seed=seed, **run).outputs["dataset"]
 
-    plan = place(plan_labels(dataset=dataset, **told, **run)).outputs["plan"]
+    with_defaults = {"stages": checked.outputs["stages"], "output_root": output_root}
+    plan = place(plan_labels(dataset=dataset, **told, **with_defaults)).outputs["plan"]
     asked = {"dataset": dataset, "plan": plan, **run}
     shards = _wiring.in_shards(annotate_rewards, "rewards", num_shards=num_shards, endpoint=endpoint, **asked)
     automatic = place(collect_rewards(shards=shards, **asked)).outputs["rewards"]
@@ -204,10 +205,11 @@ def reward_labeling(
 
     said = {"dataset": dataset, "automatic": automatic, "reviews": reviews}
     quality = place(label_quality(**said, **run)).outputs["quality"]
-    rewards = place(merge_rewards(quality=quality, reward=reward, **said, **run)).outputs["rewards"]
-    export = {"stages": checked.outputs["stages"], "output_root": output_root}
-    place(export_rewards(dataset=dataset, rewards=rewards, **export))
-    place(report_rewards(plan=plan, quality=quality, rewards=rewards, **said, **run))
+    # Labels that don't pass need their report the most, so the export alone refuses them, and comes last.
+    merged = place(merge_rewards(quality=quality, reward=reward, quality_gate=False, **said, **run))
+    made = {"rewards": merged.outputs["rewards"], "quality": quality}
+    report = place(report_rewards(plan=plan, **made, **said, **run))
+    place(export_rewards(dataset=dataset, **made, **with_defaults)).after(report)
 
 
 @dsl.pipeline(

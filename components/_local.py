@@ -14,6 +14,7 @@ from typing import Any, Dict, Iterator, List, Mapping, TextIO
 import yaml
 from kfp import components, local
 
+from robolift import storage
 from robolift.errors import DataError, RoboliftError, UsageError
 
 REPOSITORY = Path(__file__).parent.parent
@@ -157,5 +158,8 @@ def run(package: Path, parameters: Mapping[str, Any], run_dir: Path) -> Console:
             with contextlib.redirect_stdout(console):
                 graph(**parameters)
         except RuntimeError as error:
+            if console.report_uri:  # its page says why a later step refused what came before
+                report = storage.join(console.report_uri, "report.html")
+                console.say(f"  report: {storage.local_path(report) or report}")
             raise console.error or StepFailedError(f"{error}\n  log: {log_path}") from error
     return console

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import enum
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import yaml
 
@@ -240,5 +243,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process with ``code``.
+
+    After an error threads of Arrow may still be at work on what was opened, and now and then abort the process (134 in
+    place of ``code``) while the interpreter is taken down. So it is not taken down; what registered for its end is
+    called, and what was printed is written out.
+    """
+    if code:
+        atexit._run_exitfuncs()
+        with suppress(OSError):  # nobody reads any more
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

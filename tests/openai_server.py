@@ -90,13 +90,18 @@ class OpenAIServer:
             ``slow:S``: the right answer after S seconds. ``cut``: the connection ends before an answer, ``half``: amid
             it. ``html``: a page with status 200. ``429:S``: that status with ``Retry-After: S``; ``500``, ``401`` and
             so on alike, S may be left out. ``quota``: 429 for good. ``nologprobs``: the right answer without them.
-            ``nothink``: 400 to whoever sends ``chat_template_kwargs``, the right answer to others.
+            ``filter``: 400, as the filter of contents does it; ``filtered``: 200, and no answer, likewise. ``twisted``:
+            the right answer after :attr:`twist` had its way with it. ``nothink``: 400 to whoever sends
+            ``chat_template_kwargs``, the right answer to others.
         say: Gives the right answer's text instead of :func:`right_answer`.
         port: 0: any.
         tls: Certificate to show; none: plain HTTP.
 
     Attributes:
         requests: Everything that was asked, in the order of arrival.
+        twist: Changes the JSON of an answer.
+        models: Status of the list of models, one request after another; the last one repeats.
+        probes: How often that was asked for.
         most_at_once: Most requests that were under way together.
     """
 
@@ -104,6 +109,9 @@ class OpenAIServer:
         self.script = list(script) or ["good"]
         self.say = say or right_answer
         self.requests: list[Request] = []
+        self.twist: Callable[[dict[str, Any]], object] = dict
+        self.models = [200]
+        self.probes = 0
         self.at_once = 0
         self.most_at_once = 0
         self._lock = threading.Lock()
@@ -170,6 +178,12 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Nothing: tests read `requests`."""
 
+    def do_GET(self) -> None:
+        owner = self.server.owner
+        status = owner.models[min(owner.probes, len(owner.models) - 1)] if self.path == "/v1/models" else 404
+        owner.probes += 1
+        self._json(status, {"object": "list", "data": [{"id": MODEL, "object": "model"}]} if status == 200 else {})
+
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["Content-Length"]))
         body = json.loads(raw)
@@ -220,6 +234,16 @@ class _Handler(BaseHTTPRequestHandler):
         error = {"message": "You exceeded your current quota", "code": "insufficient_quota"}
         self._json(429, {"error": error})
 
+    def _filter(self, *_: object) -> None:
+        error = {"message": "The response was filtered", "code": "content_filter", "type": "invalid_request_error"}
+        self._json(400, {"error": error})
+
+    def _filtered(self, request: Request, _: str) -> None:
+        self._answer(request, "", ends="content_filter", logprobs=False)
+
+    def _twisted(self, request: Request, _: str) -> None:
+        self._answer(request, self.server.owner.say(request), twist=self.server.owner.twist)
+
     def _nologprobs(self, request: Request, _: str) -> None:
         self._answer(request, self.server.owner.say(request), logprobs=False)
 
@@ -234,11 +258,19 @@ class _Handler(BaseHTTPRequestHandler):
         message = f"scripted {status} for {self.headers['Authorization']}"
         self._json(status, {"error": {"message": message}}, {"Retry-After": retry_after} if retry_after else {})
 
-    def _answer(self, request: Request, text: str, *, logprobs: bool = True) -> None:
+    def _answer(
+        self,
+        request: Request,
+        text: str,
+        *,
+        logprobs: bool = True,
+        ends: str = "",
+        twist: Callable[[dict[str, Any]], object] = dict,
+    ) -> None:
         choice: dict[str, Any] = {
             "index": 0,
             "message": {"role": "assistant", "content": text},
-            "finish_reason": "length" if request.body["max_tokens"] == 1 else "stop",
+            "finish_reason": ends or ("length" if request.body["max_tokens"] == 1 else "stop"),
             "logprobs": None,
         }
         if request.body.get("logprobs") and logprobs:
@@ -250,7 +282,9 @@ class _Handler(BaseHTTPRequestHandler):
             usage["completion_tokens"] = len(text.split())
         usage["total_tokens"] = sum(usage.values())
         reply = {"id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": request.body["model"]}
-        self._json(200, {**reply, "choices": [choice], "usage": usage})
+        reply |= {"choices": [choice], "usage": usage}
+        twist(reply)
+        self._json(200, reply)
 
     def _json(self, status: int, document: object, headers: Mapping[str, str] | None = None) -> None:
         self._send(status, "application/json", json.dumps(document).encode(), headers)
@@ -333,7 +367,7 @@ def right_answer(request: Request) -> str:
     if "signed number" in text:
         middle = len(progress) // 2  # two moments, seen by every camera
         return f"{round(100 * (np.mean(progress[middle:]) - np.mean(progress[:middle]))):+d}"
-    if found := re.search(r"exactly (\d+) numbers", text):
+    if found := re.search(r"one for each numbered frame \((\d+) in all\)", text):
         return json.dumps(_percents(progress, int(found[1])))
     return json.dumps([round(100 * value) for value in progress])
 

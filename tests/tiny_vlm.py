@@ -1,7 +1,8 @@
 """A tiny Qwen3-VL with random weights as a folder, for tests: real transformers code, half a million numbers, no hub.
 
 It sees pictures and reads words, and what it says depends on both, but it has learned nothing. Its first token is most
-likely ``True`` or ``False``: every word's embedding and those two tokens' outputs share one direction.
+likely ``True`` or ``False``, nine times in ten: every word's embedding and those two tokens' outputs share one
+direction.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ def _write_model(folder: Path, tokens: dict[str, int], seed: int) -> None:
             model.get_input_embeddings().weight[:, 0] = 4.0
             model.get_output_embeddings().weight[:, 0] = 0.0
             for word in WORDS:
-                model.get_output_embeddings().weight[tokens[word], 0] = 1.0
+                model.get_output_embeddings().weight[tokens[word], 0] = 2.0
     model.generation_config.eos_token_id = tokens["<|im_end|>"]
     model.generation_config.pad_token_id = tokens["<|endoftext|>"]
     model.save_pretrained(folder)

@@ -5,7 +5,7 @@ An artifact that a pipeline doesn't make can't be left out of a component's sign
 
 from kfp import dsl
 
-from components._artifacts import EpisodeDataset, ExportedDataset, RewardSet
+from components._artifacts import EpisodeDataset, ExportedDataset, LabelQuality, RewardSet
 from components._images import image
 
 
@@ -13,6 +13,7 @@ from components._images import image
 def export_dataset(
     dataset: dsl.Input[EpisodeDataset],
     rewards: dsl.Input[RewardSet],
+    quality: dsl.Input[LabelQuality],
     stages: dict,
     output_root: str,
     exported: dsl.Output[ExportedDataset],
@@ -28,5 +29,5 @@ def export_dataset(
         shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
-        inputs={"dataset": dataset, "rewards": rewards},
+        inputs={"dataset": dataset, "rewards": rewards, "quality": quality},
     )

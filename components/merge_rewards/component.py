@@ -13,6 +13,7 @@ def merge_rewards(
     reviews: dsl.Input[RewardSet],
     quality: dsl.Input[LabelQuality],
     reward: str,
+    quality_gate: bool,  # noqa: FBT001  (KFP knows no keyword-only parameters)
     stages: dict,
     output_root: str,
     rewards: dsl.Output[RewardSet],
@@ -30,4 +31,5 @@ def merge_rewards(
         stages=stages,
         inputs={"dataset": dataset, "automatic": automatic, "reviews": reviews, "quality": quality},
         reward=reward,
+        quality_gate=quality_gate,
     )

@@ -29,11 +29,19 @@ Attempts = list[list[Answer]]
 """For each question its answers in the order they were given; a second one where the first could not be read."""
 
 
-def answer_key(labeller: Labeller, scene: Scene, looks: Sequence[Look]) -> str:
-    """Return 64 hex digits that identify all that is asked about an episode."""
+def answer_key(labeller: Labeller, scene: Scene, looks: Sequence[Look], form: Mapping[str, str | int]) -> str:
+    """Return 64 hex digits that identify all that is asked about an episode.
+
+    Args:
+        labeller: Who is asked.
+        scene: Task and pictures.
+        looks: The moments of each question.
+        form: Of the transport.
+    """
     shown = sorted({frame for look in looks for frame in look.frames})
     document = {
         **labeller.who(),
+        "form": dict(form),
         "task": scene.task,
         "looks": [list(look.frames) for look in looks],
         "pictures": [[frame, camera, *_digest(scene, frame, camera)] for frame in shown for camera in scene.cameras],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -47,6 +47,10 @@ class Question:
     earlier: tuple[tuple[str, str], ...] = ()
 
 
+WITHHELD = "content_filter"
+"""Why an answer ended that a server's filter of contents did not let through."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answer:
     """What a model said; every field can be written as JSON and read back.
@@ -58,7 +62,7 @@ class Answer:
         success: From a success head, (pictures,), probabilities.
         input_tokens: Tokens of the question, None where the transport does not say.
         output_tokens: Tokens of the answer, likewise.
-        finish_reason: Why it ended: ``stop``, ``length``; empty where not told.
+        finish_reason: Why it ended: ``stop``, ``length``, ``content_filter``; empty where not told.
     """
 
     text: str = ""
@@ -70,6 +74,10 @@ class Answer:
     finish_reason: str = ""
 
 
+Heard = Callable[[int, Answer], object]
+"""Is told of each answer when it comes, with the place of its question; several threads may do so at once."""
+
+
 class TransportError(RoboliftError):
     """A question got no answer, and trying again later may help: the server is away, overloaded or too slow."""
 
@@ -79,12 +87,22 @@ class Transport(Protocol):
 
     Attributes:
         workers: How many episodes may be asked about at the same time.
+        form: What else decides an answer than model and question: how it is computed, or the form of a request.
     """
 
     workers: int
+    form: Mapping[str, str | int]
 
-    def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """Answer every question, in order.
+    def probe(self) -> None:
+        """See whether there is anybody to ask, before work is put into questions.
+
+        Raises:
+            TransportError: If there is not, after all tries.
+            UsageError: If it takes no questions from us.
+        """
+
+    def ask(self, questions: Sequence[Question], heard: Heard | None = None) -> list[Answer]:
+        """Answer every question, in order; ``heard`` is told of each answer when it comes, before an error too.
 
         Raises:
             TransportError: If one got no answer after all tries.

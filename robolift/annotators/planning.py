@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,25 @@ def check_episodes(dataset: Manifest, labeller: Labeller) -> None:
             where=f"{dataset.uri}: {_episodes(short)}",
             expected=f"{shortest} frames or more",
             mend="choose another protocol, or drop the episodes",
+        )
+
+
+def check_outcomes(dataset: Manifest, needed: int) -> None:
+    """Check that so many episodes of each outcome were recorded as calibration needs.
+
+    Raises:
+        DataError: Naming how many there are.
+    """
+    found: Counter[str] = Counter()
+    for batch in _batches(dataset, ["outcome"]):
+        found.update(batch.column("outcome").to_pylist())
+    if min(found["success"], found["failure"]) < needed:
+        raise DataError(
+            f"{found['success']} episodes were recorded as successes and {found['failure']} as failures",
+            where=f"{dataset.uri}: episodes, column outcome",
+            expected=f"{needed} of each (min_calibration_episodes), as calibration isotonic of collect_rewards needs",
+            mend="set calibration of collect_rewards to none, record more outcomes, or lower its "
+            "min_calibration_episodes",
         )
 
 

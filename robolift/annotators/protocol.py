@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robolift.annotators.labeller import Labeller
-from robolift.annotators.messages import Answer, Part, Picture, Question
+from robolift.annotators.messages import WITHHELD, Answer, Part, Picture, Question
 from robolift.annotators.prompts import Prompt
 
 THOUGHTS = re.compile(r"<think>.*?</think>", re.DOTALL)
@@ -21,7 +21,16 @@ FENCE = re.compile(r"^```[a-z]*\n(.*?)\n?```$", re.DOTALL)
 
 
 class ParseError(ValueError):
-    """An answer that is not of the form asked for; its text says what was wrong, in words a model understands."""
+    """An answer that is not of the form asked for; its text says what was wrong, in words a model understands.
+
+    Args:
+        problem: That text.
+        mend: What a user can do where models go on answering so; a model is not told.
+    """
+
+    def __init__(self, problem: str, *, mend: str = "") -> None:
+        super().__init__(problem)
+        self.mend = mend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +58,7 @@ class Anchor:
         progress: The same as progress before any calibration, in [0, 1].
         success_prob: How probable it is that the episode ends in success.
         confidence: How far the answer can be relied on, in [0, 1].
+        asked: False where the model was told the value, and not asked: progress begins there, and nothing is measured.
     """
 
     frame_index: int
@@ -56,6 +66,7 @@ class Anchor:
     progress: float | None = None
     success_prob: float | None = None
     confidence: float | None = None
+    asked: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +124,7 @@ def parts(prompt: Prompt, scene: Scene, look: Look) -> tuple[Part, ...]:
 
     Shown camera after camera, models say yes to what has not happened; moment after moment they hardly do
     (strands-labs/robots #2486). Where the prompt has a ``reference`` section, the first moment stands under that and
-    the others are counted from 1.
+    the others are counted from 1. Words end with a line: some chat templates put parts together with nothing between.
     """
     reference, moments = split(prompt, look)
     words: dict[str, str | int] = {"task": scene.task, "num_frames": len(moments)}
@@ -125,7 +136,7 @@ def parts(prompt: Prompt, scene: Scene, look: Look) -> tuple[Part, ...]:
         for camera in scene.cameras:
             made += [prompt.fill("moment", number=number, camera=short_name(camera)), picture(scene, frame, camera)]
     made.append(prompt.fill("closing", **words))
-    return tuple(part for part in made if part != "")
+    return tuple(f"{part}\n" if isinstance(part, str) else part for part in made if part != "")
 
 
 def split(prompt: Prompt, look: Look) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -153,8 +164,9 @@ def spoken(answer: Answer) -> str:
     """Return an answer's text without thoughts, a code fence and blank ends.
 
     Raises:
-        ParseError: If nothing is left, or it was cut off.
+        ParseError: If nothing is left, it was withheld or cut off, or did not come to an end of its own.
     """
+    check_given(answer)
     text = THOUGHTS.sub("", answer.text)
     # A chat template may have opened the thoughts itself, and a model may never come to their end.
     text = OPEN_THOUGHTS.sub("", text.rpartition("</think>")[2]).strip()
@@ -162,9 +174,24 @@ def spoken(answer: Answer) -> str:
         text = fenced[1].strip()
     if answer.finish_reason == "length":
         raise ParseError("the answer is too long and was cut off")
+    if answer.finish_reason not in ("stop", ""):
+        raise ParseError(f"the answer did not come to its end, but to {answer.finish_reason[:80]!r}")
     if not text:
         raise ParseError("the answer is empty")
     return text
+
+
+def check_given(answer: Answer) -> None:
+    """Check that a server's filter let the answer through.
+
+    Raises:
+        ParseError: If not.
+    """
+    if answer.finish_reason == WITHHELD:
+        raise ParseError(
+            "the answer was withheld by a content filter",
+            mend="switch the filter off at the server, or leave the label to people",
+        )
 
 
 def number_in(text: str, low: float, high: float) -> float:

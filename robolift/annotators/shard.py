@@ -25,6 +25,7 @@ ANCHORS = pa.schema(
         pa.field("progress", pa.float32()),
         pa.field("success_prob", pa.float32()),
         pa.field("confidence", pa.float32()),
+        pa.field("asked", pa.bool_(), nullable=False),
     ]
 )
 ANSWERS = pa.schema(

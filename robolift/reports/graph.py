@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from robolift.reports.lineage import Node, direct_edges, levels
 
 BOX_WIDTH = 168
+FITTING = 19
+"""Characters of a title that a box of that width has room for."""
+CHARACTER_WIDTH = 8
 BOX_HEIGHT = 52
 GAP_X = 20
 GAP_Y = 28
@@ -38,7 +41,7 @@ class Drawing:
     lines: tuple[str, ...]
     width: float
     height: float
-    box_width: int = BOX_WIDTH
+    box_width: int
     box_height: int = BOX_HEIGHT
 
 
@@ -52,9 +55,9 @@ class _Point:
 
 
 class _Layers:
-    def __init__(self, nodes: Sequence[Node]) -> None:
+    def __init__(self, nodes: Sequence[Node], box_width: int) -> None:
         rank = levels(nodes)
-        self.points: dict[str, _Point] = {n.key: _Point(rank[n.key], BOX_WIDTH) for n in nodes}
+        self.points: dict[str, _Point] = {n.key: _Point(rank[n.key], box_width) for n in nodes}
         self.routes: list[list[str]] = []
         for parent, child in direct_edges(nodes):
             between = [f"{parent}>{child}@{layer}" for layer in range(rank[parent] + 1, rank[child])]
@@ -118,7 +121,9 @@ class _Layers:
 
 def draw(nodes: Sequence[Node]) -> Drawing:
     """Find the places of all outputs; ``nodes`` as :func:`robolift.reports.lineage.collect` returns them."""
-    layers = _Layers(nodes)
+    longest = max(len(node.title) for node in nodes)
+    box_width = BOX_WIDTH + CHARACTER_WIDTH * max(longest - FITTING, 0)
+    layers = _Layers(nodes, box_width)
     layers.arrange()
     points = layers.points
     left = min(point.x - point.width / 2 for point in points.values()) - MARGIN
@@ -140,6 +145,7 @@ def draw(nodes: Sequence[Node]) -> Drawing:
             if lower != route[-1]:
                 path.append(f"V{end + BOX_HEIGHT}")
         lines.append(" ".join(path))
-    boxes = tuple(Box(node=n, x=round(centre(n.key) - BOX_WIDTH / 2, 1), y=top(n.key)) for n in nodes)
+    boxes = tuple(Box(node=n, x=round(centre(n.key) - box_width / 2, 1), y=top(n.key)) for n in nodes)
     height = 2 * MARGIN + len(layers.order) * (BOX_HEIGHT + GAP_Y) - GAP_Y
-    return Drawing(boxes=boxes, lines=tuple(lines), width=round(right - left, 1), height=height)
+    width = round(right - left, 1)
+    return Drawing(boxes=boxes, lines=tuple(lines), width=width, height=height, box_width=box_width)

@@ -54,6 +54,11 @@ class Node:
         return self.key[:SHORT_DIGEST]
 
     @property
+    def title(self) -> str:
+        """The stage, and how many outputs of it there are if several."""
+        return f"{self.stage} × {len(self.members)}" if len(self.members) > 1 else self.stage
+
+    @property
     def headcount(self) -> str:
         """The count that says most about it, such as its episodes; empty without counts."""
         name = next((name for name in COUNTS_SHOWN if name in self.counts), next(iter(self.counts), None))

@@ -9,8 +9,18 @@ from robolift.reports import rewards, rewards_labeller, rewards_quality, rewards
 from robolift.reports.labels import Bar
 from robolift.reports.rewards import RewardFacts, RewardSources
 from robolift.reports.rewards_headline import Headline, limits, tell
-from robolift.reports.rewards_labeller import Labeller
-from robolift.reports.rewards_measures import Band, Ends, Sums, bands, coverage, ends, reward_sums
+from robolift.reports.rewards_labeller import Labeller, Prices
+from robolift.reports.rewards_measures import (
+    Band,
+    Ends,
+    Sums,
+    Unrewarded,
+    bands,
+    coverage,
+    ends,
+    reward_sums,
+    unrewarded,
+)
 from robolift.reports.rewards_people import MAX_LISTED, Comparison, compare
 from robolift.reports.rewards_quality import Quality
 from robolift.reports.rewards_reviews import Reviews
@@ -22,6 +32,7 @@ class RewardFindings:
 
     Attributes:
         reward: What the reward is made from, a setting of ``merge_rewards``; empty where another stage made the table.
+        unrewarded: Where no reward is.
         covered: Frames by who labelled them.
         covered_by_task: The same for each task.
         limits: What the labels cannot say, in sentences.
@@ -30,6 +41,7 @@ class RewardFindings:
     facts: RewardFacts
     told: Headline
     reward: str
+    unrewarded: Unrewarded
     covered: Bar
     covered_by_task: tuple[Bar, ...]
     bands: tuple[Band, ...]
@@ -41,22 +53,32 @@ class RewardFindings:
     reviews: Reviews | None
     limits: tuple[str, ...]
 
+    @property
+    def rewarded_share(self) -> float:
+        """Share of frames with a reward."""
+        return 1 - self.unrewarded.frames / self.facts.num_frames
 
-def find(sources: RewardSources) -> RewardFindings:
+
+def find(sources: RewardSources, prices: Prices) -> RewardFindings:
     """Read and measure everything.
+
+    Args:
+        sources: The outputs that the page is about.
+        prices: What tokens cost.
 
     Raises:
         DataError: If outputs do not belong together, or a file is not as its stage writes it.
     """
     facts = rewards.load(sources)
     covered, by_task = coverage(facts)
-    compared = compare(facts)
+    compared, missing = compare(facts), unrewarded(facts)
     quality = rewards_quality.read(sources.quality) if sources.quality else None
-    labeller = rewards_labeller.read(sources.automatic) if sources.automatic else None
+    labeller = rewards_labeller.read(sources.automatic, prices) if sources.automatic else None
     return RewardFindings(
         facts=facts,
-        told=tell(facts, covered, quality),
+        told=tell(facts, covered, quality, missing),
         reward=str(sources.rewards.config.get("reward", "")),
+        unrewarded=missing,
         covered=covered,
         covered_by_task=by_task,
         bands=bands(facts),
@@ -73,10 +95,13 @@ def find(sources: RewardSources) -> RewardFindings:
 def metrics(found: RewardFindings) -> dict[str, float | None]:
     """Return the numbers that the pipeline's interface lists."""
     numbers: dict[str, float | None] = {f"coverage/{part.name}": part.share for part in found.covered.segments}
+    numbers["rewarded_share"] = found.rewarded_share
     if found.ends:
         numbers["success_auroc"] = found.ends.auroc
     if found.compared:
         numbers["disagreement"] = found.compared.share
+    if found.labeller:
+        numbers |= {cost.name: cost.spent for cost in found.labeller.costs}
     if found.quality:
         numbers |= {f"quality/{one.name}": one.value for one in found.quality.measures}
         numbers["quality/passed"] = float(found.quality.passed)
@@ -93,7 +118,11 @@ def summarize(found: RewardFindings) -> dict[str, Any]:
         "coverage": {part.name: part.share for part in found.covered.segments},
         "success_auroc": found.ends.auroc if found.ends else None,
         "progress_at_end": {band.outcome: float(band.median[-1]) for band in found.bands},
-        "reward": {"made_from": found.reward, **{one.outcome: one.median for one in found.sums}},
+        "reward": {
+            "made_from": found.reward,
+            "known_share": found.rewarded_share,
+            **{one.outcome: one.median for one in found.sums},
+        },
         "disagreement": found.compared.share if found.compared else None,
         "most_contradicted": [one.episode for one in found.compared.episodes[:MAX_LISTED]] if found.compared else [],
         "quality": {one.name: _measure(one) for one in found.quality.measures} if found.quality else None,

@@ -10,11 +10,12 @@ from robolift.reports.labels import Bar
 from robolift.reports.numbers import count, per_cent
 from robolift.reports.rewards import FAILURE, SUCCESS, UNKNOWN, RewardFacts
 from robolift.reports.rewards_labeller import Labeller
-from robolift.reports.rewards_measures import SOURCE_NAMES
+from robolift.reports.rewards_measures import SOURCE_NAMES, Unrewarded
 from robolift.reports.rewards_people import Comparison
 from robolift.reports.rewards_quality import Measure, Quality
 
 RECORDED = SOURCE_NAMES["heuristic"]
+MAX_NAMED = 8
 FEW = 10
 """Episodes of an outcome below which measures that compare outcomes say little."""
 
@@ -27,7 +28,7 @@ class Headline:
     detail: str
 
 
-def tell(facts: RewardFacts, covered: Bar, quality: Quality | None) -> Headline:
+def tell(facts: RewardFacts, covered: Bar, quality: Quality | None, missing: Unrewarded) -> Headline:
     """Say in one sentence whether the labels can be trained on, and why in a few more."""
     frames, episodes = count(facts.num_frames), _number_of(facts.num_episodes, "episode")
     shares = {part.name: part.share for part in covered.segments}
@@ -44,10 +45,33 @@ def tell(facts: RewardFacts, covered: Bar, quality: Quality | None) -> Headline:
     reach = (
         f"{per_cent(sum(part.share for part in parts))} of {frames} frames in {episodes} are labelled ({who}){alone}."
     )
-    if quality is None:
-        return Headline(title="Nobody measured whether these labels can be trained on", detail=reach)
-    sentences = (_missed(quality), reach, _against_clock(quality))
-    return Headline(title=_verdict(quality), detail=" ".join(filter(None, sentences)))
+    measured = (_missed(quality), _against_clock(quality)) if quality else ("", "")
+    detail = " ".join(filter(None, (measured[0], reach, _unrewarded(facts, missing), measured[1])))
+    return Headline(title=_title(facts, quality, missing), detail=detail)
+
+
+def _title(facts: RewardFacts, quality: Quality | None, missing: Unrewarded) -> str:
+    if quality and not quality.passed:
+        return _verdict(quality)
+    if missing.frames == facts.num_frames:
+        return "These labels cannot be trained on: no frame has a reward"
+    if missing.frames:
+        some = f"{count(missing.frames)} of {count(facts.num_frames)} frames"
+        return f"These labels cannot be trained on: {some} have no reward"
+    return _verdict(quality) if quality else "Nobody measured whether these labels can be trained on"
+
+
+def _unrewarded(facts: RewardFacts, missing: Unrewarded) -> str:
+    if not missing.frames:
+        return ""
+    if missing.frames == facts.num_frames:
+        return "No frame has a reward."
+    shown = ", ".join(str(episode) for episode in missing.episodes[:MAX_NAMED])
+    more = " and more" if len(missing.episodes) > MAX_NAMED else ""
+    return (
+        f"{count(missing.frames)} frames have no reward: in {_number_of(len(missing.episodes), 'episode')} "
+        f"({shown}{more})."
+    )
 
 
 def _number_of(number: int, what: str) -> str:

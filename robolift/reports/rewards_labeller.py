@@ -14,6 +14,7 @@ from robolift.manifest import Manifest
 PLAN_FILE = "plan.json"
 ERRORS_FILE = "errors.json"
 SPENT = ("requests", "input_tokens", "output_tokens")
+MILLION = 1_000_000
 MAX_ANSWER = 1500
 """Characters of a raw answer that are shown: a model may go on for pages."""
 MAX_ANSWERS = 4
@@ -26,6 +27,24 @@ class Cost:
     name: str
     planned: float | None
     spent: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """What a million tokens cost, in any currency; 0 where that was not told."""
+
+    input: float = 0.0
+    output: float = 0.0
+
+    def of(self, tokens: Mapping[str, float | None]) -> float | None:
+        """Return what input and output tokens cost; None where no price was told or a priced number is not known."""
+        priced = [
+            (tokens.get(f"{way}_tokens"), price)
+            for way, price in (("input", self.input), ("output", self.output))
+            if price
+        ]
+        paid = [number * price for number, price in priced if number is not None]
+        return sum(paid) / MILLION if priced and len(paid) == len(priced) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +73,7 @@ class Labeller:
     Attributes:
         settings: What identifies it, by name: protocol, model, cameras and so on.
         prompt: The text it was asked with.
-        costs: Requests, tokens and money.
+        costs: Requests, tokens and, where prices were told, money.
         failures: Its errors by class, the commonest first.
         calibration: How its scores became progress: ``none`` or ``isotonic``.
     """
@@ -76,7 +95,7 @@ class Labeller:
         return len({episode for failure in self.failures for episode in failure.episodes})
 
 
-def read(automatic: Manifest) -> Labeller | None:
+def read(automatic: Manifest, prices: Prices) -> Labeller | None:
     """Read who labelled, from the model's labels and what they were made from.
 
     Returns:
@@ -98,13 +117,13 @@ def read(automatic: Manifest) -> Labeller | None:
     return Labeller(
         settings=settings,
         prompt=prompt,
-        costs=_costs(totals, automatic.parents("shards")),
+        costs=_costs(totals, automatic.parents("shards"), prices),
         failures=_failures(automatic),
         calibration=str(automatic.config.get("calibration", "none")),
     )
 
 
-def _costs(totals: Mapping[str, Any], shards: Sequence[Manifest]) -> tuple[Cost, ...]:
+def _costs(totals: Mapping[str, Any], shards: Sequence[Manifest], prices: Prices) -> tuple[Cost, ...]:
     costs = [
         Cost(
             name=name,
@@ -113,14 +132,9 @@ def _costs(totals: Mapping[str, Any], shards: Sequence[Manifest]) -> tuple[Cost,
         )
         for name in SPENT
     ]
-    paid = [shard.metrics().get("cost") for shard in shards]
-    known = [float(cost) for cost in paid if cost is not None]
-    money = Cost(
-        name="cost",
-        planned=totals.get("cost_estimate") or None,
-        spent=sum(known) if known and len(known) == len(paid) else None,
-    )
-    costs += [money] if money.planned is not None or money.spent is not None else []
+    planned, spent = (prices.of({one.name: getattr(one, when) for one in costs}) for when in ("planned", "spent"))
+    if planned is not None or spent is not None:
+        costs.append(Cost(name="cost", planned=planned, spent=spent))
     return tuple(costs)
 
 

@@ -63,6 +63,26 @@ class Sums:
     high: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Unrewarded:
+    """Where no reward is: training on it would take an unknown for a number.
+
+    Attributes:
+        frames: How many frames have none.
+        episodes: Those in which one of them lies, ascending.
+    """
+
+    frames: int
+    episodes: tuple[int, ...]
+
+
+def unrewarded(facts: RewardFacts) -> Unrewarded:
+    """Find the frames without a reward."""
+    missing = ~np.isfinite(facts.merged.reward)
+    episodes = np.flatnonzero(np.logical_or.reduceat(missing, facts.starts[:-1]))
+    return Unrewarded(frames=int(missing.sum()), episodes=tuple(episodes.tolist()))
+
+
 def coverage(facts: RewardFacts) -> tuple[Bar, tuple[Bar, ...]]:
     """Count who labelled the frames: of all, and of each task."""
     lengths = np.diff(facts.starts)

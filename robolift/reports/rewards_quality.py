@@ -16,6 +16,7 @@ MAX_DIGITS = 5
 
 TITLES = {
     "coverage": "Coverage",
+    "coverage_progress": "Coverage of progress",
     "coverage_vlm": "Coverage by the model",
     "coverage_human": "Coverage by people",
     "success_auroc": "Success told from failure",
@@ -29,9 +30,10 @@ TITLES = {
     "agreement_outcome": "Agreement on outcomes",
     "agreement_preference": "Agreement on preferences",
 }
-SHARES = frozenset({"coverage", "coverage_vlm", "coverage_human", "disagreement", "constant_share"})
+COVERAGES = frozenset({"coverage", "coverage_progress", "coverage_vlm", "coverage_human"})
+SHARES = COVERAGES | {"disagreement", "constant_share"}
 LOWER_IS_BETTER = frozenset({"disagreement", "constant_share", "calibration_error", "progress_error"})
-WITHOUT_CLOCK = frozenset({"coverage", "coverage_vlm", "coverage_human"})
+WITHOUT_CLOCK = COVERAGES
 """A clock that speaks of the same frames covers as many: there is nothing to compare."""
 ASKS_NOTHING = {
     "failure_gap": -1.0,

@@ -43,8 +43,8 @@ class Config(StageConfig):
     min_coverage: float = Field(default=1.0, ge=0, le=1)
     """Smallest share of the episodes that must have labels."""
     calibration: Literal["none", "isotonic"] = "none"
-    """`isotonic`: a rising map from the model's score to success, fitted on the ends of episodes of known outcome and
-    the beginnings of all; for `logprob` and `rubric`."""
+    """`isotonic`, for `logprob` and `rubric`: rising maps from the model's score, to success_prob fitted on the ends of
+    episodes of known outcome, to progress fitted on the beginnings of all episodes too."""
     min_calibration_episodes: int = Field(default=10, ge=2)
     """Episodes of each outcome that `calibration` needs."""
 
@@ -52,7 +52,7 @@ class Config(StageConfig):
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     """Write ``rewards.parquet`` (a row for every frame), ``anchors.parquet`` and ``errors.json``.
 
-    With calibration also ``calibration.json``, the map from score to success.
+    With calibration also ``calibration.json``, the maps from score to progress and to success.
     """
     shards, plan = inputs["shards"], inputs.one("plan")
     check_shards(shards, plan, inputs.one("dataset"))
@@ -64,8 +64,8 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     calibration = calibrate(config, dataset, answers, protocol) if config.calibration == "isotonic" else None
     episode, frame, _ = answers.used()
     anchor = np.zeros(dataset.num_frames, dtype=bool)
-    anchor[anchor_rows(dataset.starts, episode, frame)] = True
-    known = spread(answers, dataset.starts, protocol, calibration.map if calibration else None)
+    anchor[anchor_rows(dataset.starts, episode, frame)] = answers.asked
+    known = spread(answers, dataset.starts, protocol, calibration)
     labelled = np.repeat(answers.labelled, np.diff(dataset.starts))
     write_rewards(
         output, dataset, source=np.where(labelled, source_code("vlm"), source_code("none")), anchor=anchor, known=known
@@ -73,7 +73,8 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     schema.write_table(output.path / ANCHORS_FILE, answers.anchors)
     output.write_json(ERRORS_FILE, answers.errors)
     if calibration:
-        output.write_json("calibration.json", {**calibration.map.to_dict(), "points": calibration.points})
+        maps = {"progress": calibration.progress.to_dict(), "success_prob": calibration.success.to_dict()}
+        output.write_json("calibration.json", {**maps, "points": calibration.points})
         output.metrics["calibration"] = calibration.points
     output.metrics.update(_measure(answers, shards))
     return {
@@ -109,14 +110,22 @@ def check_coverage(answers: Answers, min_coverage: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A map from score to success, and how many points of each sort it was fitted on."""
+    """Maps from the model's score, and how many points of each sort there were.
 
-    map: Isotonic
+    Attributes:
+        progress: To progress, fitted on ends and beginnings: the task is not done where it has not begun.
+        success: To the probability that the episode succeeds, fitted on ends alone: beginnings say nothing of how
+            episodes end, and counted as failures they would drag it below the share of successes.
+        points: Successes, failures and beginnings.
+    """
+
+    progress: Isotonic
+    success: Isotonic
     points: dict[str, int]
 
 
 def calibrate(config: Config, dataset: Dataset, answers: Answers, protocol: str) -> Calibration:
-    """Fit the map from score to success: ends of successes are 1, ends of failures 0, beginnings of all 0.
+    """Fit the maps from score: ends of successes are 1, ends of failures 0 and, for progress, beginnings of all 0.
 
     The end is the last anchor of an episode, the beginning its first where it has several.
 
@@ -150,15 +159,18 @@ def calibrate(config: Config, dataset: Dataset, answers: Answers, protocol: str)
         )
     x = np.concatenate([score[rows] for rows in sorts.values()])
     y = np.repeat([1.0, 0.0, 0.0], list(points.values()))
-    return Calibration(map=fit_isotonic(x, y), points=points)
+    ends = slice(points["successes"] + points["failures"])
+    return Calibration(progress=fit_isotonic(x, y), success=fit_isotonic(x[ends], y[ends]), points=points)
 
 
-def spread(answers: Answers, starts: IntArray, protocol: str, calibration: Isotonic | None) -> dict[str, Float64Array]:
+def spread(
+    answers: Answers, starts: IntArray, protocol: str, calibration: Calibration | None
+) -> dict[str, Float64Array]:
     """Return progress, success_prob and confidence of every frame, (F,) each, NaN where not known.
 
     Of ``logprob`` the logarithm of progress is interpolated, of the other protocols progress itself. Where the score is
-    calibrated, it is interpolated and then mapped, and its end is the probability that the episode succeeded. A verdict
-    of ``rubric`` on the end alone is no progress of the frames before it.
+    calibrated, it is interpolated and then mapped, and the score of the last frame gives the success_prob of all. A
+    verdict of ``rubric`` on the end alone is no progress of the frames before it.
     """
     episode, frame, columns = answers.used()
 
@@ -167,8 +179,9 @@ def spread(answers: Answers, starts: IntArray, protocol: str, calibration: Isoto
 
     known = {name: everywhere(columns[name]) for name in ("success_prob", "confidence")}
     if calibration:
-        known["progress"] = calibration.apply(everywhere(columns["score"]))
-        known["success_prob"] = np.repeat(known["progress"][starts[1:] - 1], np.diff(starts))
+        score = everywhere(columns["score"])
+        known["progress"] = calibration.progress.apply(score)
+        known["success_prob"] = np.repeat(calibration.success.apply(score[starts[1:] - 1]), np.diff(starts))
     elif protocol == "logprob":
         logarithm = np.log(np.maximum(columns["progress"], SMALLEST))
         known["progress"] = np.exp(everywhere(logarithm))

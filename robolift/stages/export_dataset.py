@@ -29,6 +29,7 @@ from robolift.stages.export_rewards import (
     write_lerobot_rewards,
 )
 from robolift.stages.label_sources import check_lookahead
+from robolift.stages.quality_gate import MEASURED, check_measured, check_passed
 from robolift.stages.stage import Input, Inputs, StageConfig
 
 INPUTS = {
@@ -37,6 +38,7 @@ INPUTS = {
     "values": Input(kind=Kind.VALUES, optional=True),
     "labels": Input(kind=Kind.LABELS, optional=True),
     "rewards": Input(kind=Kind.REWARDS, optional=True),
+    "quality": Input(kind=Kind.QUALITY, optional=True),
 }
 OUTPUT = Kind.EXPORT
 FOLDER = "dataset"
@@ -100,10 +102,12 @@ class Config(StageConfig):
     """What a frame without a label gets in the columns made of rewards. refuse: an error, as zero would be a label.
     nan: NaN, and of `rabc_weights` a weight of 1 as in LeRobot; integers and booleans can't be NaN and are refused."""
     success_threshold: float = Field(default=0.5, ge=0, le=1)
-    """Success probability of an episode's last frame from which next.success is true; that of `merge_rewards`. Where
-    nobody said how an episode ended, its recorded outcome counts."""
+    """Success probability of an episode's last frame from which next.success is true; that of `merge_rewards`. People's
+    word on how an episode ended counts, else its recorded outcome, else the model's."""
     num_task_stages: Annotated[int, Field(ge=1)] | None = None
     """Stages the task has, for `stage_progress`: an episode that failed early does not show them all."""
+    quality_gate: bool = True
+    """Whether rewards are refused whose labels did not pass, as the input `quality` has it."""
 
     @model_validator(mode="after")
     def _agree(self) -> Config:
@@ -124,6 +128,8 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
         missing = [needed for needed in NEEDS[name] if not inputs.get(needed)]
         if missing:
             raise UsageError(f"columns: {name} needs the input {' and '.join(missing)}; wire it or leave {name} out")
+    if quality := inputs.get_one("quality"):
+        check_quality(quality, inputs.get_one("rewards"), gate=config.quality_gate)
     origin = inputs.one("dataset")
     dataset = Dataset.open(origin)
     tables = {
@@ -159,6 +165,21 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
         "columns": len(additions.columns) + (len(beside.columns) if beside else 0),
         **{f"videos_{how}": count for how, count in videos.items()},
     }
+
+
+def check_quality(quality: Manifest, rewards: Manifest | None, *, gate: bool) -> None:
+    """Check that the quality is of the labels that the rewards were merged from and, with ``gate``, that they passed.
+
+    Raises:
+        UsageError: If there are no rewards, or they were not merged.
+        DataError: If the quality is of others; or naming each measure that failed.
+    """
+    parents = {name: made[0].digest for name, made in rewards.inputs.items() if made} if rewards else {}
+    if rewards is None or not set(MEASURED) <= set(parents):
+        raise UsageError("the input quality is of merged labels; give the output of merge_rewards as rewards")
+    check_measured(quality, parents, where=rewards.uri)
+    if gate:
+        check_passed(quality)
 
 
 def _table(dataset: Dataset, origin: Manifest, made: Manifest, name: str) -> pa.Table:

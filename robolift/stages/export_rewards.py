@@ -70,7 +70,9 @@ class RewardTable:
     def success(self, *, threshold: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
         """Return in which frames the task has just been solved: the last ones of successes, (F,) bool.
 
-        What the table says of an episode's last frame counts, and where it says nothing the recorded outcome.
+        People's word on an episode's last frame counts, else its recorded outcome, else the model's: ``merge_rewards``
+        has settled that, unless it was told not to use recorded outcomes; of other tables the rows of ``vlm`` give way.
+        Where a table says nothing, the recorded outcome counts.
 
         Raises:
             DataError: If neither says how an episode ended.
@@ -79,6 +81,9 @@ class RewardTable:
         stated = np.asarray(self.table.column("success_prob").to_numpy(), np.float32)[last]
         outcome = np.array(self.dataset.episodes.column("outcome").to_pylist(), dtype=object)
         silent = ~np.isfinite(stated)
+        if self.made.config.get("use_outcome", True):
+            guessed = np.array(self.table.column("source").to_pylist(), dtype=object)[last] == "vlm"
+            silent |= guessed & (outcome != "unknown")
         lacking = np.flatnonzero(silent & (outcome == "unknown"))
         if len(lacking):
             raise DataError(

@@ -15,6 +15,7 @@ from robolift.labeling.returns import Float64Array
 from robolift.logging import get_logger
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
+from robolift.stages.quality_gate import QUALITY_FILE
 from robolift.stages.quality_measures import Labels, Reading, measure
 from robolift.stages.reward_columns import numbers, open_rewards, spoken
 from robolift.stages.show import SECTION_FILE
@@ -26,7 +27,6 @@ INPUTS = {
     "reviews": Input(kind=Kind.REWARDS),
 }
 OUTPUT = Kind.QUALITY
-QUALITY_FILE = "quality.json"
 REVIEWS_FILE = "reviews.json"
 AGREEMENTS = {
     "tri": "people's -1, 0, 1 of the same frames",
@@ -35,7 +35,15 @@ AGREEMENTS = {
 }
 LIKE_A_CLOCK = (0.9, 0.6)
 """Order from which, and success AUROC up to which, labels look like a clock's."""
-PER_TASK = ("coverage", "value_order_correlation", "constant_share", "success_auroc", "failure_gap", "disagreement")
+PER_TASK = (
+    "coverage",
+    "coverage_progress",
+    "value_order_correlation",
+    "constant_share",
+    "success_auroc",
+    "failure_gap",
+    "disagreement",
+)
 MAX_TASKS = 20
 """The page shows so many tasks; quality.json has all."""
 
@@ -44,7 +52,8 @@ class Config(StageConfig):
     """What labels must reach to pass."""
 
     min_coverage: float = Field(default=0.0, ge=0, le=1)
-    """Smallest share of frames with a label, the model's and people's together."""
+    """Smallest share of frames whose progress is known, by the model or people's task stages; where the model says
+    nothing of any frame before an episode's last, smallest share of frames of which anybody said anything."""
     min_success_auroc: float = Field(default=0.0, ge=0, le=1)
     """Smallest probability that a success's end scores above a failure's; not asked where an outcome is missing."""
     min_failure_gap: float = Field(default=-1.0, ge=-1, le=1)
@@ -56,10 +65,10 @@ class Config(StageConfig):
     max_constant: float = Field(default=0.5, ge=0, le=1)
     """Largest share of episodes whose progress never changes."""
 
-    def thresholds(self) -> dict[str, tuple[str, float]]:
+    def thresholds(self, *, tells_progress: bool) -> dict[str, tuple[str, float]]:
         """Return for each measure that is asked for the direction and the limit."""
         return {
-            "coverage": (">=", self.min_coverage),
+            "coverage_progress" if tells_progress else "coverage": (">=", self.min_coverage),
             "success_auroc": (">=", self.min_success_auroc),
             "failure_gap": (">=", self.min_failure_gap),
             "disagreement": ("<=", self.max_disagreement),
@@ -75,8 +84,10 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     calibrated = inputs.one("automatic").config.get("calibration") == "isotonic"
     found, clocks = measure(labels), measure(labels.of_clock())
     found |= agreement(inputs.one("reviews"))
+    asked = config.thresholds(tells_progress=labels.tells_progress)
     measures = {
-        name: judge(name, reading, clocks.get(name), config, calibrated=calibrated) for name, reading in found.items()
+        name: judge(name, reading, clocks.get(name), asked.get(name), calibrated=calibrated)
+        for name, reading in found.items()
     }
     quality: dict[str, Any] = {
         "measures": measures,
@@ -139,9 +150,11 @@ def agreement(reviews: Manifest) -> dict[str, Reading]:
     return found
 
 
-def judge(name: str, reading: Reading, clock: Reading | None, config: Config, *, calibrated: bool) -> dict[str, Any]:
+def judge(
+    name: str, reading: Reading, clock: Reading | None, asked: tuple[str, float] | None, *, calibrated: bool
+) -> dict[str, Any]:
     """Return a measure as quality.json has it; ``passed`` is null where it is not asked for or can't be told."""
-    direction, threshold = config.thresholds().get(name, ("", None))
+    direction, threshold = asked or ("", None)
     passed = None
     if threshold is not None and not math.isnan(reading.value):
         passed = reading.value >= threshold if direction == ">=" else reading.value <= threshold

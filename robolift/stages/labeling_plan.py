@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from robolift import storage
+from robolift.annotators.labeller import CAUSAL_PREFIX, WHOLE
 from robolift.errors import DataError, UsageError
 from robolift.stages import preflight
 from robolift.stages.preflight import HANDED, Wiring, check_source, probe_writable
@@ -36,10 +37,13 @@ WIRING = Wiring(
         "plan_labels": {"model": "model", "endpoint": "endpoint", "protocol": "protocol", "seed": "seed"},
         "annotate_rewards": {"shard": "num_shards", "num_shards": "num_shards", "endpoint": "endpoint"},
         "import_reviews": {"reviews_uri": "reviews_uri"},
-        "merge_rewards": {"reward": "reward"},
+        "merge_rewards": {"reward": "reward", "quality_gate": ""},
     },
     defaults={"export_dataset": {"columns": ["rewards"]}},
 )
+OF_PEOPLE = ("tri", "human")
+OF_PROGRESS = ("difference", "level")
+"""Rewards that only people can give, and that need progress in every frame."""
 MODEL_FILE = "config.json"
 KEY_VARIABLE = "ROBOLIFT_VLM_API_KEY"
 
@@ -83,7 +87,43 @@ def find_problems(parameters: Mapping[str, Any]) -> list[str]:
         problems.append("reviews_uri is empty; give the folder that the labelling page wrote to")
     if endpoint and not model:
         problems.append("endpoint is given and model is empty; name the model that it serves, or leave endpoint out")
-    return [*problems, *_endpoint_problems(endpoint)]
+    return [*problems, *_combination_problems(parameters, mode=mode, model=model), *_endpoint_problems(endpoint)]
+
+
+def _combination_problems(parameters: Mapping[str, Any], *, mode: str, model: str) -> list[str]:
+    """Return a line for each two settings that can't work together: else only a step after all questions would tell."""
+    from robolift.stages.collect_rewards import CALIBRATED  # noqa: PLC0415  (the command line reads this module)
+
+    reward, protocol = str(parameters.get("reward", "difference")), str(parameters.get("protocol", "logprob"))
+    problems = []
+    if mode == "label" and reward in OF_PEOPLE:
+        problems.append(
+            f"reward is {reward}, which people mark, and mode label asks a model alone; set reward: difference, "
+            "sparse_success or level, or mode: import_reviews"
+        )
+    sampling = _of_stage(parameters, "plan_labels").get("sampling", WHOLE)
+    if mode == "label" and reward in OF_PROGRESS and protocol == "rubric" and sampling == WHOLE:
+        problems.append(
+            f"reward is {reward}, which needs progress in every frame, and protocol rubric with sampling whole judges "
+            f"the last one alone; set stages.plan_labels.sampling: {CAUSAL_PREFIX}, reward: sparse_success, or another "
+            "protocol"
+        )
+    if _is_calibrated(parameters) and (not model or protocol not in CALIBRATED):
+        asked = f"protocol is {protocol}" if model else "model is empty"
+        problems.append(
+            f"stages.collect_rewards.calibration is isotonic and {asked}, which gives no score to calibrate; set "
+            f"calibration: none, or protocol: {' or '.join(CALIBRATED)}{'' if model else ' and a model'}"
+        )
+    return problems
+
+
+def _of_stage(parameters: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    own = (parameters.get("stages") or {}).get(name)
+    return own if isinstance(own, Mapping) else {}
+
+
+def _is_calibrated(parameters: Mapping[str, Any]) -> bool:
+    return _of_stage(parameters, "collect_rewards").get("calibration") == "isotonic"
 
 
 def _endpoint_problems(endpoint: str) -> list[str]:
@@ -171,6 +211,12 @@ def plan(
             mend="check the address and the credentials for it",
         )
     told = {name: dict(config or {}) for name, config in stages.items()}
+    if _is_calibrated(parameters):
+        # Whether outcomes suffice can be seen in the dataset, before anything is asked.
+        from robolift.stages.collect_rewards import Config  # noqa: PLC0415
+
+        needed = Config(**told["collect_rewards"]).min_calibration_episodes
+        told["plan_labels"] = {"min_calibration_episodes": needed, **told.get("plan_labels", {})}
     for name, config in WIRING.defaults.items():
         told[name] = {**config, **told.get(name, {})}
     return RunPlan(dataset_uri=dataset_uri, stages=told)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from robolift import schema, storage
+from robolift import schema
 from robolift.data.dataset import Dataset
-from robolift.errors import DataError
 from robolift.labeling.returns import BoolArray, Float64Array, IntArray
 from robolift.labeling.rewards import Reward, derive_reward
 from robolift.logging import get_logger
-from robolift.manifest import Manifest, Output
+from robolift.manifest import Output
 from robolift.schema import Kind
+from robolift.stages.quality_gate import check_measured, check_passed
 from robolift.stages.reward_columns import numbers, open_rewards, source_code, spoken, write_rewards
 from robolift.stages.stage import Input, Inputs, StageConfig
 
@@ -28,11 +29,13 @@ INPUTS = {
     "quality": Input(kind=Kind.QUALITY, optional=True),
 }
 OUTPUT = Kind.REWARDS
-SHARED = ("progress", "success_prob", "confidence")
+SHARED = ("progress", "success_prob")
 """What both may know: people's word counts."""
 BY_RANK = ("human", "vlm", "heuristic")
-"""Whose name a row carries: the first of these who said something about it."""
+"""Whose name a row carries: the first of these who said anything about it, be it only how its episode ended."""
 OF_PEOPLE = ("tri", "stage")
+OF_A_FRAME = ("progress", "tri")
+"""Where people said one of these, confidence and anchor are theirs; how an episode ended says nothing of a frame."""
 
 
 class Config(StageConfig):
@@ -44,7 +47,7 @@ class Config(StageConfig):
     success_threshold: float = Field(default=0.5, ge=0, le=1)
     """Success probability from which `sparse_success` counts an episode as one."""
     use_outcome: bool = True
-    """Whether a recorded outcome counts where neither a person nor the model said how an episode ended."""
+    """Whether a recorded outcome counts where people did not say how an episode ended, before what the model says."""
     quality_gate: bool = True
     """Whether labels that `label_quality` did not pass are refused."""
 
@@ -53,13 +56,18 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     """Write ``rewards.parquet``, a row for every frame."""
     automatic, reviews, quality = inputs.one("automatic"), inputs.one("reviews"), inputs.get_one("quality")
     if quality:
-        check_quality(quality, automatic, reviews, gate=config.quality_gate)
+        labels = {"automatic": automatic.digest, "reviews": reviews.digest}
+        check_measured(quality, labels, where=f"{automatic.uri}, {reviews.uri}")
+        if config.quality_gate:
+            check_passed(quality)
     dataset = Dataset.open(inputs.one("dataset"))
     model, people = (
         open_rewards(made, dataset, inputs.one("dataset"), name)
         for name, made in (("automatic", automatic), ("reviews", reviews))
     )
-    merged = merge(dataset, model, people, use_outcome=config.use_outcome)
+    # People's own marks are what `human` is made from.
+    of_a_frame = (*OF_A_FRAME, "reward") if config.reward == "human" else OF_A_FRAME
+    merged = merge(dataset, model, people, use_outcome=config.use_outcome, of_a_frame=of_a_frame)
     reward = derive_reward(
         Reward(config.reward),
         dataset.starts,
@@ -73,38 +81,12 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
         get_logger("merge_rewards").warning("no frame has a reward: nobody said what it is made from", of=config.reward)
     write_rewards(output, dataset, source=merged.source, anchor=merged.anchor, known={**merged.known, "reward": reward})
     output.metrics.update(compare(merged, model, people, success_threshold=config.success_threshold))
+    output.metrics["contradictions"] = contradictions(
+        dataset, model, people, success_threshold=config.success_threshold
+    )
     output.metrics["reward"] = _describe(reward)
     rows = {f"rows_{name}": int((merged.source == source_code(name)).sum()) for name in schema.REWARD_SOURCES}
     return {"episodes": dataset.num_episodes, "frames": dataset.num_frames, **rows}
-
-
-def check_quality(quality: Manifest, automatic: Manifest, reviews: Manifest, *, gate: bool) -> None:
-    """Check that the quality is of these labels and, with ``gate``, that they passed.
-
-    Raises:
-        DataError: If it is of others; or naming each measure that failed.
-    """
-    for name, made in (("automatic", automatic), ("reviews", reviews)):
-        if quality.inputs[name][0].digest != made.digest:
-            raise DataError(
-                f"the quality was measured on other {name} labels ({quality.inputs[name][0].uri})",
-                where=quality.uri,
-                expected=made.uri,
-                mend="measure these labels with label_quality, and give that",
-            )
-    where = quality.file("quality.json")
-    document = storage.read_json(where)
-    if document["passed"] or not gate:
-        return
-    failed = {name: one for name, one in document["measures"].items() if one["passed"] is False}
-    told = "; ".join(f"{name} is {one['value']:.4g}, asked is {one['threshold']:.4g}" for name, one in failed.items())
-    raise DataError(
-        f"the labels did not pass label_quality: {told}",
-        where=where,
-        expected="every measure within its threshold",
-        mend="label with another model, prompt or protocol, or by people; or set quality_gate: false or other "
-        "thresholds, if you know why these labels are good enough",
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +95,8 @@ class Merged:
 
     Attributes:
         known: By column, NaN where not known.
-        source: Who said something about the row, a position in REWARD_SOURCES.
-        anchor: Rows about which its source was really asked.
+        source: The first of BY_RANK who said anything about the row, a position in REWARD_SOURCES.
+        anchor: Rows about which people, where they spoke of the frame itself, else the model were really asked.
         outcome: Rows whose success_prob is the recorded outcome.
     """
 
@@ -124,20 +106,32 @@ class Merged:
     outcome: BoolArray
 
 
-def merge(dataset: Dataset, model: pa.Table, people: pa.Table, *, use_outcome: bool) -> Merged:
-    """Take each field from people, else from the model, and success else from the recorded outcome."""
+def merge(
+    dataset: Dataset,
+    model: pa.Table,
+    people: pa.Table,
+    *,
+    use_outcome: bool,
+    of_a_frame: Sequence[str] = OF_A_FRAME,
+) -> Merged:
+    """Take each field from people, else from the model; success from people, else as recorded, else from the model.
+
+    Confidence and anchor are people's where they said one of ``of_a_frame``, else the model's.
+    """
     known = {name: numbers(people, name) for name in OF_PEOPLE}
     for name in SHARED:
         said, guessed = numbers(people, name), numbers(model, name)
         known[name] = np.where(np.isnan(said), guessed, said)
     recorded = np.repeat(_recorded(dataset), np.diff(dataset.starts))
-    outcome: BoolArray = np.isnan(known["success_prob"]) & ~np.isnan(recorded) & use_outcome
+    outcome: BoolArray = np.isnan(numbers(people, "success_prob")) & ~np.isnan(recorded) & use_outcome
     known["success_prob"] = np.where(outcome, recorded, known["success_prob"])
     by_people, by_model = (spoken(table) for table in (people, model))
+    theirs = np.any([~np.isnan(numbers(people, name)) for name in of_a_frame], axis=0)
+    known["confidence"] = np.where(theirs, numbers(people, "confidence"), numbers(model, "confidence"))
     return Merged(
         known=known,
         source=np.select([by_people, by_model, outcome], list(map(source_code, BY_RANK)), source_code("none")),
-        anchor=np.where(by_people, people.column("anchor").to_numpy(), model.column("anchor").to_numpy()),
+        anchor=np.where(theirs, people.column("anchor").to_numpy(), model.column("anchor").to_numpy()),
         outcome=outcome,
     )
 
@@ -165,7 +159,7 @@ def compare(merged: Merged, model: pa.Table, people: pa.Table, *, success_thresh
             differs = (final >= success_threshold) != (guessed >= success_threshold)
         rows[name] = {
             "human": int(said.sum()),
-            "vlm": int((~said & ~np.isnan(guessed)).sum()),
+            "vlm": int((~said & ~from_outcome & ~np.isnan(guessed)).sum()),
             "heuristic": int(from_outcome.sum()),
             "none": int(np.isnan(final).sum()),
         }
@@ -176,6 +170,23 @@ def compare(merged: Merged, model: pa.Table, people: pa.Table, *, success_thresh
     for name in OF_PEOPLE:
         rows[name] = {"human": int((~np.isnan(merged.known[name])).sum())}
     return {"rows": rows, "against_model": against}
+
+
+def contradictions(
+    dataset: Dataset, model: pa.Table, people: pa.Table, *, success_threshold: float
+) -> dict[str, dict[str, int]]:
+    """Return of each two that say how episodes ended: of how many both do, and of how many they say the opposite."""
+    ends = dataset.starts[1:] - 1
+    said = {"recorded": _recorded(dataset)}
+    for name, table in (("human", people), ("vlm", model)):
+        stated = numbers(table, "success_prob")[ends]
+        said[name] = np.where(np.isnan(stated), np.nan, stated >= success_threshold)
+    found = {}
+    for one, other in combinations(("human", "recorded", "vlm"), 2):
+        both = ~np.isnan(said[one]) & ~np.isnan(said[other])
+        opposite = int((said[one] != said[other])[both].sum())
+        found[f"{one}_{other}"] = {"episodes": int(both.sum()), "opposite": opposite}
+    return found
 
 
 def _describe(reward: Float64Array) -> dict[str, Any]:

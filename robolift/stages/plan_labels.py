@@ -14,6 +14,7 @@ from robolift.annotators.planning import (
     PLAN_FILE,
     PLAN_TABLE,
     check_episodes,
+    check_outcomes,
     cost,
     plan_document,
     totals,
@@ -28,6 +29,7 @@ from robolift.errors import DataError, UsageError
 from robolift.logging import get_logger
 from robolift.manifest import Output
 from robolift.schema import Kind
+from robolift.stages.show import SECTION_FILE
 from robolift.stages.stage import Input, Inputs, StageConfig
 
 INPUTS = {"dataset": Input(kind=Kind.DATASET)}
@@ -37,7 +39,9 @@ OUTPUT = Kind.LABEL_PLAN
 class Config(StageConfig):
     """Which model is asked, what, and with which pictures."""
 
-    RUNTIME: ClassVar[frozenset[str]] = frozenset({"endpoint", "input_price", "output_price"})
+    RUNTIME: ClassVar[frozenset[str]] = frozenset(
+        {"endpoint", "input_price", "output_price", "min_calibration_episodes"}
+    )
 
     model: str = ""
     """With `endpoint` the name under which the server knows the model; without, the address of a folder with its
@@ -67,10 +71,13 @@ class Config(StageConfig):
     """Numbers in which a model in the step computes."""
     seed: int = Field(default=0, ge=0)
     """Order in which `shuffled` shows frames."""
+    min_calibration_episodes: int = Field(default=0, ge=0)
+    """Episodes of each recorded outcome without which nobody is asked, since `collect_rewards` could not calibrate; 0:
+    any number will do. In a pipeline it is that of `collect_rewards` where that calibrates."""
     input_price: float = Field(default=0.0, ge=0)
-    """Price of a million input tokens, for the estimate."""
+    """Price of a million input tokens, for the estimate in the log and of a dry run."""
     output_price: float = Field(default=0.0, ge=0)
-    """Price of a million output tokens, for the estimate."""
+    """Price of a million output tokens, for the same."""
 
 
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
@@ -79,6 +86,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     _tell(config, resolved)
     write_plan(output.path / PLAN_TABLE, inputs.one("dataset"), resolved.labeller)
     output.write_json(PLAN_FILE, plan_document(resolved.labeller, resolved.prompt, resolved.totals))
+    (output.path / SECTION_FILE).write_text(describe(resolved.labeller, resolved.totals), encoding="utf-8")
     return resolved.totals
 
 
@@ -103,20 +111,43 @@ def preview(config: Config, inputs: Inputs) -> str:
     assert resolved.prompt is not None
     spent = cost(totals, config.input_price, config.output_price)
     lines = [
-        f"{labeller.protocol} {labeller.protocol_version}, {labeller.sampling}: {labeller.model} "
-        f"({'at a server' if labeller.transport == OPENAI else 'in the step'}) "
-        f"sees up to {labeller.max_frames} moments of {', '.join(labeller.cameras)} at once",
-        f"episodes   {totals['episodes']:>15,}",
-        f"requests   {totals['requests']:>15,}",
-        f"pictures   {totals['pictures']:>15,}   longest side {labeller.image_side} pixels or less",
-        f"tokens in  {totals['input_tokens_estimate']:>15,}   estimate",
-        f"tokens out {totals['output_tokens_estimate']:>15,}   estimate",
+        _asked(labeller),
+        *(f"{name:<10} {number:>15,}   {note}".rstrip() for name, number, note in _sizes(labeller, totals)),
         *([f"cost       {spent:>15,.2f}   estimate"] if spent else []),
         "",
         "asked in these words:",
         *(f"  {line}" for line in resolved.prompt.text.strip().splitlines()),
     ]
     return "\n".join(lines)
+
+
+def describe(labeller: Labeller, totals: Mapping[str, int]) -> str:
+    """Return the part of the step's page that says what will be asked, before any of it is.
+
+    Prices are no part of what is planned, so they don't show in an output that is reused whatever they are.
+    """
+    if labeller.protocol == NOBODY:
+        return "## No model is asked\n"
+    rows = [f"| {name} | {number:,} | {note} |" for name, number, note in _sizes(labeller, totals)]
+    return "\n".join(["## What will be asked", "", _asked(labeller), "", "| | | |", "|---|--:|---|", *rows]) + "\n"
+
+
+def _asked(labeller: Labeller) -> str:
+    return (
+        f"{labeller.protocol} {labeller.protocol_version}, {labeller.sampling}: {labeller.model} "
+        f"({'at a server' if labeller.transport == OPENAI else 'in the step'}) "
+        f"sees up to {labeller.max_frames} moments of {', '.join(labeller.cameras)} at once"
+    )
+
+
+def _sizes(labeller: Labeller, totals: Mapping[str, int]) -> list[tuple[str, int, str]]:
+    return [
+        ("episodes", totals["episodes"], ""),
+        ("requests", totals["requests"], ""),
+        ("pictures", totals["pictures"], f"longest side {labeller.image_side} pixels or less"),
+        ("tokens in", totals["input_tokens_estimate"], "estimate"),
+        ("tokens out", totals["output_tokens_estimate"], "estimate"),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +169,8 @@ def _resolve(config: Config, inputs: Inputs) -> _Resolved:
     prompt = _prompt(config)
     labeller = _labeller(config, facts, prompt)
     check_episodes(dataset, labeller)
+    if prompt:
+        check_outcomes(dataset, config.min_calibration_episodes)
     return _Resolved(labeller=labeller, prompt=prompt, totals=totals(dataset, facts, labeller, prompt))
 
 

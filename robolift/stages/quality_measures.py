@@ -63,6 +63,13 @@ class Labels:
         return Labels(**{**{field.name: getattr(self, field.name) for field in fields(self)}, **said})
 
     @property
+    def tells_progress(self) -> bool:
+        """Whether the model speaks of frames before an episode's last: a verdict on the end alone is no progress."""
+        before = np.ones(len(self.progress), dtype=bool)
+        before[self.starts[1:] - 1] = False
+        return bool((~np.isnan(self.progress) & before).any())
+
+    @property
     def scores(self) -> tuple[str, Float64Array]:
         """What the end of an episode is judged by: the probability of success where the model gives one, or progress.
 
@@ -93,15 +100,19 @@ def _reach(labels: Labels) -> Iterator[tuple[str, Reading]]:
         ("coverage_vlm", labels.by_model, "the model"),
         ("coverage_human", labels.by_people, "people"),
     ):
-        yield name, Reading(value=float(frames.mean()), about=f"share of frames that {who} labelled")
+        yield name, Reading(value=float(frames.mean()), about=f"share of frames of which {who} said anything")
+    known = ~np.isnan(labels.progress) | ~np.isnan(labels.staged)
+    about = "share of frames whose progress the model or people's task stages give"
+    yield "coverage_progress", Reading(value=float(known.mean()), about=about)
 
 
 def _order(labels: Labels) -> Iterator[tuple[str, Reading]]:
-    order = value_order_correlation(np.where(labels.asked, labels.progress, np.nan), labels.starts)
+    answered = np.where(labels.asked, labels.progress, np.nan)
+    order = value_order_correlation(answered, labels.starts)
     ordered = order[~np.isnan(order)]
     about = f"mean rank correlation of progress with time, over {len(ordered)} episodes asked about twice or more"
     yield "value_order_correlation", Reading(value=_mean(ordered), about=about)
-    constant, told = constant_episodes(labels.progress, labels.starts)
+    constant, told = constant_episodes(answered, labels.starts)
     about = f"share of {int(told.sum())} episodes whose progress never changes: a reward made from it is 0"
     yield "constant_share", Reading(value=_mean(constant[told]), about=about)
 

@@ -36,6 +36,12 @@ class Answers:
     labelled: BoolArray
 
     @property
+    def asked(self) -> BoolArray:
+        """Which of the anchors :attr:`used` a model was asked about, (A,); of the others it was told the value."""
+        episode, asked = (self.anchors.column(name).to_numpy() for name in ("episode_index", "asked"))
+        return np.asarray(asked[self.labelled[episode]], dtype=bool)
+
+    @property
     def classes(self) -> dict[str, int]:
         """How many episodes failed by each class of error."""
         return dict(sorted(Counter(str(error["class"]) for error in self.errors).items()))

@@ -66,6 +66,11 @@ class Config(StageConfig):
     """Height of a film strip's frames in pixels, at most the camera's own."""
     num_task_stages: int = Field(default=1, ge=1, le=64)
     """Equal parts of progress by which a progress estimator's stage accuracy is measured; 1: it is not."""
+    input_price: float = Field(default=0.0, ge=0)
+    """What a million input tokens of a labelling model cost, in any currency; the page then says what the labels did.
+    0: not told."""
+    output_price: float = Field(default=0.0, ge=0)
+    """The same of output tokens."""
     max_size_bytes: int = Field(default=2_000_000, ge=100_000)
     """A larger page is refused: it is shown inside the pipeline's web interface."""
 
@@ -181,7 +186,7 @@ def _write_run_card(config: Config, inputs: Inputs, output: Output) -> Mapping[s
 
 
 def _write_reward_card(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
-    from robolift.reports import outcomes, rewards, rewards_findings  # noqa: PLC0415
+    from robolift.reports import outcomes, rewards, rewards_findings, rewards_labeller  # noqa: PLC0415
     from robolift.reports.page import reward_card  # noqa: PLC0415
 
     sources = rewards.RewardSources(
@@ -189,7 +194,8 @@ def _write_reward_card(config: Config, inputs: Inputs, output: Output) -> Mappin
         rewards=inputs.one("rewards"),
         **{name: inputs.get_one(name) for name in REWARDED if name != "rewards"},
     )
-    found = rewards_findings.find(sources)
+    prices = rewards_labeller.Prices(input=config.input_price, output=config.output_price)
+    found = rewards_findings.find(sources, prices)
     _write_page(config, output, reward_card.build_page(found, _look(config), output.plan))
     summary = rewards_findings.summarize(found)
     output.write_json(SUMMARY_FILE, summary)

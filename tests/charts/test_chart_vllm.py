@@ -55,6 +55,16 @@ def test_it_is_ready_when_the_model_is_loaded_and_gets_the_time_for_it():
     assert container["readinessProbe"] == {"httpGet": asked, "periodSeconds": 10}
 
 
+def test_it_is_started_anew_when_it_gave_no_sign_of_life_for_five_minutes():
+    (container,) = deployment()["spec"]["containers"]
+    assert container["livenessProbe"] == {
+        "httpGet": {"path": "/health", "port": "http"},
+        "periodSeconds": 30,
+        "timeoutSeconds": 10,
+        "failureThreshold": 10,
+    }
+
+
 def test_the_token_comes_from_a_secret_and_the_weights_stay_on_the_model_cache():
     spec = deployment()["spec"]
     (container,) = spec["containers"]

@@ -52,11 +52,11 @@ class Run:
             start_new_session=True,
         )
 
-    def finish(self) -> str:
-        """Run to the end; return what was printed."""
+    def finish(self, code: int = 0) -> str:
+        """Run to the end, with this exit code; return what was printed."""
         with self.start() as process:
             said, _ = process.communicate(timeout=300)
-        assert process.returncode == 0, said[-4000:]
+        assert process.returncode == code, said[-4000:]
         return said
 
     def made(self) -> dict[str, list[dict[str, Any]]]:
@@ -172,8 +172,26 @@ def test_the_second_run_asks_nothing_and_takes_people_s_labels(labelled, tmp_pat
     assert first.output("write_report").uri != second.output("write_report").uri
 
 
+def test_labels_that_do_not_pass_get_their_report_and_no_export(labelled, recorded):
+    first, _, _ = labelled
+    stages = {**STAGES, "label_quality": {"min_failure_gap": 1.0, "max_constant": 1}}
+    asked = {"dataset_uri": recorded, "model": str(first.folder / "model"), "num_shards": 1}
+    said = Run(first.folder, "strict", mode="label", stages=stages, **asked).finish(code=65)
+    assert "the labels did not pass label_quality: failure_gap is" in said
+    report = Path(next(line.split("report: ")[1] for line in said.splitlines() if "report: " in line))
+    assert report.is_file()
+    summary = json.loads(report.with_name("summary.json").read_text())
+    assert summary["passed"] is False
+    assert "▸ export_dataset" in said.split("✓ write_report")[1]
+
+
 def answers(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / "runs" / "answers").rglob("*.json")}
+
+
+def answered(record: bytes) -> list[list[dict[str, Any]]]:
+    """Return the answers kept about each question of an episode."""
+    return json.loads(record)["questions"]
 
 
 def test_a_killed_run_asks_a_server_only_about_what_was_not_answered(recorded, tmp_path):
@@ -182,21 +200,25 @@ def test_a_killed_run_asks_a_server_only_about_what_was_not_answered(recorded, t
         run = Run(tmp_path, "server", stages={**STAGES, "annotate_rewards": {"max_in_flight": 1}}, **asked)
         with run.start() as killed:
             deadline = time.monotonic() + 200
-            while len(answers(tmp_path)) < 2:
+            # Two whole episodes, and the first answers of a third.
+            while len(answers(tmp_path)) < 3:
                 assert killed.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             os.killpg(killed.pid, signal.SIGKILL)
         before = answers(tmp_path)
-        assert 2 <= len(before) < EPISODES
+        assert 3 <= len(before) < EPISODES
+        kept = sum(map(len, (question for record in before.values() for question in answered(record))))
         server.play("good")
         del server.requests[:]
         run.finish()
-    assert len(server.requests) == (EPISODES - len(before)) * PREFIXES
+    assert len(server.requests) == EPISODES * PREFIXES - kept
     assert max(Counter(request.raw for request in server.requests).values()) == 1
     after = answers(tmp_path)
     assert len(after) == EPISODES
-    assert {name: after[name] for name in before} == before
+    for name, record in before.items():
+        for was, now in zip(answered(record), answered(after[name]), strict=True):
+            assert was in ([], now)
     # It answered rightly, as far as it could see: each episode has its own way, and it took the longest for all. Labels
     # and measures must show that; detours and failures are no steady rise.
     rewards = run.output("merge_rewards").table("rewards")

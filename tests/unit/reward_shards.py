@@ -47,7 +47,7 @@ def publish_shards(
         root: Where to.
         dataset: What is labelled.
         plan: By which plan.
-        anchors: ``episode``, ``frame`` and any of score, progress, success_prob, confidence.
+        anchors: ``episode``, ``frame`` and any of score, progress, success_prob, confidence; ``asked`` else true.
         errors: Class of the error by episode.
         num_shards: How the episodes are cut.
         config: Configuration beside the cut.
@@ -71,6 +71,7 @@ def _publish_shard(root: str, inputs: Any, anchors: Any, errors: Any, config: An
             "episode_index": one["episode"],
             "frame_index": one["frame"],
             **{name: one.get(name) for name in ANCHORS.names[2:]},
+            "asked": one.get("asked", True),
         }
         for one in anchors
     ]

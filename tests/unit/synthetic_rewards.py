@@ -178,7 +178,6 @@ class RewardRun(SyntheticRun):
             "pictures": 8 * requests,
             "input_tokens_estimate": 900 * requests,
             "output_tokens_estimate": requests,
-            "cost_estimate": 0.0,
         }
         labeller = {**LABELLER, "cameras": list(self.cameras)[-1:]}
         if not self.asked:

@@ -73,6 +73,20 @@ def test_garbled_answers_are_asked_for_once_more_and_never_become_labels(dataset
         assert "That answer can't be used" in again
 
 
+@pytest.mark.parametrize(("entry", "protocol"), [("filter", "rubric"), ("filtered", "logprob")])
+def test_what_a_filter_withholds_costs_its_episode_alone(entry, protocol, dataset, tmp_path):
+    with OpenAIServer(entry, entry, "good", say=say) as server:
+        planned = plan(dataset, tmp_path, protocol, num_prefixes=2)
+        made = annotate(dataset, planned, server, tmp_path, max_in_flight=1)
+    # Both the question and its repetition were withheld, or two questions and neither again.
+    assert made.counts["errors"] in (0, 1)
+    assert made.counts["labelled"] == 8 - made.counts["errors"]
+    with OpenAIServer(entry, say=say) as server:
+        made = annotate(dataset, plan(dataset, tmp_path / "b", protocol, num_prefixes=2), server, tmp_path / "b")
+    assert (made.counts["labelled"], made.counts["errors"]) == (0, 8)
+    assert "withheld by a content filter; switch the filter off at the server" in errors(made)[0]["message"]
+
+
 def test_one_garbled_answer_costs_one_request_and_no_label(dataset, tmp_path):
     with OpenAIServer("garbled", "good", say=say) as server:
         made = annotate(dataset, plan(dataset, tmp_path), server, tmp_path)
@@ -96,7 +110,7 @@ def test_a_bad_connection_changes_nothing(dataset, tmp_path):
 def test_a_server_that_is_down_publishes_nothing_and_what_it_answered_is_kept(dataset, tmp_path):
     planned = plan(dataset, tmp_path)
     with OpenAIServer("good", "good", "good", "500", say=say) as server:
-        with pytest.raises(TransportError, match=r"no answer about 5 of 8 episodes[\s\S]*run it again"):
+        with pytest.raises(TransportError, match=r"no answer about [345] of 8 episodes;[\s\S]*run it again"):
             annotate(dataset, planned, server, tmp_path, max_tries=1)
         assert len(records(tmp_path)) == 3
         assert storage.list_files(f"{tmp_path}/annotate_rewards") == []

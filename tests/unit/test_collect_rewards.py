@@ -67,6 +67,30 @@ def test_every_frame_gets_what_lies_between_its_anchors(output_root: str, datase
     assert anchors.column("episode_index").to_pylist() == [0, 0, 1, 2, 2]
 
 
+def test_a_value_that_the_model_was_told_is_interpolated_from_and_is_no_anchor(
+    output_root: str, dataset: Manifest, plan: Manifest
+) -> None:
+    # Of episode 1, which has an error, the anchors don't count, and the others' marks stay with them.
+    anchors = [one | {"asked": one["frame"] != 0} for one in EVERY]
+    made = collect(
+        output_root,
+        dataset,
+        plan,
+        publish_shards(output_root, dataset, plan, anchors, {1: "unparsable"}),
+        min_coverage=0.6,
+    )
+    assert column(made, "progress") == [0.0, 0.25, 0.5, 0.75, 1.0, None, None, None, 0.5, 0.75]
+    assert column(made, "anchor") == [False, False, False, False, True, False, False, False, False, True]
+    assert made.counts["anchors"] == 2
+    assert schema.read_parquet(made.file("anchors.parquet")).column("asked").to_pylist() == [
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
+
+
 def test_the_cut_shows_neither_in_the_address_nor_in_a_byte(
     output_root: str, tmp_path, dataset: Manifest, plan: Manifest
 ) -> None:
@@ -157,12 +181,46 @@ def test_isotonic_calibration_by_hand(output_root: str) -> None:
     made = collect(output_root, dataset, plan, shards, calibration="isotonic", min_calibration_episodes=2)
     # Points: five beginnings -8 -> 0; ends -4 -> 0, -3 -> 1, -2 -> 0, -1 -> 1. The middle two are pooled to a half.
     found = storage.read_json(made.file("calibration.json"))
-    assert (found["score"], found["value"]) == ([-8.0, -4.0, -3.0, -2.0, -1.0], [0.0, 0.0, 0.5, 0.5, 1.0])
+    assert found["progress"] == {"score": [-8.0, -4.0, -3.0, -2.0, -1.0], "value": [0.0, 0.0, 0.5, 0.5, 1.0]}
+    assert found["success_prob"] == {"score": [-4.0, -3.0, -2.0, -1.0], "value": [0.0, 0.5, 0.5, 1.0]}
     assert found["points"] == {"successes": 2, "failures": 2, "beginnings": 5}
     assert made.metrics()["calibration"] == found["points"]
     # Between: the score is interpolated (-8, -4.5, -1), then mapped.
     assert column(made, "progress")[:6] == pytest.approx([0.0, 0.0, 1.0, 0.0, 0.0, 0.5])
     assert column(made, "success_prob")[:6] == pytest.approx([1.0] * 3 + [0.5] * 3)
+
+
+def calibrated_success(root: str, begins: np.ndarray, ends: np.ndarray, outcome: list[str]) -> np.ndarray:
+    """Return the success_prob of episodes of three frames, scored in the first and the last, (E,)."""
+    dataset = publish_dataset(root, [3] * len(ends), outcome=outcome)
+    plan = publish_plan(root, dataset, "logprob")
+    anchors = [
+        {"episode": episode, "frame": frame, "score": float(scores[episode])}
+        for episode in range(len(ends))
+        for frame, scores in ((0, begins), (2, ends))
+    ]
+    made = collect(root, dataset, plan, publish_shards(root, dataset, plan, anchors), calibration="isotonic")
+    return np.array(column(made, "success_prob"))[2::3]
+
+
+def test_scores_that_say_nothing_give_the_share_of_successes(output_root: str, tmp_path) -> None:
+    outcome = ["success"] * 12 + ["failure"] * 28
+    constant = np.full(40, -3.0)
+    assert calibrated_success(output_root, constant, constant, outcome) == pytest.approx([0.3] * 40)
+    rng = np.random.default_rng(0)
+    begins, ends = -rng.random((2, 40))
+    # The map keeps the mean of what it is fitted on; with beginnings among it that would be 12 of 80.
+    assert calibrated_success(str(tmp_path), begins, ends, outcome).mean() == pytest.approx(0.3)
+
+
+def test_calibrated_success_is_how_often_episodes_succeed(output_root: str) -> None:
+    rng = np.random.default_rng(0)
+    chance = rng.random(600)
+    ended = np.where(rng.random(600) < chance, "success", "failure")
+    # Of every third episode nobody recorded how it ended: the map was not fitted on it.
+    ended[::3] = "unknown"
+    found = calibrated_success(output_root, np.full(600, -8.0), np.log(chance / 4), ended.tolist())
+    assert np.abs(found - chance)[::3].mean() < 0.06
 
 
 def test_a_verdict_alone_is_an_end_and_no_beginning(output_root: str) -> None:
@@ -172,7 +230,7 @@ def test_a_verdict_alone_is_an_end_and_no_beginning(output_root: str) -> None:
     shards = publish_shards(output_root, dataset, plan, anchors)
     made = collect(output_root, dataset, plan, shards, calibration="isotonic", min_calibration_episodes=2)
     found = storage.read_json(made.file("calibration.json"))
-    assert (found["score"], found["value"]) == ([1.0, 3.0, 5.0], [0.0, 0.5, 1.0])
+    assert found["progress"] == found["success_prob"] == {"score": [1.0, 3.0, 5.0], "value": [0.0, 0.5, 1.0]}
     assert found["points"] == {"successes": 2, "failures": 2, "beginnings": 0}
     assert column(made, "progress") == [None, None, 1.0, None, None, 0.5, None, None, 0.5, None, None, 0.0]
     assert column(made, "success_prob") == [1.0] * 3 + [0.5] * 6 + [0.0] * 3

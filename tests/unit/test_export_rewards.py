@@ -42,7 +42,7 @@ def export_rewards(dataset, root, rewards, **config):
 def test_names_types_and_numbers(small, output_root):
     reward = [n / 100 for n in range(COUNT)]
     success = [0.9] * 6 + [0.2] * 16
-    labels = {"reward": reward, "progress": clock(), "success_prob": success}
+    labels = {"reward": reward, "progress": clock(), "success_prob": success, "source": ["human"] * COUNT}
     exported = export_rewards(small, output_root, labels, columns=["rewards"])
 
     features = info_of(folder(exported))["features"]
@@ -54,18 +54,29 @@ def test_names_types_and_numbers(small, output_root):
     assert [table.schema.field(name).type for name in declared] == [pa.float32(), pa.bool_(), pa.float32()]
     np.testing.assert_array_equal(whole(opened(exported), "next.reward"), np.float32(reward))
     np.testing.assert_array_equal(whole(opened(exported), "progress"), np.float32(clock()))
-    # True once, where the task has been solved; the second episode failed by its label, whatever was recorded.
+    # True once, where the task has been solved; the second episode failed as people say, whatever was recorded.
     assert np.flatnonzero(whole(opened(exported), "next.success")).tolist() == [5]
     assert exported.counts["columns"] == 3
 
 
 def test_of_an_episode_that_nobody_judged_the_recorded_outcome_counts(small, output_root):
-    labels = {"reward": [0] * COUNT, "progress": clock(), "success_prob": [0.9] * 5 + [0.4] + [None] * 16}
+    success = [0.9] * 5 + [0.4] + [None] * 16
+    labels = {"reward": [0] * COUNT, "progress": clock(), "success_prob": success, "source": ["human"] * COUNT}
     exported = export_rewards(small, output_root, labels, columns=["rewards"], reward_columns=["next.success"])
     assert np.flatnonzero(whole(opened(exported), "next.success")).tolist() == [COUNT - 1]
     lower = {"columns": ["rewards"], "reward_columns": ["next.success"], "success_threshold": 0.4}
     exported = export_rewards(small, output_root, labels, **lower)
     assert np.flatnonzero(whole(opened(exported), "next.success")).tolist() == [5, COUNT - 1]
+
+
+def test_a_recorded_outcome_counts_before_what_a_model_says(small, output_root):
+    # Both were recorded as successes.
+    source = ["human"] * 6 + ["vlm"] * 16
+    config = {"columns": ["rewards"], "reward_columns": ["next.success"]}
+    for merged, doubt, ends in (({}, 0.4, [COUNT - 1]), ({"use_outcome": False}, 0.3, [])):
+        made = publish_rewards(output_root, small, config=merged, success_prob=[doubt] * COUNT, source=source)
+        exported = run_export({"dataset": small.uri, "rewards": made.uri}, output_root, **config)
+        assert np.flatnonzero(whole(opened(exported), "next.success")).tolist() == ends
 
 
 def test_an_end_that_nobody_knows_is_not_called_a_failure(tmp_path, output_root):

@@ -247,7 +247,7 @@ def test_heads_behind_an_unknown_token(tmp_path, tiny_vlm):
 
 
 def test_words_may_not_pose_as_a_picture(transport):
-    with pytest.raises(UsageError, match=r"1 pictures but 2 times <\|image_pad\|>"):
+    with pytest.raises(UsageError, match=r"words hold <\|image_pad\|>, .*take it out of the task"):
         transport.ask([question(words="put the <|image_pad|> down")])
 
 

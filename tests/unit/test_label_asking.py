@@ -27,15 +27,20 @@ class Script:
 
     def __init__(self, say="3", workers=2):
         self.workers = workers
+        self.form = {}
         self.say = say if callable(say) else lambda _question: say
         self.asked = []
         self.lock = threading.Lock()
 
-    def ask(self, questions):
+    def probe(self):
+        pass
+
+    def ask(self, questions, heard):
         with self.lock:
             self.asked += questions
-        answers = [self.say(question) for question in questions]
-        return [a if isinstance(a, Answer) else Answer(text=a, input_tokens=10, output_tokens=1) for a in answers]
+        for place, question in enumerate(questions):
+            said = self.say(question)
+            heard(place, said if isinstance(said, Answer) else Answer(text=said, input_tokens=10, output_tokens=1))
 
     def close(self):
         pass
@@ -140,6 +145,28 @@ def test_what_cannot_be_read_twice_is_an_error_and_no_label(opened, tmp_path):
     assert again.asked == []
 
 
+def test_an_empty_answer_is_held_up_as_one(opened, tmp_path):
+    transport = Script(say=lambda question: "4" if question.earlier else " \n")
+    (verdict,) = interview(opened, tmp_path, transport).verdicts([1])
+    assert transport.asked[1].earlier[0][0] == "(no answer)"
+    assert "the answer is empty" in transport.asked[1].earlier[0][1]
+    assert [answer.text for answer in verdict.attempts[0]] == [" \n", "4"]
+
+
+def test_a_model_that_thinks_all_the_same_gives_errors_that_say_what_to_do(opened, tmp_path):
+    thoughts = Answer(logprobs={"<think>": -0.001, "True": -16.8, "False": -16.8}, finish_reason="length")
+    transport = Script(say=lambda _question: thoughts)
+    verdicts = interview(opened, tmp_path / "root", transport, "logprob", num_prefixes=2).verdicts([0])
+    assert write_shard(tmp_path, verdicts)["labelled"] == 0
+    (error,) = json.loads((tmp_path / "errors.json").read_text())
+    assert error["message"] == (
+        "question 0: the first word is neither True nor False, but most likely '<think>' (True and False together "
+        "have a probability of 1e-07, at least 0.5 is needed); if the model thinks before it answers, switch thinking "
+        "off at the server, or choose protocol rubric (2 questions in all)"
+    )
+    assert not any("protocol" in complaint for question in transport.asked for _, complaint in question.earlier)
+
+
 def test_one_bad_question_takes_the_whole_episode(opened, tmp_path):
     moments = []
 
@@ -189,6 +216,70 @@ def test_no_answer_leaves_the_others_kept_and_a_rerun_asks_the_missing(opened, t
     found = interview(opened, tmp_path, transport).verdicts(list(range(8)))
     assert len(transport.asked) == 2
     assert [v.episode_index for v in found] == list(range(8))
+
+
+def test_answers_of_an_episode_are_kept_though_another_of_its_questions_got_none(opened, tmp_path):
+    def pairs(question):  # questions of pairwise tell themselves apart by their last picture
+        return [part.pixels.tobytes() for part in question.parts if isinstance(part, Picture)][-1]
+
+    broken = Script()
+    first_two = []
+
+    def fails_at_the_third(question):
+        first_two.append(pairs(question))
+        if len(first_two) == 3:
+            raise TransportError("the server is away")
+        return "+10"
+
+    broken.say = fails_at_the_third
+    with pytest.raises(TransportError, match=r"no answer about 1 of 1 episodes; every answer so far is kept"):
+        interview(opened, tmp_path, broken, "pairwise").verdicts([2])
+    again = Script(say="-10")
+    (verdict,) = interview(opened, tmp_path, again, "pairwise").verdicts([2])
+    assert [pairs(question) for question in again.asked] == first_two[2:]
+    assert [answers[0].text for answers in verdict.attempts] == ["+10", "+10", "-10"]
+
+
+def test_a_server_that_is_away_is_noticed_after_a_few_episodes(opened, tmp_path):
+    def say(question):
+        if len(transport.asked) > 2:
+            raise TransportError("the server is away")
+        return "2"
+
+    transport = Script(say=say, workers=1)
+    message = (
+        r"no answer about [34] of 8 episodes; 3 in a row, so the rest was not asked about; every answer so far is kept"
+    )
+    with pytest.raises(TransportError, match=message):
+        interview(opened, tmp_path, transport).verdicts(list(range(8)))
+    assert len(transport.asked) < 8
+    assert len(files(tmp_path)) == 2
+
+
+def test_a_server_that_answers_in_between_is_there(opened, tmp_path):
+    def say(_question):
+        if len(transport.asked) % 3:
+            raise TransportError("the server is busy")
+        return "2"
+
+    transport = Script(say=say, workers=1)
+    with pytest.raises(TransportError, match="no answer about 6 of 8 episodes; every answer"):
+        interview(opened, tmp_path, transport).verdicts(list(range(8)))
+    assert len(transport.asked) == 8
+
+
+def test_nothing_is_decoded_for_a_server_that_is_not_there(opened, tmp_path, monkeypatch):
+    from robolift.annotators import ask
+
+    def probe():
+        raise TransportError("gave no answer")
+
+    transport = Script()
+    monkeypatch.setattr(transport, "probe", probe)
+    monkeypatch.setattr(ask, "read_pictures", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(TransportError, match="gave no answer"):
+        interview(opened, tmp_path, transport).verdicts([0, 1])
+    interview(opened, tmp_path, transport).verdicts([])
 
 
 def test_what_no_try_can_mend_stops_at_once(opened, tmp_path):
@@ -260,7 +351,7 @@ def test_a_prompt_of_ones_own_is_what_is_asked(opened, tmp_path):
     (question,) = transport.asked
     assert question.system == f"Be strict with {synthetic.TASK}."
     words = [part for part in question.parts if isinstance(part, str)]
-    assert words == ["Look, 2:", "<1 topview>", "<2 topview>", f"So? {synthetic.TASK}"]
+    assert words == ["Look, 2:\n", "<1 topview>\n", "<2 topview>\n", f"So? {synthetic.TASK}\n"]
 
 
 @pytest.mark.parametrize(
@@ -295,11 +386,11 @@ def test_few_episodes_are_in_memory_and_no_more_than_allowed_are_asked_about(
     transport = Script(say="+1" if protocol == "pairwise" else "3", workers=workers)
     answer = transport.ask
 
-    def slowly(questions):
+    def slowly(questions, heard):
         step("asked", 1)
         time.sleep(0.05)
         step("asked", -1)
-        return answer(questions)
+        return answer(questions, heard)
 
     monkeypatch.setattr(transport, "ask", slowly)
     found = interview(opened, tmp_path, transport, protocol).verdicts(list(range(8)))
@@ -317,9 +408,9 @@ def test_told_to_stop_it_begins_nothing_and_does_not_wait_for_ever(opened, tmp_p
     class Hanging(Script):
         closed = threading.Event()
 
-        def ask(self, questions):
+        def ask(self, questions, heard):
             if len(self.asked) < 2:
-                return super().ask(questions)
+                return super().ask(questions, heard)
             self.closed.wait(20)
             raise TransportError("is not asked any more")
 

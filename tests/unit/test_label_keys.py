@@ -18,9 +18,11 @@ def test_the_key_is_all_that_was_shown_and_told_and_nothing_else():
     other = pixels.copy()
     other[1, 2, 0] = 1
 
-    def key(labeller_changes=None, looks=(look,), **changes):
+    def key(labeller_changes=None, looks=(look,), form=None, **changes):
         values = {"task": scene.task, "cameras": scene.cameras, "pictures": scene.pictures, **changes}
-        return answer_key(labeller("rubric", **(labeller_changes or {})), Scene(**values), looks)
+        return answer_key(
+            labeller("rubric", **(labeller_changes or {})), Scene(**values), looks, form or {"request_version": 1}
+        )
 
     same = key()
     assert len(same) == 64
@@ -40,6 +42,10 @@ def test_the_key_is_all_that_was_shown_and_told_and_nothing_else():
         key(pictures={(0, "a"): pixels.reshape(3, 2, 3), (2, "a"): pixels.reshape(3, 2, 3)}),
         key(looks=(Look(frames=(2, 0), judged=(2,)),)),
         key(looks=(look, look)),
+        key(form={"request_version": 2}),
+        key(local, form={"device": "cpu", "batch_size": 4}),
+        key(local, form={"device": "cuda", "batch_size": 4}),
+        key(local, form={"device": "cpu", "batch_size": 1}),
     ]
     assert len({same, *different}) == 1 + len(different)
 

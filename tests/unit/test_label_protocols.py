@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -53,6 +54,16 @@ def test_pictures_stand_by_moment_then_by_camera_each_with_its_name(name):
     assert "1" in words[-1] or "2" in words[-1]
 
 
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_words_end_with_a_line_and_fit_one_moment_as_well_as_many(name):
+    shortest = PROTOCOLS[name].looks(labeller(name), PROTOCOLS[name].MIN_LENGTH)[0]
+    words = [part for part in ask(name, shortest).parts if isinstance(part, str)]
+    assert all(part.endswith("\n") and part.strip() for part in words)
+    # As a chat template puts them together that has nothing between parts.
+    text = "".join(words)
+    assert not re.search(r"\b1 (numbered )?(moments|frames|numbers|percents)\b|\b(\w+ 1) to \3\b", text)
+
+
 def test_logprob_asks_for_one_token_after_each_growing_part():
     looks = logprob.looks(labeller(num_prefixes=3, max_frames=2), 7)
     assert looks == [
@@ -101,6 +112,27 @@ def test_logprob_without_the_words_is_no_answer(logprobs):
         logprob.parse(Answer(text="True", logprobs=logprobs), Look(frames=(0,), judged=(0,)))
 
 
+@pytest.mark.parametrize(
+    ("logprobs", "likeliest", "together"),
+    [
+        ({"I": -0.001, "Sorry": -7.0, " False": -14.0}, "'I'", "8.3e-07"),
+        ({"<think>": math.log(0.999), "True": math.log(5e-8), "False": math.log(5e-8)}, "'<think>'", "1e-07"),
+        ({"The": math.log(0.505), "True": math.log(0.3), "False": math.log(0.19)}, "'The'", "0.49"),
+    ],
+)
+def test_logprob_of_a_model_that_is_about_to_say_something_else_is_no_answer(logprobs, likeliest, together):
+    message = f"most likely {likeliest} .*probability of {together}, at least 0.5 is needed"
+    with pytest.raises(ParseError, match=message) as caught:
+        logprob.parse(Answer(logprobs=logprobs), Look(frames=(0,), judged=(0,)))
+    assert "switch thinking off at the server, or choose protocol rubric" in caught.value.mend
+    assert "thinking" not in str(caught.value)  # this is what the model is told
+
+
+def test_logprob_at_the_floor_is_an_answer():
+    (anchor,) = logprob.parse(of({"The": 0.49, "True": 0.25, "False": 0.2500001}), Look(frames=(0,), judged=(0,)))
+    assert anchor.progress == pytest.approx(0.5)
+
+
 def test_logprob_says_of_the_whole_episode_whether_it_succeeded():
     readings = [(Anchor(frame_index=frame, score=-1.0, progress=p),) for frame, p in ((0, 0.1), (5, 0.7))]
     assert [anchor.success_prob for anchor in logprob.anchors(readings)] == [None, 0.7]
@@ -118,7 +150,7 @@ def test_shuffled_gives_the_first_frame_and_shows_the_others_out_of_order():
     assert [frame for frame, *_ in shown(question)] == list(seeds[0].frames)
     assert "0 percent" in shown(question)[0][2]
     assert [before.split(",")[0] for *_, before in shown(question)[1:]] == [f"Frame {n}" for n in range(1, 8)]
-    assert "exactly 7 numbers" in question.parts[-1]
+    assert "one for each numbered frame (7 in all)" in question.parts[-1]
 
 
 SHUFFLED = Look(frames=(0, 6, 2, 4), judged=(2, 4, 6))
@@ -139,14 +171,14 @@ SHUFFLED = Look(frames=(0, 6, 2, 4), judged=(2, 4, 6))
 def test_percents_are_put_back_into_order(text):
     found = shuffled.parse(Answer(text=text), SHUFFLED)
     assert [(a.frame_index, a.score, a.progress) for a in found] == [(2, 20.5, 0.205), (4, 40, 0.4), (6, 90, 0.9)]
-    assert shuffled.anchors([found])[0] == Anchor(frame_index=0, score=0.0, progress=0.0)
+    assert shuffled.anchors([found])[0] == Anchor(frame_index=0, score=0.0, progress=0.0, asked=False)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[90, 20]", "there are 2 percents, and 3 frames"),
-        ("[90, 20, 40, 50]", "there are 4 percents, and 3 frames"),
+        ("[90, 20]", "percents given: 2, numbered frames: 3"),
+        ("[90, 20, 40, 50]", "percents given: 4, numbered frames: 3"),
         ("[90, 20, 101]", "101 is not between 0 and 100"),
         ("[90, 20, -1]", "-1 is not between 0 and 100"),
         ("[90, 20, NaN]", "nan is not between 0 and 100"),
@@ -213,6 +245,7 @@ def test_pairwise_adds_signed_changes_up_and_clips():
     assert [a.score for a in found] == [0, -20, 70, 60, -30.5]
     # The sums are 0, -0.2, 0.5, 1.1 and 0.795.
     assert [a.progress for a in found] == pytest.approx([0, 0, 0.5, 1, 0.795])
+    assert [a.asked for a in found] == [False, True, True, True, True]
     assert {a.success_prob for a in found} == {None}
 
 
@@ -255,6 +288,17 @@ def test_an_answer_that_was_cut_off_is_none():
     with pytest.raises(ParseError, match="cut off"):
         spoken(Answer(text="4", finish_reason="length"))
     assert spoken(Answer(text="4", finish_reason="stop")) == "4"
+    assert spoken(Answer(text="4")) == "4"
+    with pytest.raises(ParseError, match="but to 'tool_calls'"):
+        spoken(Answer(text="4", finish_reason="tool_calls"))
+
+
+@pytest.mark.parametrize("name", ["logprob", "shuffled", "rubric", "pairwise"])
+def test_an_answer_that_was_withheld_is_none(name):
+    look = Look(frames=(0, 9), judged=(9,))
+    withheld = Answer(text="4", logprobs={"True": -0.1}, finish_reason="content_filter")
+    with pytest.raises(ParseError, match="withheld by a content filter"):
+        PROTOCOLS[name].parse(withheld, look)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

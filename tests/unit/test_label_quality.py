@@ -29,10 +29,12 @@ def measure(root: str, dataset: Manifest, automatic: Manifest, reviews: Manifest
     return execute("label_quality", config, given, root)
 
 
-def by_model(root: str, dataset: Manifest, progress: Sequence[Any], **columns: Any) -> Manifest:
+def by_model(
+    root: str, dataset: Manifest, progress: Sequence[Any], asked: Sequence[bool] | None = None, **columns: Any
+) -> Manifest:
     said = [value is not None for value in progress]
     source = ["vlm" if one else "none" for one in said]
-    return publish_rewards(root, dataset, progress=progress, anchor=said, source=source, **columns)
+    return publish_rewards(root, dataset, progress=progress, anchor=asked or said, source=source, **columns)
 
 
 def nobody(root: str, dataset: Manifest, agreement: Any = None, **columns: Any) -> Manifest:
@@ -60,7 +62,8 @@ def test_measures_by_hand_beside_a_clock(output_root: str, dataset: Manifest) ->
     # BAD's ranks are 1, 3, 3, 3: covariance with 1..4 is 3 of a largest sqrt(3 * 5).
     order = (1 + 3 / np.sqrt(15)) / 2
     assert values == {
-        "coverage": (pytest.approx(2 / 3), pytest.approx(2 / 3), True),
+        "coverage": (pytest.approx(2 / 3), pytest.approx(2 / 3), None),
+        "coverage_progress": (pytest.approx(2 / 3), pytest.approx(2 / 3), True),
         "coverage_vlm": (pytest.approx(2 / 3), pytest.approx(2 / 3), None),
         "coverage_human": (0.0, 0.0, None),
         "value_order_correlation": (pytest.approx(order), 1.0, None),
@@ -81,6 +84,23 @@ def test_measures_by_hand_beside_a_clock(output_root: str, dataset: Manifest) ->
     assert found["per_task"]["fold"]["episodes"] == 2
     assert found["per_task"]["stack"]["coverage"]["value"] == 0.0
     assert found["per_task"]["stack"]["value_order_correlation"] == {"value": None, "clock": None}
+
+
+def test_a_success_alone_covers_no_progress(output_root: str, dataset: Manifest) -> None:
+    said = {"success_prob": [0.5] * 12, "source": ["vlm"] * 12}
+    automatic = publish_rewards(output_root, dataset, progress=GOOD + [None] * 8, **said)
+    reviews = nobody(output_root, dataset, progress=[None] * 8 + [0.5] * 2 + [None] * 2)
+    found = quality(output_root, dataset, automatic, reviews, min_coverage=0.9)
+    assert found["measures"]["coverage"]["value"] == 1.0
+    one = found["measures"]["coverage_progress"]
+    assert (one["value"], one["threshold"], one["passed"]) == (0.5, 0.9, False)
+    assert found["measures"]["coverage"]["threshold"] is None
+    # Verdicts on the ends were never to give progress of the frames before.
+    verdict = [None, None, None, 0.5]
+    automatic = publish_rewards(output_root, dataset, progress=verdict * 3, **said)
+    found = quality(output_root, dataset, automatic, nobody(output_root, dataset), min_coverage=0.9)
+    assert (found["measures"]["coverage"]["passed"], found["measures"]["coverage_progress"]["passed"]) == (True, None)
+    assert found["measures"]["coverage_progress"]["value"] == 0.25
 
 
 def test_a_clock_is_found_out(output_root: str, dataset: Manifest) -> None:
@@ -133,6 +153,16 @@ def test_progress_that_never_changes_is_an_alarm(output_root: str, dataset: Mani
     assert "progress never changes in 67% of the episodes: a reward made from it is 0 there" in found["alarms"]
     assert found["passed"] is False
     assert quality(output_root, dataset, automatic, nobody(output_root, dataset), max_constant=0.7)["passed"] is True
+
+
+def test_a_beginning_that_the_model_was_told_hides_no_constant_answer(output_root: str) -> None:
+    dataset = publish_dataset(output_root, [4, 4], outcome=["success", "failure"])
+    # It was told that frame 0 is 0, and said 0.5 of everything it was asked about.
+    automatic = by_model(output_root, dataset, [0.0, 0.5, 0.5, 0.5] * 2, asked=[False, True, True, True] * 2)
+    found = quality(output_root, dataset, automatic, nobody(output_root, dataset))
+    assert found["measures"]["value_order_correlation"]["value"] == 0.0
+    assert found["measures"]["constant_share"]["value"] == 1.0
+    assert found["passed"] is False
 
 
 def test_order_counts_the_moments_that_were_asked_about(output_root: str) -> None:

@@ -43,6 +43,26 @@ def test_a_good_run_is_told_its_dataset_and_exports_rewards(recording_uri, outpu
     assert list(storage.list_files(output_root)) == []  # of the probe nothing is left
 
 
+CALIBRATED = {"collect_rewards": {"calibration": "isotonic"}}
+
+
+def test_the_plan_is_told_how_many_outcomes_calibration_needs(output_root):
+    assert plan(output_root, stages=CALIBRATED).stages["plan_labels"] == {"min_calibration_episodes": 10}
+    stages = {"collect_rewards": {"calibration": "isotonic", "min_calibration_episodes": 3}, "plan_labels": None}
+    assert plan(output_root, stages=stages).stages["plan_labels"] == {"min_calibration_episodes": 3}
+
+
+def test_what_works_together_is_not_refused(output_root, tmp_path):
+    reviews = folder_with(tmp_path / "labels", "job.json")
+    for reward in ("tri", "human"):
+        plan(output_root, mode="import_reviews", reviews_uri=reviews, reward=reward)
+    plan(output_root, protocol="rubric", reward="sparse_success", stages=CALIBRATED)
+    for reward in ("difference", "level"):
+        plan(output_root, protocol="rubric", reward=reward, stages={"plan_labels": {"sampling": "causal_prefix"}})
+        # People's task stages may give the progress that the model does not.
+        plan(output_root, protocol="rubric", reward=reward, mode="import_reviews", reviews_uri=reviews)
+
+
 def test_a_run_s_own_columns_are_exported(output_root):
     told = plan(output_root, stages={"export_dataset": {"columns": ["rewards", "rabc_weights"], "unlabelled": "nan"}})
     assert told.stages["export_dataset"] == {"columns": ["rewards", "rabc_weights"], "unlabelled": "nan"}
@@ -73,6 +93,26 @@ def test_a_model_in_the_step_is_a_folder_with_its_weights(output_root, tmp_path)
         ({"endpoint": "http://me:pw@vllm/v1"}, "a key goes into the variable ROBOLIFT_VLM_API_KEY"),
         ({"protocol": "guess"}, "protocol: "),
         ({"reward": "gain"}, "reward: "),
+        (
+            {"reward": "tri"},
+            "reward is tri, which people mark, and mode label .*; set reward: .* or mode: import_reviews",
+        ),
+        ({"reward": "human"}, "reward is human, which people mark, and mode label"),
+        (
+            {"protocol": "rubric"},
+            "reward is difference, .* protocol rubric with sampling whole .*causal_prefix, reward: ",
+        ),
+        ({"protocol": "rubric", "reward": "level"}, "reward is level, .* protocol rubric with sampling whole"),
+        (
+            {"protocol": "shuffled", "stages": CALIBRATED},
+            "stages.collect_rewards.calibration is isotonic and protocol is shuffled, .* protocol: logprob or rubric",
+        ),
+        ({"protocol": "pairwise", "stages": CALIBRATED}, "calibration is isotonic and protocol is pairwise"),
+        ({"protocol": "head", "stages": CALIBRATED}, "calibration is isotonic and protocol is head"),
+        (
+            {"model": "", "endpoint": "", "mode": "import_reviews", "reviews_uri": "s3://b/l", "stages": CALIBRATED},
+            "calibration is isotonic and model is empty, .* protocol: logprob or rubric and a model",
+        ),
         ({"num_shards": 0}, "num_shards: "),
         ({"seed": 10_000}, "seed: "),
         ({"stages": {"merge_rewards": {"reward": "level"}}}, "stages.merge_rewards.reward: the pipeline sets it"),

@@ -63,7 +63,8 @@ def test_people_over_the_model_field_by_field(
 ) -> None:
     made = merge(output_root, dataset, automatic, reviews)
     assert column(made, "progress") == [0.0, 0.5, 0.5, 0.5, 0.5, 0.25, *NULL, *NULL]
-    assert column(made, "success_prob") == [0.0] * 3 + [0.25] * 3 + [0.0] * 3 + NULL
+    # Recorded are successes of episodes 0 and 1: people know better of the one, the model does not of the other.
+    assert column(made, "success_prob") == [0.0] * 3 + [1.0] * 3 + [0.0] * 3 + NULL
     assert column(made, "tri") == [1, 1, -1] + [None] * 9
     assert column(made, "stage") == [0, 1, 1] + [None] * 9
     assert column(made, "confidence") == [1.0] * 3 + [0.5] * 3 + [None] * 6
@@ -80,30 +81,64 @@ def test_people_over_the_model_field_by_field(
     }
 
 
+def test_who_said_only_how_it_ended_is_not_sure_of_its_progress(output_root: str) -> None:
+    dataset = publish_dataset(output_root, [2] * 3, outcome="unknown")
+    asked = {"anchor": [True, False] * 2 + [False] * 2, "source": ["vlm"] * 4 + ["none"] * 2}
+    automatic = publish_rewards(
+        output_root, dataset, progress=[0.25] * 4 + [None] * 2, confidence=[0.5] * 4 + [None] * 2, **asked
+    )
+    # Of the first and the last episode people said the outcome alone; of the second that it stalls, too.
+    said = {"success_prob": [1.0] * 6, "tri": [None] * 2 + [0] * 2 + [None] * 2, "confidence": [1.0] * 6}
+    reviews = publish_rewards(
+        output_root, dataset, "import_reviews", **said, anchor=[False, True] * 3, source=["human"] * 6
+    )
+    made = merge(output_root, dataset, automatic, reviews)
+    assert column(made, "source") == ["human"] * 6
+    assert column(made, "confidence") == [0.5, 0.5, 1.0, 1.0, None, None]
+    assert column(made, "anchor") == [True, False, False, True, False, False]
+
+
+def test_confidence_in_people_s_own_rewards_is_theirs(output_root: str) -> None:
+    dataset = publish_dataset(output_root, [2])
+    both = {"confidence": [0.5] * 2, "source": ["vlm"] * 2}
+    automatic = publish_rewards(output_root, dataset, progress=[0.25] * 2, **both)
+    marked = {"reward": [0, None], "confidence": [1.0, None], "source": ["human", "none"]}
+    reviews = publish_rewards(output_root, dataset, "import_reviews", **marked)
+    made = merge(output_root, dataset, automatic, reviews, reward="human")
+    assert column(made, "confidence") == [1.0, 0.5]
+    assert column(merge(output_root, dataset, automatic, reviews), "confidence") == [0.5, 0.5]
+
+
 def test_what_changed_against_the_model(
     output_root: str, dataset: Manifest, automatic: Manifest, reviews: Manifest
 ) -> None:
     metrics = merge(output_root, dataset, automatic, reviews).metrics()
     assert metrics["rows"] == {
         "progress": {"human": 3, "vlm": 3, "heuristic": 0, "none": 6},
-        "success_prob": {"human": 3, "vlm": 3, "heuristic": 3, "none": 3},
+        "success_prob": {"human": 3, "vlm": 0, "heuristic": 6, "none": 3},
         "tri": {"human": 3},
         "stage": {"human": 3},
     }
     assert metrics["against_model"] == {
         "progress": {"changed": 2, "added": 0},
-        "success_prob": {"changed": 3, "added": 3},
+        "success_prob": {"changed": 6, "added": 3},
+    }
+    assert metrics["contradictions"] == {
+        "human_recorded": {"episodes": 1, "opposite": 1},
+        "human_vlm": {"episodes": 1, "opposite": 1},
+        "recorded_vlm": {"episodes": 2, "opposite": 1},
     }
     assert metrics["reward"] == {"known_share": 0.5, "nonzero_share": 2 / 6, "min": -0.25, "mean": 0.25 / 6, "max": 0.5}
     lenient = merge(output_root, dataset, automatic, reviews, success_threshold=0.9).metrics()
-    assert lenient["against_model"]["success_prob"]["changed"] == 0
+    assert lenient["against_model"]["success_prob"]["changed"] == 3
+    assert lenient["contradictions"]["human_vlm"] == {"episodes": 1, "opposite": 0}
 
 
 @pytest.mark.parametrize(
     ("reward", "expected"),
     [
         ("level", [0.0, 0.5, 0.5, 0.5, 0.5, 0.25, *NULL, *NULL]),
-        ("sparse_success", [0.0] * 9 + NULL),
+        ("sparse_success", [0.0] * 5 + [1.0] + [0.0] * 3 + NULL),
         ("tri", [1.0, 1.0, -1.0] + [None] * 9),
         ("human", [0.0, 0.0, 1.0] + [None] * 9),
     ],
@@ -126,6 +161,18 @@ def test_a_recorded_success_pays_where_nobody_else_spoke(output_root: str) -> No
     assert without.metrics()["reward"] == {"known_share": 0.0}
 
 
+def test_a_recorded_success_that_the_model_doubts_is_paid(output_root: str) -> None:
+    dataset = publish_dataset(output_root, [2, 2], outcome=["success", "unknown"])
+    automatic = publish_rewards(output_root, dataset, success_prob=[0.45] * 2 + [0.55] * 2, source=["vlm"] * 4)
+    nothing = publish_rewards(output_root, dataset, "import_reviews")
+    made = merge(output_root, dataset, automatic, nothing, reward="sparse_success")
+    assert column(made, "reward") == [0.0, 1.0, 0.0, 1.0]
+    assert column(made, "source") == ["vlm"] * 4
+    doubted = merge(output_root, dataset, automatic, nothing, reward="sparse_success", use_outcome=False)
+    assert column(doubted, "reward") == [0.0, 0.0, 0.0, 1.0]
+    assert doubted.metrics()["contradictions"]["recorded_vlm"] == {"episodes": 1, "opposite": 1}
+
+
 def test_labels_that_did_not_pass_are_refused(
     output_root: str, dataset: Manifest, automatic: Manifest, reviews: Manifest
 ) -> None:
@@ -134,7 +181,7 @@ def test_labels_that_did_not_pass_are_refused(
     strict = {"min_coverage": 0.9, "min_success_auroc": 0.75}
     quality = execute("label_quality", strict, inputs, output_root)
     with pytest.raises(
-        DataError, match=r"coverage is 0.5, asked is 0.9; success_auroc is 0, asked is 0.75\n"
+        DataError, match=r"coverage_progress is 0.5, asked is 0.9; success_auroc is 0, asked is 0.75\n"
     ) as caught:
         merge(output_root, dataset, automatic, reviews, quality)
     assert str(caught.value).startswith("the labels did not pass label_quality: coverage")

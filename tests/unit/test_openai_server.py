@@ -54,7 +54,7 @@ def test_true_is_as_probable_as_the_last_picture_is_done():
 
 
 def test_percents_are_of_the_way_from_the_start():
-    prompt = "Answer with a JSON list of exactly 3 numbers between 0 and 100"
+    prompt = "Answer with a JSON list of numbers, one for each numbered frame (3 in all)"
     start, *rest = (0.9, 0.45, 0.0, 0.9)
     pictures = [seen(distance, camera) for distance in (start, *rest) for camera in CAMERAS]
     assert json.loads(answer(prompt, *pictures).text) == pytest.approx([50, 100, 0], abs=6)

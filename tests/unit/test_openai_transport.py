@@ -74,6 +74,8 @@ def test_the_request_is_this_json(server, transport):
         "max_tokens": 64,
         "chat_template_kwargs": {"enable_thinking": False},
     }
+    # Kept answers belong to this form of a request: whoever changes it counts its version up.
+    assert transport.form == {"request_version": 1}
     assert request.path == "/v1/chat/completions"
     assert request.headers["authorization"] == f"Bearer {KEY}"
 
@@ -210,6 +212,58 @@ def test_a_server_without_logprobs_is_told_from_the_protocol(server, transport):
         transport.ask([TRUE])
 
 
+def first_candidate(reply):
+    return reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"][0]
+
+
+@pytest.mark.parametrize(
+    "twist",
+    [
+        lambda reply: first_candidate(reply).update(logprob=None),
+        lambda reply: first_candidate(reply).update(token=None),
+        lambda reply: first_candidate(reply).pop("token"),
+        lambda reply: reply["choices"][0]["message"].update(content=[{"type": "text"}]),
+        lambda reply: reply["choices"][0]["message"].update(content=["True"]),
+        lambda reply: reply["choices"][0]["message"].update(content=7),
+        lambda reply: reply["choices"][0].pop("message"),
+        lambda reply: reply.update(choices=[]),
+        lambda reply: reply.update(choices=None),
+    ],
+)
+def test_a_malformed_answer_is_asked_for_again(server, transport, twist):
+    server.twist = twist
+    server.play("twisted", "good")
+    assert transport.ask([TRUE])[0].logprobs
+    assert played(server) == ["twisted", "good"]
+    server.play("twisted")
+    with pytest.raises(TransportError, match="in 4 tries, last: what came back is no chat completion: "):
+        transport.ask([TRUE])
+
+
+def test_an_answer_in_parts_is_put_together(server, transport):
+    parts = [{"type": "text", "text": "[1, "}, {"type": "refusal", "refusal": "no"}, {"type": "text", "text": "2]"}]
+    server.twist = lambda reply: reply["choices"][0]["message"].update(content=parts)
+    server.play("twisted")
+    assert transport.ask([WORDS])[0].text == "[1, 2]"
+
+
+@pytest.mark.parametrize(("told", "read"), [("12", 12), (12, 12), ("many", None), (None, None), (-1, None)])
+def test_counts_of_tokens_are_numbers_or_not_told(server, transport, told, read):
+    server.twist = lambda reply: reply["usage"].update(prompt_tokens=told)
+    server.play("twisted")
+    assert transport.ask([WORDS])[0].input_tokens == read
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("question", [WORDS, TRUE])
+@pytest.mark.parametrize("entry", ["filter", "filtered"])
+def test_what_a_filter_withholds_is_an_answer_without_words(server, transport, question, entry):
+    server.play(entry)
+    (answer,) = transport.ask([question])
+    assert (answer.text, answer.logprobs, answer.finish_reason) == ("", {}, "content_filter")
+    assert len(server.requests) == 1
+
+
 def test_a_server_that_knows_no_thinking_is_asked_without(server, transport):
     server.play("nothink")
     transport.ask([WORDS])
@@ -280,6 +334,77 @@ def test_closing_ends_the_waits(server, entry):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("question")]
     with pytest.raises(TransportError, match="is not asked any more"):
         waiting.ask([WORDS])
+
+
+def test_answers_are_heard_as_they_come_and_before_a_failure(server, transport):
+    server.say = lambda request: request.text
+    server.play("good", "500", "500", "500", "500")
+    heard = {}
+    one = OpenAITransport(model=MODEL, endpoint=server.url, workers=1, max_tries=4, sleep=transport.waits.append)
+    with pytest.raises(TransportError, match="no answer in 4 tries"):
+        one.ask([Question(parts=(f"question {number}",)) for number in range(9)], heard.__setitem__)
+    one.close()
+    assert {place: answer.text for place, answer in heard.items()} == {0: "question 0"}
+    assert len(server.requests) == 5
+
+
+def test_what_is_under_way_at_a_failure_is_waited_for_and_heard(server):
+    two = OpenAITransport(model=MODEL, endpoint=server.url, workers=2, max_tries=1)
+    server.play("slow:0.5", "500")
+    heard = {}
+    with pytest.raises(TransportError, match="no answer in 1 tries, last: 500"):
+        two.ask([WORDS] * 8, heard.__setitem__)
+    two.close()
+    assert [answer.text for answer in heard.values()] == ["[]"]
+    assert len(server.requests) <= 3
+
+
+def test_a_failure_ends_the_waits_of_questions_asked_along(server):
+    two = OpenAITransport(model=MODEL, endpoint=server.url, workers=2)
+    server.play("429:300", "401")
+    start = time.monotonic()
+    with pytest.raises(UsageError, match="401"):
+        two.ask([WORDS] * 2)
+    assert time.monotonic() - start < 20
+    two.close()
+
+
+@pytest.mark.parametrize("statuses", [[200], [404], [403], [405], [500], [503, 429, 404]])
+def test_a_server_that_says_anything_of_its_models_is_there(server, transport, statuses):
+    server.models = statuses
+    transport.probe()
+    assert server.probes == len(statuses)
+    assert len(transport.waits) == len(statuses) - 1
+    assert server.requests == []
+
+
+def test_a_probe_tells_of_a_wrong_key_and_of_a_server_that_is_not_there(server, transport):
+    server.models = [401]
+    with pytest.raises(UsageError, match="valid key into the environment variable ROBOLIFT_VLM_API_KEY"):
+        transport.probe()
+    server.models = [503]
+    with pytest.raises(TransportError, match="gave no answer in 4 tries, last: 503"):
+        transport.probe()
+    transport.close()
+    with pytest.raises(TransportError, match="is not asked any more"):
+        transport.probe()
+
+
+def test_a_probe_that_finds_no_connection_is_tried_again(transport):
+    with OpenAIServer() as gone:
+        port, address = gone._http.server_address[1], gone.url
+    back = []
+
+    def sleep(_seconds):
+        back.append(OpenAIServer(port=port))
+        back[0].__enter__()
+
+    late = OpenAITransport(model=MODEL, endpoint=address, workers=1, max_tries=2, sleep=sleep)
+    try:
+        late.probe()
+    finally:
+        late.close()
+        back[0].__exit__()
 
 
 def test_one_door(server):

@@ -18,6 +18,7 @@ from robolift.__main__ import main
 from robolift.errors import DataError, UsageError
 from robolift.manifest import verify
 from robolift.schema import EPISODES, read_parquet
+from robolift.stages.show import markdown
 from robolift.stages.stage import execute
 
 SERVER = {"model": "fake-vlm", "endpoint": "http://127.0.0.1:9/v1"}
@@ -44,7 +45,7 @@ def model_folder(tmp_path_factory):
 def with_episodes(dataset, tmp_path):
     """Make an imported dataset with other episodes in its table; frames and videos are none."""
 
-    def make(lengths, tasks):
+    def make(lengths, tasks, outcome=None):
         folder = tmp_path / f"dataset-{len(lengths)}"
         folder.mkdir()
         count = len(lengths)
@@ -52,7 +53,7 @@ def with_episodes(dataset, tmp_path):
             "episode_index": np.arange(count),
             "length": lengths,
             "task": tasks,
-            "outcome": ["unknown"] * count,
+            "outcome": outcome or ["unknown"] * count,
             "kind": ["rollout"] * count,
             "iteration": np.ones(count, np.int32),
         }
@@ -101,6 +102,19 @@ def test_two_moment_protocols_count_too(with_episodes, output_root):
     assert document(made)["totals"]["pictures"] == 2 * (2 + 4 + 4)
 
 
+def test_nobody_is_asked_where_calibration_would_lack_outcomes(with_episodes, output_root):
+    dataset = with_episodes([5, 5], ["a", "b"], outcome=["success", "unknown"])
+    with pytest.raises(DataError, match="1 episodes were recorded as successes and 0 as failures") as caught:
+        plan(dataset, output_root, min_calibration_episodes=1)
+    assert "set calibration of collect_rewards to none" in caught.value.mend
+    unchecked = plan(dataset, output_root)
+    both = with_episodes([5, 5, 5], ["a", "b", "c"], outcome=["success", "failure", "success"])
+    assert plan(both, output_root, min_calibration_episodes=1).digest == plan(both, output_root).digest
+    with pytest.raises(DataError, match="2 episodes were recorded as successes and 1 as failures"):
+        plan(both, output_root, min_calibration_episodes=2, num_prefixes=3)
+    assert unchecked.counts["episodes"] == 2
+
+
 def test_tokens_are_estimated(with_episodes, output_root, tmp_path):
     prompt = "[system]\n1234\n[opening]\n{task}\n[moment]\n{number} {camera}\n[closing]\n12345\n[reprompt]\n{problem}"
     (tmp_path / "mine.txt").write_text(prompt)
@@ -110,6 +124,17 @@ def test_tokens_are_estimated(with_episodes, output_root, tmp_path):
     # 8 pictures of 32x32 pixels are a token each; words: 4 + 6 + 5 of the file, 7 of the task, 17 a picture.
     assert totals["input_tokens_estimate"] == 8 + -(-(4 + 6 + 5 + 7 + 8 * 17) // 4)
     assert totals["output_tokens_estimate"] == 2
+
+
+def test_the_page_of_the_step_says_how_much_will_be_asked(with_episodes, output_root):
+    made = plan(with_episodes([9, 9], ["a", "b"]), output_root, num_prefixes=3, cameras=[synthetic.TOPVIEW])
+    page, totals = markdown(made), document(made)["totals"]
+    assert "logprob v1, causal_prefix: fake-vlm (at a server) sees up to 8 moments of " in page
+    assert "| requests | 6 |  |" in page
+    assert f"| tokens in | {totals['input_tokens_estimate']:,} | estimate |" in page
+    assert page.index("tokens in") < page.index("## Measured")
+    nobody = plan(with_episodes([9], ["a"]), output_root, model="", endpoint="")
+    assert "## No model is asked" in markdown(nobody)
 
 
 def test_the_labeller_is_recorded_resolved(dataset, output_root, model_folder):

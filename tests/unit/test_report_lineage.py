@@ -103,6 +103,16 @@ def test_boxes_do_not_overlap_and_lie_inside(run):
         assert 0 <= box.y <= drawing.height - graph.BOX_HEIGHT
 
 
+def test_a_long_title_gets_a_wider_box(run):
+    assert graph.draw(wide(run)).box_width == 168
+    shards = [run.publish("annotate_rewards", Kind.REWARD_SHARD, config={"shard": shard}) for shard in range(2)]
+    drawing = graph.draw(lineage.collect(report(run.root, shards=shards)))
+    titles = [box.node.title for box in drawing.boxes]
+    assert titles == ["annotate_rewards × 2", "write_report"]
+    assert drawing.box_width == 176
+    assert all(0 <= box.x <= drawing.width - 176 for box in drawing.boxes)
+
+
 def test_children_lie_below_their_parents(run):
     nodes = wide(run)
     place = {box.node.key: box.y for box in graph.draw(nodes).boxes}

@@ -80,3 +80,10 @@ def test_retry_after_is_seconds_or_a_date():
     later = retry_after_s(format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True))
     assert 25 < later <= 30
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0.0
+
+
+@pytest.mark.parametrize("zone", ["", " -0000"])
+def test_a_date_without_a_zone_is_taken_for_utc(zone):
+    later = datetime.now(UTC) + timedelta(seconds=30)
+    assert 25 < retry_after_s(later.strftime("%a, %d %b %Y %H:%M:%S") + zone) <= 30
+    assert retry_after_s("Wed, 21 Oct 2015 07:28:00" + zone) == 0.0

@@ -72,9 +72,17 @@ def test_it_is_self_contained_and_can_be_read_aloud(page: Page):
     assert page.html.count("--positive:") == 2  # light and dark
 
 
-def test_headline_says_whether_and_why(page: Page):
-    title = "These labels can be trained on: they meet all 4 thresholds"
+def test_headline_says_whether_and_why(page: Page, report: Manifest, run: RewardRun):
+    # The model gave no usable answer about one episode, so it has no reward.
+    (episode,) = run.unusable
+    missing = run.columns["lengths"][episode]
+    title = f"These labels cannot be trained on: {missing} of {run.num_frames} frames have no reward"
     assert page.text("h1") == [title]
+    assert f"{missing} frames have no reward: in 1 episode ({episode})." in page.words
+    share = 1 - missing / run.num_frames
+    assert f"{round(100 * share)}\u202f% of frames have a reward; the export refuses the others" in page.words
+    assert summary_of(report)["reward"]["known_share"] == pytest.approx(share)
+    assert report.metrics()["rewarded_share"] == pytest.approx(share)
     assert "Better than a clock: success told from failure 1.00 against 0.50" in page.words
 
 
@@ -83,7 +91,8 @@ def test_measures_stand_beside_a_clock(page: Page, run: RewardRun):
     assert cells(page, "Order in time")[1:] == ["1.00", "a clock is perfect", "–", "nothing asked"]
     labelled = np.mean([run.tables[name]["source"] != "none" for name in ("automatic", "reviews")], axis=0) > 0
     share = f"{round(100 * labelled.mean())}\u202f%"
-    assert cells(page, "Coverage<") == [share, "–", "–", "at least 85\u202f%", "passed"]
+    assert cells(page, "Coverage<") == [share, "–", "–", "–", "nothing asked"]
+    assert cells(page, "Coverage of progress<") == [share, "–", "–", "at least 85\u202f%", "passed"]
     assert f"{share} of {run.num_frames} frames in 12 episodes are labelled" in page.words
 
 
@@ -151,6 +160,17 @@ def test_cost_and_what_was_asked(page: Page):
     assert "an opinion of made-up-vl-8b, asked with one prompt" in page.words
 
 
+def test_money_is_told_where_prices_are(run: RewardRun, page: Page):
+    assert '<th scope="row">cost' not in page.html
+    priced = write(run, {"input_price": 2.0, "output_price": 1000.0})
+    # 64,800 and 72 tokens were planned, 63,001 and 72 spent.
+    assert cells(page_of(priced), "cost") == ["0.20", "0.20"]
+    assert summary_of(priced)["labeller"]["spent"]["cost"] == pytest.approx(0.126002 + 0.072)
+    assert priced.metrics()["cost"] == summary_of(priced)["labeller"]["spent"]["cost"]
+    half = write(run, {"output_price": 5000.0})
+    assert summary_of(half)["labeller"]["spent"]["cost"] == pytest.approx(0.36)
+
+
 def test_examples_are_shown_with_pictures(page: Page, run: RewardRun):
     strips = [a["aria-label"] for a in page.all("div") if a.get("class") == "strip"]
     assert len(strips) == 4
@@ -198,11 +218,11 @@ def test_failed_labels_are_refused_in_words(tmp_path: Path):
 
 def test_labels_no_better_than_a_clock_are_called_so(tmp_path: Path):
     measures = {"success_auroc": measure(0.5, 0.5, 0.0, True), "value_order_correlation": measure(1.0, 1.0, None, None)}
-    assert "no better than a clock" in told(tmp_path, measures=measures).text("h1")[0]
+    assert "no better than a clock" in told(tmp_path, measures=measures, failed_episodes=[]).text("h1")[0]
 
 
 def test_passing_where_nothing_was_asked_means_nothing(tmp_path: Path):
-    found = told(tmp_path, measures={"success_auroc": measure(0.9, 0.5, 0.0, True)})
+    found = told(tmp_path, measures={"success_auroc": measure(0.9, 0.5, 0.0, True)}, failed_episodes=[])
     assert found.text("h1") == ["These labels can be trained on only in that no threshold was set"]
     assert "No threshold was set for: success told from failure." in found.words
 
@@ -241,7 +261,15 @@ def test_with_nothing_labelled(tmp_path: Path):
     assert found.faults == []
 
 
-def test_rewards_alone_are_enough(run: RewardRun):
+def test_labels_with_a_reward_everywhere_can_be_trained_on(tmp_path: Path):
+    measures = {"success_auroc": measure(0.9, 0.5, 0.8, True)}
+    found = told(tmp_path, measures=measures, failed_episodes=[])
+    assert found.text("h1") == ["These labels can be trained on: they meet the one threshold"]
+    assert "have no reward" not in found.words
+
+
+def test_rewards_alone_are_enough(tmp_path: Path):
+    run = RewardRun(tmp_path, cameras=(), num_episodes=8, failed_episodes=[])
     given = run.build()
     alone = {name: given[name] for name in ("dataset", "rewards")}
     found = page_of(execute("write_report", {}, alone, str(run.root)))
@@ -253,7 +281,7 @@ def test_rewards_alone_are_enough(run: RewardRun):
 def test_labels_that_were_refused_can_be_told_of_unmerged(run: RewardRun):
     given = run.build()
     found = page_of(execute("write_report", {}, {**given, "rewards": given["automatic"]}, str(run.root)))
-    assert found.text("h1") == ["These labels can be trained on: they meet all 4 thresholds"]
+    assert found.text("h1") == ["These labels cannot be trained on: no frame has a reward"]
     assert "No frame has a reward: nobody said what it is to be made from." in found.words
     (bar,) = [a["aria-label"] for a in found.all("div") if a.get("class") == "bar" and "all frames" in a["aria-label"]]
     assert "people" not in bar

@@ -13,7 +13,7 @@ from robolift.labeling.label_quality import disagreement
 from robolift.reports.rewards import RewardColumns, RewardFacts, judged_outcome
 from robolift.reports.rewards_examples import pick
 from robolift.reports.rewards_labeller import Failure, Labeller, shorten
-from robolift.reports.rewards_measures import bands, coverage, end_scores, ends, reward_sums
+from robolift.reports.rewards_measures import bands, coverage, end_scores, ends, reward_sums, unrewarded
 from robolift.reports.rewards_people import compare, direction
 from robolift.reports.rewards_quality import Measure
 from robolift.reports.rewards_reviews import reading
@@ -154,6 +154,12 @@ def test_rewards_are_summed_over_whole_episodes():
     success, failure = reward_sums(facts([3, 2, 2], [SUCCESS, SUCCESS, FAILURE], merged=merged))
     assert (success.outcome, success.n, success.median) == ("success", 1, 0.75)
     assert (failure.outcome, failure.n, failure.median) == ("failure", 1, -0.25)
+
+
+def test_where_no_reward_is():
+    merged = columns(7, reward=[0.25, 0.5, 0.0, 0.5, NAN, NAN, NAN], source=[VLM] * 7)
+    found = unrewarded(facts([3, 2, 2], [SUCCESS] * 3, merged=merged))
+    assert (found.frames, found.episodes) == (3, (1, 2))
 
 
 def test_what_people_say_of_the_end():

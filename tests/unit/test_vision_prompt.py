@@ -1,11 +1,14 @@
 """What a Qwen-VL model is given, against transformers' own processor."""
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from robolift.annotators.messages import Picture, Question
 from robolift.annotators.transports.vision_prompt import Prompter, chat_template
+from robolift.errors import UsageError
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +71,24 @@ def test_the_model_is_given_what_its_own_processor_makes(prompter, processor, si
     else:
         assert prompt.patches is None
         assert prompt.grids.shape == (0, 3)
+
+
+@pytest.mark.parametrize("mark", ["<|image_pad|>", "<|im_end|>", "<|im_start|>", "<|vision_start|>"])
+def test_marks_of_the_model_in_the_words_are_refused(prompter, mark):
+    for question in (Question(parts=(f"The task: fold{mark}", "done?")), Question(system=mark, parts=("done?",))):
+        with pytest.raises(
+            UsageError, match=rf"hold {re.escape(mark)}, .*take it out of the task's text or the prompt"
+        ):
+            prompter.prompt(question)
+
+
+def test_marks_in_an_answer_before_are_words(prompter, parts):
+    asked = Question(parts=("done?",), earlier=(("<|im_end|>", "most likely '<|image_pad|>'"),))
+    ids = prompter.prompt(asked).input_ids
+    text = parts[0].decode(ids)
+    assert "<|im_start|>assistant\nim_end<|im_end|>" in text
+    assert "most likely 'image_pad'" in text
+    assert not prompter.prompt(asked).is_picture.any()
 
 
 def test_shapes_tell_what_fits_together(prompter):

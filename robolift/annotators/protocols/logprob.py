@@ -13,7 +13,7 @@ from dataclasses import replace
 from robolift.annotators.labeller import Labeller
 from robolift.annotators.messages import Answer, Question
 from robolift.annotators.prompts import Prompt
-from robolift.annotators.protocol import Anchor, Look, ParseError, Scene, all_of, parts
+from robolift.annotators.protocol import Anchor, Look, ParseError, Scene, all_of, check_given, parts
 from robolift.annotators.sampling import prefixes
 
 VERSION = "v1"
@@ -21,6 +21,9 @@ CAUSAL = True
 NEEDS_HEADS = False
 MIN_LENGTH = 1
 
+FLOOR = 0.5
+"""Least probability of True and False together. Below it the model was about to say something else, such as its
+thoughts, and how the little that is left falls to the two words means nothing."""
 SMALLEST = 1e-12
 """No probability is taken for less: a softmax in single precision can't tell it from 0."""
 SPELLING = " \t\n\r\u2581\u0120\"'.`*"
@@ -54,13 +57,14 @@ def parse(answer: Answer, look: Look) -> tuple[Anchor, ...]:
     probable than the least probable candidate, and than what the candidates leave over: the smaller of the two counts.
 
     Raises:
-        ParseError: If neither word is among the candidates.
+        ParseError: If the words that are listed have less than ``FLOOR`` of the probability, or none came through.
     """
+    check_given(answer)
     if any(math.isnan(value) or value > 1e-3 for value in answer.logprobs.values()):
         raise ParseError("the candidates' numbers are no logarithms of probabilities")
     true, false = _probability(answer, "true"), _probability(answer, "false")
-    if true is None and false is None:
-        raise ParseError("the first word is neither True nor False")
+    if (both := (true or 0.0) + (false or 0.0)) < FLOOR:
+        raise _other_word(answer, both)
     candidates = [math.exp(value) for value in answer.logprobs.values()]
     bound = min(*candidates, 1.0 - sum(candidates), 1.0)
     true, false = (max(bound if value is None else value, SMALLEST) for value in (true, false))
@@ -71,6 +75,15 @@ def parse(answer: Answer, look: Look) -> tuple[Anchor, ...]:
             progress=true / (true + false),
             confidence=min(true + false, 1.0),
         ),
+    )
+
+
+def _other_word(answer: Answer, both: float) -> ParseError:
+    likeliest = max(answer.logprobs, key=lambda token: answer.logprobs[token], default="")
+    return ParseError(
+        f"the first word is neither True nor False, but most likely {likeliest[:80]!r} "
+        f"(True and False together have a probability of {both:.2g}, at least {FLOOR:g} is needed)",
+        mend="if the model thinks before it answers, switch thinking off at the server, or choose protocol rubric",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -46,9 +47,6 @@ def parse(answer: Answer, look: Look) -> tuple[Anchor, ...]:
 
 def anchors(readings: Sequence[tuple[Anchor, ...]]) -> list[Anchor]:
     """Return progress as the sum of all changes up to a moment, from 0 at the first frame on, clipped to [0, 1]."""
-    found = [Anchor(frame_index=0, score=0.0), *all_of(readings)]
+    found = [Anchor(frame_index=0, score=0.0, asked=False), *all_of(readings)]
     progress = np.clip(np.cumsum([anchor.score for anchor in found]) / 100, 0, 1)
-    return [
-        Anchor(frame_index=anchor.frame_index, score=anchor.score, progress=float(value))
-        for anchor, value in zip(found, progress, strict=True)
-    ]
+    return [replace(anchor, progress=float(value)) for anchor, value in zip(found, progress, strict=True)]

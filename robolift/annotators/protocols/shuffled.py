@@ -66,7 +66,7 @@ def parse(answer: Answer, look: Look) -> tuple[Anchor, ...]:
     percents = _listed(text) if text.startswith("[") else _numbered(text)
     asked = look.frames[1:]
     if len(percents) != len(asked):
-        raise ParseError(f"there are {len(percents)} percents, and {len(asked)} frames")
+        raise ParseError(f"percents given: {len(percents)}, numbered frames: {len(asked)}")
     found = [
         Anchor(frame_index=frame, score=percent, progress=percent / 100)
         for frame, percent in zip(asked, percents, strict=True)
@@ -101,4 +101,4 @@ def _numbered(text: str) -> list[float]:
 
 def anchors(readings: Sequence[tuple[Anchor, ...]]) -> list[Anchor]:
     """Return an anchor a frame; the first is the 0 percent that the model was told."""
-    return [Anchor(frame_index=0, score=0.0, progress=0.0), *all_of(readings)]
+    return [Anchor(frame_index=0, score=0.0, progress=0.0, asked=False), *all_of(readings)]

@@ -5,20 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Collection
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from robolift.annotators.review.desk import MAX_EVENTS, Desk, NoSuchItemError, Person
+from robolift.annotators.review.cli import is_loopback
+from robolift.annotators.review.desk import (
+    MAX_EVENTS,
+    Desk,
+    NoSuchItemError,
+    Person,
+    Seen,
+    TooManyHeldError,
+    UnseenError,
+)
 from robolift.annotators.review.events import EventError
 from robolift.annotators.review.footage import Footage
-from robolift.annotators.review.guard import Guard
+from robolift.annotators.review.guard import Guard, note_refusal
 from robolift.annotators.review.identity import Identity, RefusedError, Sessions
 from robolift.annotators.review.lanes import Lanes
 from robolift.annotators.review.leases import Lease, StaleLeaseError
@@ -36,6 +46,7 @@ MEDIA_TYPES = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
+CLIENT_CLOSED_REQUEST = 499
 Mode = Literal["episode", "pair"]
 
 
@@ -59,10 +70,11 @@ class LeaseBody(_Body):
 
 
 class EventsBody(_Body):
-    """POST /api/events."""
+    """POST /api/events; ``seen``, where it is given, is the last stored event of the item that the page knows."""
 
     item: str
     epoch: int = Field(ge=0)
+    seen: str | None = None
     events: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_EVENTS)
 
 
@@ -85,16 +97,25 @@ class Review:
     hosts: Collection[str]
 
 
+class Decoders:
+    """Threads that decode; requests wait for one in the event loop, where it shows that a browser no longer waits."""
+
+    def __init__(self, count: int) -> None:
+        """Make ``count`` threads."""
+        self.pool = ThreadPoolExecutor(count, thread_name_prefix="decoder")
+        self.free = asyncio.Semaphore(count)
+
+
 def create_app(review: Review) -> FastAPI:
     """Return the application, guarded."""
-    packs, sessions = Packs(review.footage), Sessions()
+    packs, sessions = Packs(review.footage), Sessions(review.desk.labels)
     # Threads of their own: however many frames are waited for, an event is stored at once.
-    decoders = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decoder")
+    decoders = Decoders(os.cpu_count() or 1)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        decoders.shutdown(cancel_futures=True)
+        decoders.pool.shutdown(cancel_futures=True)
         packs.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
@@ -103,7 +124,8 @@ def create_app(review: Review) -> FastAPI:
     _serve_page(app, review)
     _serve_session(app, review, sessions)
     _serve_assignment(app, review)
-    _serve_footage(app, review, packs, decoders)
+    _serve_footage(app, review)
+    _serve_frames(app, review, packs, decoders)
     if review.lanes is not None:
         _serve_lanes(app, review, review.lanes)
     _serve_work(app, review)
@@ -111,14 +133,32 @@ def create_app(review: Review) -> FastAPI:
     return app
 
 
+def _encodable(text: str) -> str:
+    # JSON may escape half a character, which UTF-8 can't write: an answer that quotes it could not be sent.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(StaleLeaseError)
     def stale(_: Request, error: StaleLeaseError) -> JSONResponse:
         return JSONResponse({"detail": "stale lease", "holder": error.holder}, status_code=409)
 
+    @app.exception_handler(TooManyHeldError)
+    def too_many(_: Request, error: TooManyHeldError) -> JSONResponse:
+        return JSONResponse({"detail": str(error), "holder": None, "held": error.held}, status_code=409)
+
+    @app.exception_handler(UnseenError)
+    def unseen(_: Request, error: UnseenError) -> JSONResponse:
+        return JSONResponse({"detail": "not what you saw"}, status_code=409)
+
     @app.exception_handler(EventError)
     def malformed(_: Request, error: EventError) -> JSONResponse:
-        return JSONResponse({"detail": str(error), "field": error.field}, status_code=422)
+        return JSONResponse({"detail": _encodable(str(error)), "field": _encodable(error.field)}, status_code=422)
+
+    @app.exception_handler(RequestValidationError)
+    def misshapen(_: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        return JSONResponse({"detail": _encodable("; ".join(wrong))}, status_code=422)
 
     @app.exception_handler(NoSuchItemError)
     def absent(_: Request, error: NoSuchItemError) -> JSONResponse:
@@ -153,10 +193,13 @@ def _serve_page(app: FastAPI, review: Review) -> None:
         try:
             held = review.identity.sign_in(token, name)
         except RefusedError as refused:
+            note_refusal(request.scope, refused)
             raise HTTPException(refused.status, refused.detail) from None
+        # Nowhere in the address is the token any more: not in the history, nor in what is copied from there.
         response = RedirectResponse("/", status_code=303)
         if held is not None:
-            secure = request.url.scheme == "https"
+            # Whatever ends TLS before this server: the browser knows whether it came over TLS.
+            secure = not is_loopback(request.url.hostname or "")
             response.set_cookie(*held, httponly=True, samesite="strict", secure=secure)
         return response
 
@@ -191,6 +234,7 @@ def _serve_session(app: FastAPI, review: Review, sessions: Sessions) -> None:
                 "num_episodes": len(review.desk.items["episode"]),
                 "version": footage.version,
             },
+            "lanes": review.lanes.present if review.lanes else {},
             "modes": [mode for mode, items in review.desk.items.items() if items],
         }
 
@@ -214,7 +258,7 @@ def _serve_assignment(app: FastAPI, review: Review) -> None:
         desk.check_item(body.item)
         who = vars(_person(request))
         if body.action == "take":
-            return _granted(review, desk.leases.take(body.item, **who))
+            return _granted(review, desk.take(_person(request), body.item))
         if body.epoch is None:
             raise HTTPException(422, f"{body.action} needs the epoch of the lease")
         if body.action == "renew":
@@ -223,27 +267,36 @@ def _serve_assignment(app: FastAPI, review: Review) -> None:
         return {"epoch": body.epoch, "expires_in_s": 0}
 
 
-def _serve_footage(app: FastAPI, review: Review, packs: Packs, decoders: Executor) -> None:
+def _length(footage: Footage, number: int) -> int:
+    if not 0 <= number < len(footage.lengths):
+        raise NoSuchItemError(number)
+    return footage.lengths[number]
+
+
+def _is_hidden(request: Request, review: Review, item: str) -> bool:
+    return review.desk.job.blind and not review.desk.completed(_annotator(request), item)
+
+
+def _serve_footage(app: FastAPI, review: Review) -> None:
     footage = review.footage
-    address = f"/api/{footage.noun}s/{{number}}"
     sizes = {camera: list(footage.image_size(camera)) for camera in footage.cameras}
 
-    def length_of(number: int) -> int:
-        if not 0 <= number < len(footage.lengths):
-            raise NoSuchItemError(number)
-        return footage.lengths[number]
+    @app.get(f"/api/{footage.noun}s/{{number}}")
+    def facts(request: Request, number: int) -> dict[str, Any]:
+        length, item = _length(footage, number), f"{footage.noun}:{number}"
+        hidden = review.lanes is not None and _is_hidden(request, review, item)  # of clips nothing is told
+        about = footage.about(number) | ({"outcome": None} if hidden else {})
+        return {"item": item, "length": length, "fps": footage.fps, "cameras": sizes, "blind": hidden, **about}
 
-    @app.get(address)
-    def facts(number: int) -> dict[str, Any]:
-        length = length_of(number)
-        item = f"{footage.noun}:{number}"
-        return {"item": item, "length": length, "fps": footage.fps, "cameras": sizes, **footage.about(number)}
 
-    @app.get(address + "/frames/{camera:path}")
+def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Decoders) -> None:
+    footage = review.footage
+
+    @app.get(f"/api/{footage.noun}s/{{number}}/frames/{{camera:path}}")
     async def frames(
         request: Request, number: int, camera: str, start: int = 0, stop: int | None = None, v: str = ""
     ) -> Response:
-        length = length_of(number)
+        length = _length(footage, number)
         if camera not in footage.cameras:
             raise HTTPException(404, "there is no such camera")
         end = min(length, start + 64) if stop is None else min(stop, length)
@@ -255,19 +308,19 @@ def _serve_footage(app: FastAPI, review: Review, packs: Packs, decoders: Executo
         headers = {"ETag": tag, "Cache-Control": lasting}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(decoders, packs.frames, number, camera, start, end)
+        async with decoders.free:
+            if await request.is_disconnected():  # went on to other frames meanwhile
+                return Response(status_code=CLIENT_CLOSED_REQUEST)
+            loop = asyncio.get_running_loop()
+            body = await loop.run_in_executor(decoders.pool, packs.frames, number, camera, start, end)
         return Response(body, media_type="application/octet-stream", headers=headers)
 
 
 def _serve_lanes(app: FastAPI, review: Review, lanes: Lanes) -> None:
     @app.get("/api/episodes/{episode}/lanes")
     def lanes_of(request: Request, episode: int) -> dict[str, Any]:
-        if not 0 <= episode < len(review.footage.lengths):
-            raise NoSuchItemError(episode)
-        blind = review.desk.job.blind
-        hidden = blind and not review.desk.completed(_annotator(request), f"episode:{episode}")
-        return lanes.of(episode, hidden=hidden)
+        _length(review.footage, episode)
+        return lanes.of(episode, hidden=_is_hidden(request, review, f"episode:{episode}"))
 
 
 def _place(review: Review, excerpt: Excerpt) -> dict[str, Any]:
@@ -302,7 +355,8 @@ def _serve_work(app: FastAPI, review: Review) -> None:
 
     @app.post("/api/events")
     def submit(request: Request, body: EventsBody) -> dict[str, Any]:
-        return {"stored": desk.submit(_person(request), body.item, body.epoch, body.events)}
+        seen = Seen(body.seen) if "seen" in body.model_fields_set else None
+        return {"stored": desk.submit(_person(request), body.item, body.epoch, body.events, seen=seen)}
 
 
 def _serve_overview(app: FastAPI, review: Review) -> None:

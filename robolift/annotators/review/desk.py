@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,18 +11,43 @@ from typing import Any
 from robolift.annotators.review import assignment, events
 from robolift.annotators.review.consensus import Consensus, consensus
 from robolift.annotators.review.events import Event, EventError
-from robolift.annotators.review.fold import fold_item, item_length
+from robolift.annotators.review.fold import completed, fold_item, item_length
 from robolift.annotators.review.job import Gold, Job
 from robolift.annotators.review.leases import Lease, Leases, StaleLeaseError, clock_ms
 from robolift.annotators.review.pairs import Pair
 from robolift.annotators.review.work import Work
 
 MAX_EVENTS = 500
+MAX_HELD = 4
+"""Most items that one person may hold, at one server, without being done with them."""
 OTHER_CLIP = {"A": "B", "B": "A"}
 
 
 class NoSuchItemError(Exception):
     """There is no such episode, clip or pair."""
+
+
+class TooManyHeldError(Exception):
+    """A person holds ``held`` already and is to finish or give back one before taking another."""
+
+    def __init__(self, held: Sequence[str]) -> None:
+        super().__init__(f"you hold {len(held)} items already: {', '.join(held)}; finish or release one")
+        self.held = held
+
+
+class UnseenError(Exception):
+    """What is sent was said without knowing all that the person said of the item before, from another page."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a page knew of a person's events on an item when it sent more.
+
+    Attributes:
+        ulid: The last stored one in order, None if it knew of none.
+    """
+
+    ulid: str | None
 
 
 @dataclass(frozen=True)
@@ -37,6 +62,7 @@ class Desk:
     """The work of one labels folder, as people meet it; safe to use from several threads.
 
     Attributes:
+        labels: The folder.
         job: The rules.
         items: All items by mode (``episode``, ``pair``), in the order of the queue.
         needs: People needed for each item.
@@ -61,12 +87,13 @@ class Desk:
         Raises:
             DataError: If an object of events is damaged.
         """
-        self._labels = labels
+        self.labels = labels
         self._lengths = lengths
         self._now_ms = now_ms
         self._numbers: dict[str, int] = {}
         self._finished: dict[str, set[tuple[str, int]]] = {}
         self._lock = threading.Lock()
+        self._taking: dict[str, set[str]] = {}
         self._agreed: dict[str, tuple[tuple[str, ...], int, Consensus]] = {}
         self.job = job
         self.pairs = pairs
@@ -114,14 +141,46 @@ class Desk:
             seed=self.job.seed,
             after=after,
         )
+        reason = "others work on all that is left" if offers else "nothing is left for you"
         for item in offers:
             try:
-                return self.leases.take(item, annotator=person.annotator, session=person.session), ""
+                return self.take(person, item), ""
             except StaleLeaseError:
                 continue
-        return None, "others work on all that is left" if offers else "nothing is left for you"
+            except TooManyHeldError as refused:  # what they hold already is still theirs to go on with
+                reason = str(refused)
+        return None, reason
 
-    def submit(self, person: Person, item: str, epoch: int, documents: Sequence[Any]) -> list[str]:
+    def take(self, person: Person, item: str) -> Lease:
+        """Grant an item to a person; nobody may keep many from the others.
+
+        Raises:
+            StaleLeaseError: If somebody else has it, or was quicker.
+            TooManyHeldError: If they hold as many others as one may.
+        """
+        with self._lock:
+            taking = self._taking.setdefault(person.annotator, set())
+            held = [
+                other
+                for other in dict.fromkeys([*self.leases.held(person.annotator), *taking])
+                if other != item and not self._finished_by(person.annotator, other)
+            ]
+            if len(held) >= MAX_HELD:
+                raise TooManyHeldError(held)
+            taking.add(item)
+        try:
+            return self.leases.take(item, **vars(person))
+        finally:
+            with self._lock:
+                taking.discard(item)
+
+    def _finished_by(self, annotator: str, item: str) -> bool:
+        standing = self.work.standing(item)
+        return annotator in standing.done | standing.skipped
+
+    def submit(
+        self, person: Person, item: str, epoch: int, documents: Sequence[Any], *, seen: Seen | None = None
+    ) -> list[str]:
         """Store a person's events on an item they hold.
 
         Sending again what was stored is answered as before and stores nothing.
@@ -131,6 +190,7 @@ class Desk:
             item: What they speak of.
             epoch: Epoch of their lease of it.
             documents: The events as JSON.
+            seen: What their page knew; None: it doesn't matter.
 
         Returns:
             The events' ulids.
@@ -139,21 +199,30 @@ class Desk:
             EventError: If an event is malformed or can't be done; then none is stored.
             NoSuchItemError: If there is no such item.
             StaleLeaseError: If it is not theirs at that epoch.
+            UnseenError: If there are events that their page did not know.
         """
         self.check_item(item)
         given = [self._parse(person, item, epoch, document, place) for place, document in enumerate(documents)]
         fresh = {event.ulid: event for event in given if not self.work.has(person.annotator, event.ulid)}
         if fresh:
             self.leases.check(item, epoch, annotator=person.annotator, session=person.session)
+            if seen is not None:
+                self._check_seen(person.annotator, item, seen, sent={event.ulid for event in given})
             self._check_possible(person.annotator, item, list(fresh.values()))
             with self._lock:
                 number = self._numbers[person.session] = self._numbers.get(person.session, 0) + 1
-            events.append(self._labels, list(fresh.values()), number=number)
+            events.append(self.labels, list(fresh.values()), number=number)
             self.work.add(fresh.values())
             standing = self.work.standing(item)
             if person.annotator in standing.done | standing.skipped:
                 self._finished.setdefault(person.session, set()).add((item, epoch))
         return [event.ulid for event in given]
+
+    def _check_seen(self, annotator: str, item: str, seen: Seen, *, sent: Collection[str]) -> None:
+        self.work.refresh_one(annotator, surely=True)
+        known = [event.ulid for event in self.work.events(annotator, item) if event.ulid not in sent]
+        if seen.ulid != (known[-1] if known else None):
+            raise UnseenError(item)
 
     def _parse(self, person: Person, item: str, epoch: int, document: Any, place: int) -> Event:
         try:
@@ -190,9 +259,10 @@ class Desk:
         known = {event.ulid for event in [*before, *fresh]}
         for event in fresh:
             if event.op in ("undo", "redo") and event.value not in known:
-                self.work.refresh_one(annotator)
+                self.work.refresh_one(annotator, surely=True)
                 if event.value not in {found.ulid for found in self.work.events(annotator, item)}:
                     raise EventError("value", f"{event.value} is no event of yours on {item}")
+        _check_open(item, before, sorted(fresh, key=lambda event: event.order))
         everything = sorted([*before, *fresh], key=lambda event: event.order)
         state = fold_item(everything, item_length(item, self._lengths))
         missing = self.job.missing(item, state) if state.complete else None
@@ -229,3 +299,18 @@ class Desk:
             states = {name: self.work.state(name, item) for name in names}
             held = self._agreed[item] = (names, count, consensus(states, ask=self.job.ask))
         return held[2]
+
+
+def _check_open(item: str, before: Sequence[Event], fresh: Sequence[Event]) -> None:
+    """Let nothing be said of an item that is complete: whoever is done may have seen what others and models say."""
+    known, done = list(before), completed(before)
+    for event in fresh:
+        known.append(event)
+        if event.op in ("complete", "skip", "reopen"):
+            done = event.op == "complete"
+        elif event.op in ("undo", "redo"):
+            was, done = done, completed(known)
+            if was and done:
+                raise EventError("op", f"{item} is complete; reopen it first")
+        elif done:
+            raise EventError("op", f"{item} is complete; reopen it first")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from robolift.annotators.agreement import krippendorff_alpha
+from robolift.annotators.agreement import Coincidences
 from robolift.annotators.review.assignment import UNTOUCHED, Standing
 from robolift.annotators.review.desk import Desk
 from robolift.annotators.review.events import Event
@@ -18,6 +18,8 @@ from robolift.annotators.review.leases import Leases
 
 IDLE_FACTOR = 20
 """Agreement over much work takes seconds: it is not worked out again before this many times as long have passed."""
+MIN_GOLD = 10
+"""On the page an accuracy over fewer items would tell which of them are gold, and the right answers."""
 STAGE_TOLERANCE = 0.05
 """A boundary counts as right within this share of the episode's frames."""
 OUTCOMES = {"failure": 0.0, "success": 1.0}
@@ -52,18 +54,21 @@ def _boundaries_score(found: Sequence[int], right: Sequence[int], *, length: int
     return float((off <= max(1, round(STAGE_TOLERANCE * length))).mean())
 
 
-def gold_accuracy(states: Mapping[tuple[str, str], State], gold: Mapping[str, Gold]) -> dict[str, float]:
+def gold_accuracy(
+    states: Mapping[tuple[str, str], State], gold: Mapping[str, Gold], *, at_least: int = 1
+) -> dict[str, float]:
     """Return each person's mean :func:`gold_score` over the gold items they completed, by name.
 
     Args:
         states: What people say, by (annotator, item).
         gold: Right answers by item.
+        at_least: Items that a person must have completed to be measured.
     """
     scores: dict[str, list[float]] = {}
     for (annotator, item), state in sorted(states.items(), key=lambda entry: entry[0]):
         if item in gold and state.complete:
             scores.setdefault(annotator, []).append(gold_score(state, gold[item]))
-    return {annotator: float(np.mean(found)) for annotator, found in scores.items()}
+    return {annotator: float(np.mean(found)) for annotator, found in scores.items() if len(found) >= at_least}
 
 
 def agreement(states: Mapping[tuple[str, str], State]) -> dict[str, float | None]:
@@ -75,28 +80,19 @@ def agreement(states: Mapping[tuple[str, str], State]) -> dict[str, float | None
     Args:
         states: What people say, by (annotator, item).
     """
-    by_item: dict[str, dict[str, State]] = {}
-    for (annotator, item), state in states.items():
+    by_item: dict[str, list[State]] = {}
+    for (_, item), state in sorted(states.items(), key=lambda entry: entry[0]):
         if state.complete:
-            by_item.setdefault(item, {})[annotator] = state
-    shared = {item: found for item, found in sorted(by_item.items()) if len(found) > 1}
-    names = sorted({name for found in shared.values() for name in found})
-    tri = [np.full((len(names), 0), np.nan)]
-    outcome, preference = np.full((2, len(names), len(shared)), np.nan)
-    for column, found in enumerate(shared.values()):
-        block = np.full((len(names), len(next(iter(found.values())).tri)), np.nan)
-        for row, name in enumerate(names):
-            if name not in found:
-                continue
-            state = found[name]
-            block[row] = np.where(state.tri < UNKNOWABLE, state.tri, np.nan)
-            outcome[row, column] = OUTCOMES[state.outcome[0]] if state.outcome else np.nan
-            preference[row, column] = PREFERENCES[state.preference] if state.preference else np.nan
-        tri.append(block)
+            by_item.setdefault(item, []).append(state)
+    tri, outcome, preference = Coincidences(), Coincidences(), Coincidences()
+    for said in by_item.values():
+        tri.add([np.where(state.tri < UNKNOWABLE, state.tri, np.nan) for state in said])
+        outcome.add([[OUTCOMES[state.outcome[0]] if state.outcome else np.nan] for state in said])
+        preference.add([[PREFERENCES[state.preference] if state.preference else np.nan] for state in said])
     return {
-        "tri": krippendorff_alpha(np.concatenate(tri, axis=1), level="ordinal"),
-        "outcome": krippendorff_alpha(outcome, level="nominal"),
-        "preference": krippendorff_alpha(preference, level="nominal"),
+        "tri": tri.alpha(level="ordinal"),
+        "outcome": outcome.alpha(level="nominal"),
+        "preference": preference.alpha(level="nominal"),
     }
 
 
@@ -133,8 +129,9 @@ class Progress:
 
     def _people(self, standings: Mapping[str, Standing]) -> dict[str, Any]:
         desk = self._desk
-        states = {(name, item): desk.work.state(name, item) for item, s in standings.items() for name in s.done}
-        accuracy = gold_accuracy(states, desk.gold)
+        # What people say after they looked at each other's answers tells nothing of how well they agree.
+        states = {(name, item): desk.work.first_pass(name, item) for item, s in standings.items() for name in s.done}
+        accuracy = gold_accuracy(states, desk.gold, at_least=MIN_GOLD)
         people = []
         for name in desk.work.annotators():
             items = [item for person, item in states if person == name]
@@ -156,13 +153,15 @@ class Progress:
         standings = desk.work.standings()
         listed = []
         for item in desk.items[mode]:
-            standing = standings.get(item, UNTOUCHED)
+            standing, needed = standings.get(item, UNTOUCHED), desk.needs[item]
+            # Whoever knew that nobody looks at an item again might look less closely.
+            told = annotator in standing.done or len(standing.done) >= needed
             entry = {
                 "item": item,
                 **facts.get(item, {}),
-                "state": _state_of(item, standing, annotator, needed=desk.needs[item], leases=desk.leases),
-                "annotators": len(standing.done),
-                "needed": desk.needs[item],
+                "state": _state_of(item, standing, annotator, needed=needed, leases=desk.leases),
+                "annotators": len(standing.done) if told else None,
+                "needed": needed if told else None,
             }
             if len(standing.done) > 1 and (agreed := desk.agreed(item)) is not None:
                 entry["disagreement"] = agreed.disagreement

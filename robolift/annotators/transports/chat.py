@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from robolift.annotators.messages import Answer, Part, Picture, Question
+from robolift.annotators.messages import WITHHELD, Answer, Part, Picture, Question
 
+REQUEST_VERSION = 1
+"""Of the form of a request: format of pictures, turns, sampling, candidates. Answers to another form are not reused."""
 TOP_LOGPROBS = 20
 SEED = 0
 THINKING = "chat_template_kwargs"
@@ -80,18 +82,44 @@ def answer_of(completion: Any) -> Answer:
     Raises:
         ValueError: If it is no chat completion.
     """
-    choices = getattr(completion, "choices", None)
-    if not choices or getattr(choices[0], "message", None) is None:
-        raise ValueError("an answer without choices")
-    choice, usage = choices[0], getattr(completion, "usage", None)
-    first = getattr(getattr(choice, "logprobs", None), "content", None) or []
-    return Answer(
-        text=without_thoughts(choice.message.content or ""),
-        logprobs=candidates((top.token, top.logprob) for top in first[0].top_logprobs or []) if first else {},
-        input_tokens=getattr(usage, "prompt_tokens", None),
-        output_tokens=getattr(usage, "completion_tokens", None),
-        finish_reason=choice.finish_reason or "",
-    )
+    try:
+        choice, usage = completion.choices[0], getattr(completion, "usage", None)
+        tokens = [_count(getattr(usage, name, None)) for name in ("prompt_tokens", "completion_tokens")]
+        finish_reason = str(getattr(choice, "finish_reason", None) or "")
+        if finish_reason == WITHHELD:
+            return Answer(finish_reason=WITHHELD, input_tokens=tokens[0], output_tokens=tokens[1])
+        if choice.message is None:
+            raise TypeError("no message")
+        first = getattr(getattr(choice, "logprobs", None), "content", None) or []
+        tops = getattr(first[0], "top_logprobs", None) or [] if first else []
+        return Answer(
+            text=without_thoughts(_text(getattr(choice.message, "content", None))),
+            logprobs=candidates((_name(top.token), float(top.logprob)) for top in tops),
+            input_tokens=tokens[0],
+            output_tokens=tokens[1],
+            finish_reason=finish_reason,
+        )
+    except (AttributeError, TypeError, IndexError, KeyError) as error:
+        raise ValueError(f"an answer that lacks a part: {error}") from error
+
+
+def _text(content: object) -> str:
+    """Return the words of a message, which some servers cut into parts."""
+    if not isinstance(content, list):
+        return "" if content is None else _name(content)
+    return "".join(_name(part["text"]) for part in content if part.get("type", "text") == "text")
+
+
+def _name(text: object) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{str(text)[:80]!r} is no text")
+    return text
+
+
+def _count(tokens: object) -> int | None:
+    """Return a count of tokens; one that is no number is as good as not told."""
+    digits = str(tokens)
+    return int(digits) if digits.isascii() and digits.isdigit() else None
 
 
 def candidates(tokens: Iterable[tuple[str, float]]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from transformers.utils import logging as transformers_logging
 from transformers.utils.import_utils import is_flash_attn_2_available
 
-from robolift.annotators.messages import Answer, Question
+from robolift.annotators.messages import Answer, Heard, Question
 from robolift.annotators.transports.chat import TOP_LOGPROBS, candidates, without_thoughts
 from robolift.annotators.transports.heads import Heads, read_heads
 from robolift.annotators.transports.models import materialize
@@ -69,6 +69,8 @@ class HFTransport:
     def __init__(self, *, model: str, dtype: str, device: str, batch_size: int, expect_sha256: str = "") -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise UsageError("device cuda, but torch sees no GPU here; set device to cpu, or give the step a GPU")
+        # The last bits depend on them, so the stage's digest has them too.
+        self.form: Mapping[str, str | int] = {"device": device, "batch_size": batch_size}
         self._batch_size = batch_size
         self._device = device
         self._lock = threading.Lock()
@@ -76,7 +78,10 @@ class HFTransport:
         self._prompter, self._model = _load(self._folder, dtype=dtype, device=device)
         self._heads: Heads | None = None
 
-    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+    def probe(self) -> None:
+        """Do nothing: the model is loaded."""
+
+    def ask(self, questions: Sequence[Question], heard: Heard | None = None) -> list[Answer]:
         """Answer every question, in order.
 
         Raises:
@@ -88,6 +93,8 @@ class HFTransport:
             for batch in _batches(asked, self._batch_size):
                 for one, answer in zip(batch, self._answer(batch), strict=True):
                     answers[one.place] = answer
+                    if heard:
+                        heard(one.place, answer)
         return [answers[place] for place in range(len(questions))]
 
     def close(self) -> None:

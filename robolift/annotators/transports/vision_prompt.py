@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +70,12 @@ class Prompter:
             behind_pictures: Token set behind each picture, where heads are read.
 
         Raises:
-            UsageError: If the words hold the token that stands for pictures.
+            UsageError: If the words hold a token that is a mark of the model's own.
         """
+        self._check_words(question)
         pictures = [part for part in question.parts if isinstance(part, Picture)]
+        earlier = tuple((self._unmarked(answer), self._unmarked(said)) for answer, said in question.earlier)
+        question = replace(question, earlier=earlier)
         text = self.tokenizer.apply_chat_template(
             [{"role": role, "content": _content(role, parts, behind_pictures)} for role, parts in turns(question)],
             chat_template=self.template,
@@ -84,7 +88,7 @@ class Prompter:
         if len(pieces) != len(pictures) + 1:
             raise UsageError(
                 f"{len(pictures)} pictures but {len(pieces) - 1} times {self.image_token} in the question; "
-                "take that token out of the task's text or the prompt"
+                "the chat template is not one that shows pictures: use the one that came with the model"
             )
         widths = grids.prod(axis=1) // self.image_processor.merge_size**2
         wide = [self.image_token * int(width) for width in widths]
@@ -92,6 +96,25 @@ class Prompter:
         ids = np.array(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int64)
         is_picture = (ids == self.image_token_id).astype(np.int64)
         return Prompt(input_ids=ids, is_picture=is_picture, patches=patches, grids=grids)
+
+    @cached_property
+    def _marks(self) -> tuple[str, ...]:
+        """Texts that become one token wherever they stand: ends of turns, places of pictures and the like."""
+        return tuple(str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special)
+
+    def _check_words(self, question: Question) -> None:
+        for text in (question.system, *(part for part in question.parts if isinstance(part, str))):
+            if found := [mark for mark in self._marks if mark in text]:
+                raise UsageError(
+                    f"the question's words hold {found[0]}, which the model takes for a mark of its own and not for "
+                    f"words: {text.strip()[:200]!r}; take it out of the task's text or the prompt"
+                )
+
+    def _unmarked(self, text: str) -> str:
+        """Return what was said before, with marks as words: a model may begin its answer with one."""
+        for mark in self._marks:
+            text = text.replace(mark, mark.strip("<|>"))
+        return text
 
     def _patches(self, pictures: Sequence[Picture]) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.int64]]:
         if not pictures:

@@ -66,21 +66,39 @@ def log_probabilities(difference: np.ndarray, tie_logit: float | None) -> np.nda
 
 
 def interval(
-    measure: Callable[[np.ndarray], float], margin: np.ndarray, *, seed: int, confidence: float = 0.95
+    measure: Callable[[np.ndarray], float],
+    margin: np.ndarray,
+    pair: np.ndarray,
+    *,
+    seed: int,
+    confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """Return the bootstrap percentile interval of ``measure`` over answers."""
-    rng = np.random.default_rng([seed, len(margin)])
-    found = [measure(margin[rng.integers(len(margin), size=len(margin))]) for _ in range(RESAMPLES)]
+    """Return the bootstrap percentile interval of ``measure`` over pairs.
+
+    Pairs are drawn, not answers: what ten people say of two clips is far less than what they say of twenty.
+
+    Args:
+        measure: Of margins.
+        margin: (n,) with n > 0, one for each answer.
+        pair: (n,) the pair that each answer is about, 0, 1, ...
+        seed: Of the draws.
+        confidence: Of the interval.
+    """
+    num = int(pair.max()) + 1
+    rng = np.random.default_rng([seed, num])
+    draws = (np.bincount(rng.integers(num, size=num), minlength=num)[pair] for _ in range(RESAMPLES))
+    found = [measure(np.repeat(margin, counts)) for counts in draws]
     low, high = np.quantile(found, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
 
 def ranking(reward: np.ndarray, found: Comparisons, *, seed: int) -> dict[str, Any]:
     """Return how well a reward orders comparisons: pair-AUC with its 95 % interval, accuracy, and their number."""
-    margin = margins(reward, found.without_ties())
+    decided = found.without_ties()
+    margin = margins(reward, decided)
     if len(margin) == 0:
         return {"pairs": 0, "pair_auc": None, "pair_auc_low": None, "pair_auc_high": None, "accuracy": None}
-    low, high = interval(pair_auc, margin, seed=seed)
+    low, high = interval(pair_auc, margin, decided.pair_codes(), seed=seed)
     return {
         "pairs": len(margin),
         "pair_auc": pair_auc(margin),

@@ -113,7 +113,18 @@ def test_sides_do_not_matter_to_the_measures() -> None:
     one = ranking(score, Comparisons.of(a, b, said.tolist()), seed=0)
     assert ranking(score, Comparisons.of(b, a, other.tolist()), seed=0) == one
     assert one["pair_auc_low"] < one["pair_auc"] < one["pair_auc_high"]
-    assert interval(pair_auc, np.ones(5), seed=0) == (1.0, 1.0)
+    assert interval(pair_auc, np.ones(5), np.arange(5), seed=0) == (1.0, 1.0)
+
+
+def test_many_answers_about_one_pair_do_not_narrow_the_interval() -> None:
+    a, b = np.arange(0, 20, 2), np.arange(1, 20, 2)
+    said = ["A"] * 6 + ["B"] * 4
+    score = np.linspace(1.0, 0.0, 20)
+    once = ranking(score, Comparisons.of(a, b, said), seed=0)
+    ten_times = ranking(score, Comparisons.of(np.tile(a, 10), np.tile(b, 10), said * 10), seed=0)
+    assert ten_times["pairs"] == 100
+    for name in ("pair_auc", "pair_auc_low", "pair_auc_high"):
+        assert ten_times[name] == pytest.approx(once[name])
 
 
 def _synthetic(num: int, columns: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -171,12 +171,16 @@ def _copy(args: argparse.Namespace) -> Iterator[str]:
     plan = plan_sync(args.source, args.target, force=args.force)
     verb = "would be copied" if args.dry_run else "copied"
     if args.dry_run:
-        yield from (f"{each.name}  {each.bytes} bytes, {each.reason}" for each in plan.transfers)
+        for each in plan.transfers:
+            what = "new" if each.reason == "new" else f"overwrites ({each.reason})"
+            yield f"{each.name}  {each.bytes} bytes, {what}"
     else:
         sync(plan)
+    if plan.skipped:
+        yield f"{len(plan.skipped)} skipped, named like a copy that is not whole yet: {', '.join(plan.skipped)}"
     yield (
-        f"{len(plan.transfers)} files {verb} ({plan.bytes} bytes), {plan.present} were there, "
-        f"{plan.others} others at the target left alone"
+        f"{len(plan.transfers)} files {verb} ({plan.bytes} bytes), of which {plan.overwritten} over others; "
+        f"{plan.present} were there, {plan.others} others at the target left alone"
     )
 
 

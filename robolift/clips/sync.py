@@ -32,7 +32,7 @@ class Transfer:
     Attributes:
         name: Relative to both folders.
         bytes: Its size.
-        reason: ``missing``, ``differs`` or ``forced``.
+        reason: ``new``, or of a file that is overwritten ``differs`` or ``forced``.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Transfer:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SyncPlan:
     """What a copy of one folder to another comes to.
 
@@ -50,6 +50,7 @@ class SyncPlan:
         transfers: What has to be copied, by name.
         present: How many files are there already.
         others: How many files of the target are not in the source; they are left alone.
+        skipped: Files of the source that are not copied, because they are named like a copy that is not whole yet.
     """
 
     source: str
@@ -57,6 +58,12 @@ class SyncPlan:
     transfers: tuple[Transfer, ...]
     present: int
     others: int
+    skipped: tuple[str, ...]
+
+    @property
+    def overwritten(self) -> int:
+        """How many files of the target are overwritten."""
+        return sum(transfer.reason != "new" for transfer in self.transfers)
 
     @property
     def bytes(self) -> int:
@@ -79,16 +86,24 @@ def plan_sync(source: str, target: str, *, force: bool = False) -> SyncPlan:
     ours, theirs = (storage.normalize(uri).rstrip("/") + "/" for uri in (source, target))
     if ours.startswith(theirs) or theirs.startswith(ours):
         raise UsageError(f"{source} and {target} lie in each other; expected two separate folders")
-    found = {name: facts for name, facts in storage.list_entries(source).items() if not _UNFINISHED.fullmatch(name)}
+    listed = storage.list_entries(source)
+    found = {name: facts for name, facts in listed.items() if not _UNFINISHED.fullmatch(name)}
     if not found:
         raise DataError("no files to copy", where=source, expected="a folder", mend="check the address")
     there = storage.list_entries(target) if storage.exists(target) else {}
     transfers = []
     for name, facts in progress(found.items(), total=len(found), what="compare", unit="file"):
-        reason = "forced" if force else _difference(source, target, name, facts, there.get(name))
+        reason = _reason(source, target, name, facts, there.get(name), force=force)
         if reason:
             transfers.append(Transfer(name, int(facts["size"]), reason))
-    return SyncPlan(source, target, tuple(transfers), len(found) - len(transfers), len(set(there) - set(found)))
+    return SyncPlan(
+        source=source,
+        target=target,
+        transfers=tuple(transfers),
+        present=len(found) - len(transfers),
+        others=len(set(there) - set(found)),
+        skipped=tuple(sorted(set(listed) - set(found))),
+    )
 
 
 def sync(plan: SyncPlan) -> None:
@@ -113,11 +128,15 @@ def sync(plan: SyncPlan) -> None:
             )
 
 
-def _difference(
-    source: str, target: str, name: str, facts: Mapping[str, Any], there: Mapping[str, Any] | None
+def _reason(
+    source: str, target: str, name: str, facts: Mapping[str, Any], there: Mapping[str, Any] | None, *, force: bool
 ) -> str | None:
     if there is None:
-        return "missing"
+        return "new"
+    return "forced" if force else _difference(source, target, name, facts, there)
+
+
+def _difference(source: str, target: str, name: str, facts: Mapping[str, Any], there: Mapping[str, Any]) -> str | None:
     if int(there["size"]) != int(facts["size"]):
         return "differs"
     size = int(facts["size"])

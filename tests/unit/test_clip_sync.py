@@ -57,7 +57,7 @@ def test_a_run_that_broke_off_copies_only_the_rest(s3, folder, monkeypatch):
     monkeypatch.setattr(storage, "upload", upload)
     assert [name for name, _ in storage.list_files(f"{s3}/clips")] == ["a.mp4", "b.mp4"]
     rest = plan_sync(str(folder), f"{s3}/clips")
-    assert names(rest) == [("c c/d.mp4", "missing"), ("e.mp4", "missing"), ("empty", "missing")]
+    assert names(rest) == [("c c/d.mp4", "new"), ("e.mp4", "new"), ("empty", "new")]
     sync(rest)
     assert plan_sync(str(folder), f"{s3}/clips").present == 5
 
@@ -100,6 +100,7 @@ def test_between_disks_and_past_unfinished_copies(folder, tmp_path):
     (folder / ".a.mp4.4711").write_bytes(b"half")
     plan = plan_sync(str(folder), str(tmp_path / "copy"))
     assert len(plan.transfers) == 5
+    assert plan.skipped == (".a.mp4.4711",)
     sync(plan)
     assert names(plan_sync(str(folder), str(tmp_path / "copy"))) == []
     (tmp_path / "copy" / "a.mp4").write_bytes(b"y" * 1000)
@@ -119,11 +120,25 @@ def test_refusals(folder, tmp_path):
         plan_sync(str(tmp_path / "nothing"), str(tmp_path / "copy"))
 
 
+def test_the_command_line_says_what_is_overwritten_and_what_is_skipped(folder, tmp_path, capsys):
+    (folder / ".a.mp4.4711").write_bytes(b"half")
+    (tmp_path / "copy").mkdir()
+    (tmp_path / "copy" / "a.mp4").write_bytes(b"old")
+    assert main(["upload", str(folder), str(tmp_path / "copy"), "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert "a.mp4  1000 bytes, overwrites (differs)" in printed
+    assert "b.mp4  1001 bytes, new" in printed
+    assert "5 files would be copied (4006 bytes), of which 1 over others" in printed
+    assert "1 skipped, named like a copy that is not whole yet: .a.mp4.4711" in printed
+    assert main(["upload", str(folder), str(tmp_path / "copy"), "--force", "--dry-run"]) == 0
+    assert "b.mp4  1001 bytes, new" in capsys.readouterr().out
+
+
 def test_the_command_line(s3, folder, tmp_path, capsys):
     assert main(["upload", str(folder), f"{s3}/clips", "--dry-run"]) == 0
     printed = capsys.readouterr().out
-    assert "c c/d.mp4  1002 bytes, missing" in printed
-    assert "5 files would be copied (4006 bytes), 0 were there" in printed
+    assert "c c/d.mp4  1002 bytes, new" in printed
+    assert "5 files would be copied (4006 bytes), of which 0 over others; 0 were there" in printed
     assert not storage.exists(f"{s3}/clips")
     assert main(["upload", str(folder), f"{s3}/clips"]) == 0
     assert "5 files copied" in capsys.readouterr().out

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from robolift.errors import DataError
@@ -29,6 +30,12 @@ class Answer:
     preference: str
     timestamp: str
     annotator_id: str
+
+    @property
+    def moment(self) -> datetime:
+        """When it was given; a time without a zone is UTC. Raises ValueError if the timestamp is none."""
+        found = datetime.fromisoformat(self.timestamp)
+        return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     @property
     def clips(self) -> tuple[str, str]:
@@ -71,7 +78,7 @@ def check_answer(answer: Answer, *, where: str) -> Answer:
     """Check one answer by itself and return it.
 
     Raises:
-        DataError: If the preference is none, or a clip is compared with itself.
+        DataError: If the preference is none, a clip is compared with itself, or the timestamp is no ISO 8601.
     """
     if answer.preference not in CHOICES:
         raise DataError(f"preference is {answer.preference!r}", where=where, expected=" or ".join(CHOICES))
@@ -82,6 +89,15 @@ def check_answer(answer: Answer, *, where: str) -> Answer:
             expected="two clips",
             mend="take the line out",
         )
+    try:
+        _ = answer.timestamp and answer.moment
+    except ValueError:
+        raise DataError(
+            f"timestamp is {answer.timestamp!r}",
+            where=where,
+            expected="ISO 8601, such as 2026-01-31T09:05:00+00:00, or nothing",
+            mend="write the times that way, or leave them all empty: then the order of the lines counts",
+        ) from None
     return answer
 
 
@@ -99,7 +115,7 @@ def settle(
         DataError: If a pair was answered twice and that is refused, or one pair id stands for different clips.
     """
     timed = all(answer.timestamp for answer in answers)
-    ordered = sorted(answers, key=lambda answer: answer.timestamp) if timed else list(answers)
+    ordered = sorted(answers, key=lambda answer: answer.moment) if timed else list(answers)
     sides: dict[str, Answer] = {}
     kept: dict[tuple[str, str], Answer] = {}
     twice: list[str] = []

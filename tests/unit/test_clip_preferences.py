@@ -142,11 +142,29 @@ def test_the_last_answer_counts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("2025-01-01T23:30:00+00:00", "2025-01-01T22:45:00-01:00"),  # the later one is 23:45 in UTC
+        ("2025-01-01T10:00:00Z", "2025-01-01 10:00:00.5"),  # without a zone it is UTC; as letters "T" is behind " "
+        ("2025-12-31", "20260101T000000Z"),
+    ],
+)
+def test_the_last_answer_is_the_last_in_time_and_not_in_letters(earlier: str, later: str) -> None:
+    answers = [
+        _answer("x", "y", "B", pair="1", time=later),
+        _answer("x", "y", "A", pair="1", time=earlier),
+    ]
+    [kept], _ = preferences.settle(answers, duplicates="last", where="here")
+    assert kept.preference == "B"
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("pair_id,clip_a_id\n1,x\n", "column clip_b_id is missing"),
         (f"{HEADER}\n1,x,y,left,t,ann\n", "preference is 'left'"),
         (f"{HEADER}\n1,x,x,A,t,ann\n", "clip x is compared with itself"),
+        (f"{HEADER}\n1,x,y,A,,ann\n2,x,y,A,31.1.2025 9:05,ann\n", r"timestamp is '31\.1\.2025 9:05'[\s\S]*line 3"),
         (f"{HEADER}\n1,x,,A,t,ann\n", "clip_b_id is empty"),
         (f"{HEADER}\n1,x,y,A,t,\n", "annotator_id is empty"),
         (b"\xff\xfe\x00", "not a CSV file"),
@@ -201,11 +219,11 @@ def test_unknown_clips_and_pairs_are_refused(output_root: str, tmp_path: Path) -
     world = clip_sets.make_world(output_root, num_participants=2, clips=4)
     a, b = world.clip_id[:2]
     path = tmp_path / "said.csv"
-    path.write_text(f"{HEADER}\n1,{a},elsewhere,A,t,ann\n")
+    path.write_text(f"{HEADER}\n1,{a},elsewhere,A,,ann\n")
     with pytest.raises(DataError, match="pair 1 is about clip elsewhere, which is not known"):
         _import(output_root, str(path), world)
     pairs = execute("propose_pairs", {"num_pairs": 3}, {"clips": world.clips.uri}, output_root)
-    path.write_text(f"{HEADER}\nmine,{a},{b},A,t,ann\n")
+    path.write_text(f"{HEADER}\nmine,{a},{b},A,,ann\n")
     with pytest.raises(DataError, match="was not proposed"):
         _import(output_root, str(path), world, pairs)
     path.write_text(f"{HEADER}\n")
@@ -221,7 +239,7 @@ def test_an_annotator_who_contradicts_himself_is_left_out(output_root: str, tmp_
     for number in range(5):
         a, b = world.clip_id[number], world.clip_id[number + 5]
         for who, second in (("coin", "A"), ("steady", "B")):
-            lines += [f"{number},{a},{b},A,t{number},{who}", f"r{number},{b},{a},{second},t{number},{who}"]
+            lines += [f"{number},{a},{b},A,,{who}", f"r{number},{b},{a},{second},,{who}"]
     path = tmp_path / "said.csv"
     path.write_text("\n".join(lines))
     made = _import(output_root, str(path), world, min_annotator_consistency=0.6)

@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from robolift import storage
+from robolift.data.content import sha256
 from robolift.errors import DataError, UsageError
 
 CACHE_VARIABLE = "ROBOLIFT_MODEL_CACHE"
@@ -24,9 +25,23 @@ def model_digest(model_uri: str) -> str:
         UsageError: If nothing is there.
     """
     if _is_file(model_uri):
-        return _sha256(model_uri)
-    hashes = {name: _sha256(storage.join(model_uri, name)) for name in _files(model_uri)}
+        return sha256(model_uri)
+    hashes = {name: sha256(storage.join(model_uri, name)) for name in model_files(model_uri)}
     return hashlib.sha256(storage.to_json_bytes(hashes)).hexdigest()
+
+
+def model_files(model_uri: str) -> list[str]:
+    """Return the names of the files in a model's folder, sorted; hidden ones don't count.
+
+    Raises:
+        UsageError: If there are none.
+    """
+    names = [name for name, _ in storage.list_files(model_uri) if not name.startswith(".") and "/." not in name]
+    if not names:
+        raise UsageError(
+            f"no files in the model's folder {model_uri}; expected the address of a folder with its weights"
+        )
+    return sorted(names)
 
 
 def read_model(model_uri: str) -> bytes:
@@ -44,7 +59,7 @@ def materialize(model_uri: str, expect_sha256: str = "") -> Path:
     """Return a local file or folder with the model's content; a local model is used where it lies.
 
     Copies are kept by content under ``ROBOLIFT_MODEL_CACHE`` (default ``~/.cache/robolift/models``), so a model that is
-    there already is not read again where its digest is given.
+    there already is not read again where its digest is given: ``<digest>/<name of the file or folder>``.
 
     Args:
         model_uri: File or folder at any address.
@@ -75,7 +90,7 @@ def _copy(model_uri: str, expect_sha256: str, name: str) -> Path:
         ) from error
     try:
         fs, root = storage.filesystem(model_uri)
-        parts = [""] if _is_file(model_uri) else _files(model_uri)
+        parts = [""] if _is_file(model_uri) else model_files(model_uri)
         for part in parts:
             target = work / name / part
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +102,8 @@ def _copy(model_uri: str, expect_sha256: str, name: str) -> Path:
             try:
                 work.rename(kept)
             except OSError:  # another process was quicker, or the same content is kept under another name
-                (work / name).rename(kept / name)
+                if not (kept / name).exists():
+                    (work / name).rename(kept / name)
         return kept / name
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -100,32 +116,14 @@ def _is_file(model_uri: str) -> bool:
     return bool(facts["type"] == "file")
 
 
-def _files(model_uri: str) -> list[str]:
-    names = [name for name, _ in storage.list_files(model_uri) if not name.startswith(".") and "/." not in name]
-    if not names:
-        raise UsageError(f"no files in the model's folder {model_uri}; expected its weights there")
-    return names
-
-
 def _check(found: str, expected: str, model_uri: str) -> None:
     if expected and found != expected:
         raise DataError(
             f"the model's files have the digest {found}",
             where=model_uri,
             expected=expected,
-            mend="restore the model that was meant, or give the digest of this one",
+            mend="restore the model that was meant, or give the digest of this one; a plan is of one model: plan again",
         )
-
-
-def _sha256(uri: str) -> str:
-    local = storage.local_path(uri)
-    if local is not None:
-        return storage.sha256_file(local)
-    digest = hashlib.sha256()
-    with storage.open_file(uri) as file:
-        while block := file.read(storage.BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _cache() -> Path:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from fsspec.utils import glob_translate
 
 from robolift import storage
 from robolift.clips.annotations import Source
-from robolift.data.content import CONTENT_TAGS
+from robolift.data.content import CONTENT_TAGS, sha256
 from robolift.errors import DataError, UsageError
 
 LICENSES = {"epic": "CC-BY-NC-4.0", "ego4d": "Ego4D License Agreement", "folder": "unstated"}
@@ -28,7 +29,7 @@ class VideoFile:
         uri: Where it lies.
         participant_id: Whose it is, where that is known.
         bytes: Its size.
-        etag: The store's own hash, empty where it keeps none.
+        etag: What identifies its content, as :func:`content_tag` gives it.
     """
 
     video_id: str
@@ -64,7 +65,7 @@ def find_videos(uri: str, *, source: Source, pattern: str, participant_pattern: 
                 expected="file names that differ",
                 mend="rename one, or narrow `pattern`",
             )
-        etag = next((str(facts[tag]).strip('"') for tag in CONTENT_TAGS if facts.get(tag)), "")
+        etag = content_tag(storage.join(uri, name), facts)
         whose = participant.search(video_id) if participant else None
         person = whose[1] if whose else path.parts[0] if source == "folder" and len(path.parts) > 1 else None
         found[video_id] = VideoFile(video_id, storage.join(uri, name), person, int(facts["size"]), etag)
@@ -73,6 +74,15 @@ def find_videos(uri: str, *, source: Source, pattern: str, participant_pattern: 
             "no videos", where=uri, expected=f"files like {pattern}", mend="check the address and `pattern`"
         )
     return [found[key] for key in sorted(found)]
+
+
+def content_tag(uri: str, facts: Mapping[str, Any]) -> str:
+    """Return what identifies the content of a file: the store's own hash, or ``sha256:...`` where it keeps none.
+
+    On a disk the file is read for it: one overwritten in place by another of the same size is another video.
+    """
+    stated = next((str(facts[tag]).strip('"') for tag in CONTENT_TAGS if facts.get(tag)), "")
+    return stated or f"sha256:{sha256(uri)}"
 
 
 def _participant_rule(source: Source, pattern: str) -> re.Pattern[str] | None:

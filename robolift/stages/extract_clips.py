@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from robolift import storage
 from robolift.clips.extraction import ClipRules, PlannedClip, plan_clips, write_clips
+from robolift.clips.listing import content_tag
 from robolift.clips.tables import read_rows, resolve, write_rows
 from robolift.data.footage import Footage
 from robolift.errors import DataError
@@ -43,6 +46,9 @@ class Config(StageConfig):
     """Least time between the starts of two clips of a video."""
     crf: int = Field(default=23, ge=0, le=51)
     """Quality of the H.264 encoding; lower is better and larger."""
+    bad_videos: Literal["refuse", "leave_out"] = "refuse"
+    """What becomes of a video that is damaged where a clip is cut, or is not the one that was ingested: an error, or a
+    line in problems.json and no clip of it."""
     seed: int = Field(default=42, ge=0)
     """Decides segments and places."""
 
@@ -57,15 +63,15 @@ class Config(StageConfig):
 
 
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
-    """Write ``clips/*.mp4`` and ``clips.parquet``."""
+    """Write ``clips/*.mp4``, ``clips.parquet`` and ``problems.json``."""
     source = inputs.one("videos")
-    rules = ClipRules(**config.model_dump())
+    rules = ClipRules(**config.model_dump(exclude={"bad_videos"}))
     videos = read_rows(source.uri, "videos")
     segments = defaultdict(list)
     for segment in read_rows(source.uri, "segments"):
         segments[segment["video_id"]].append(segment)
-    counts: Counter[str] = Counter(clips=0, annotated=0, random=0, videos=len(videos), short_videos=0)
-    rows = []
+    counts: Counter[str] = Counter(clips=0, annotated=0, random=0, videos=len(videos), short_videos=0, bad_videos=0)
+    rows, problems = [], []
     for video in progress(videos, total=len(videos), what="cut clips", unit="video"):
         clips = plan_clips(
             video["video_id"],
@@ -74,12 +80,19 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
             segments=segments[video["video_id"]],
             rules=rules,
         )
+        counts["short_videos"] += video["duration_s"] + 1e-6 < rules.seconds
         made = [_row(clip, video, rules) for clip in clips]
         files = [output.path / row["file"] for row in made]
-        if clips:
-            uri = resolve(video["uri"], source.uri)
-            write_clips(uri, _footage(video), list(zip(clips, files, strict=True)), rules)
-        counts["short_videos"] += video["duration_s"] + 1e-6 < rules.seconds
+        try:
+            _cut(video, source.uri, list(zip(clips, files, strict=True)), rules)
+        except DataError as error:
+            if config.bad_videos == "refuse":
+                raise
+            for file in files:
+                file.unlink(missing_ok=True)
+            told = {"problem": error.problem, "expected": error.expected, "mend": error.mend}
+            problems.append({"uri": video["uri"], **told})
+            continue
         counts.update(row["kind"] for row in made)
         rows += made
     if not rows:
@@ -87,11 +100,29 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
             "no video gives a clip",
             where=source.uri,
             expected=f"videos of at least {rules.seconds} s, with annotated segments where num_random is 0",
-            mend="set `seconds` or `num_random`",
+            mend="set `seconds` or `num_random`"
+            + (f"; {problems[0]['uri']}: {problems[0]['problem']}" if problems else ""),
         )
-    counts["clips"] = len(rows)
+    counts["clips"], counts["bad_videos"] = len(rows), len(problems)
+    output.write_json("problems.json", problems)
     write_rows(output.path, "clips", rows)
     return dict(counts)
+
+
+def _cut(video: Mapping[str, Any], folder: str, clips: Sequence[tuple[PlannedClip, Path]], rules: ClipRules) -> None:
+    """Write the clips of one video, after a check that it is still the one that was ingested."""
+    if not clips:
+        return
+    uri = resolve(video["uri"], folder)
+    facts = storage.info(uri)
+    if facts is None or facts["size"] != video["bytes"] or content_tag(uri, facts) != video["etag"]:
+        raise DataError(
+            "the video was changed or lost after it was ingested",
+            where=uri,
+            expected=f"{video['bytes']} bytes with the hash {video['etag']}",
+            mend="restore the file, or ingest the videos again",
+        )
+    write_clips(uri, _footage(video), clips, rules)
 
 
 def _footage(video: Mapping[str, Any]) -> Footage:

@@ -52,8 +52,8 @@ class Config(StageConfig):
     licenses: tuple[str, ...] = ()
     """Licences that may be used; empty: all. Others are left out and counted."""
     bad_videos: Literal["refuse", "leave_out"] = "refuse"
-    """What becomes of a video that can't be read to its end or has no picture, and of a segment outside its video: an
-    error, or a line in problems.json."""
+    """What becomes of a video that can't be read to its end or has no picture at its beginning or end, and of a segment
+    outside its video: an error, or a line in problems.json. Damage in between shows in extract_clips."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Config:
@@ -162,7 +162,7 @@ def _row(config: Config, file: VideoFile, footage: Footage, *, license: str, roo
         **vars(footage),
         "participant_id": file.participant_id,
         "license": license,
-        "etag": file.etag or f"sha256:{sha256(file.uri)}",
+        "etag": file.etag,
         "bytes": file.bytes,
     }
 

@@ -195,3 +195,69 @@ def test_no_clip_at_all_is_an_error(videos, tmp_path):
 def test_wrong_configuration(config, message):
     with pytest.raises(UsageError, match=message):
         stage.parse_config("extract_clips", config)
+
+
+@pytest.fixture
+def two_videos(tmp_path):
+    """A sound video, and one of another person with a damaged picture in its middle."""
+    for name in ("anna", "ben"):
+        odd_videos.write_steady(tmp_path / "in" / name / "v.mp4", fps=15, seconds=6)
+    return tmp_path / "in"
+
+
+def _damage(path) -> None:
+    """Overwrite some pictures in the middle; the index of the file, its beginning and its end stay sound."""
+    content = bytearray(path.read_bytes())
+    start = content.index(b"mdat")
+    size = int.from_bytes(content[start - 4 : start], "big")
+    middle, length = start + size // 2, size // 8
+    content[middle : middle + length] = b"\xff" * length
+    path.write_bytes(bytes(content))
+
+
+def _ingest(folder, root):
+    return stage.execute("ingest_videos", {"videos_uri": str(folder)}, {}, str(root))
+
+
+def _extract(videos, root, **config):
+    asked = {"side": 64, "num_annotated": 0, "num_random": 5, "min_gap_s": 0.5, **config}
+    return stage.execute("extract_clips", asked, {"videos": videos.uri}, str(root))
+
+
+def test_a_video_damaged_in_the_middle_is_refused_or_left_out_and_said(two_videos, tmp_path):
+    _damage(two_videos / "ben" / "v.mp4")
+    videos = _ingest(two_videos, tmp_path / "out")
+    assert videos.counts["videos"] == 2  # its beginning and its end are sound
+    with pytest.raises(DataError, match=r"(unreadable video|a picture is damaged)[\s\S]*ben/v\.mp4"):
+        _extract(videos, tmp_path / "out")
+    made = _extract(videos, tmp_path / "out", bad_videos="leave_out")
+    assert {row["video_id"] for row in schema.read_parquet(f"{made.uri}/clips.parquet").to_pylist()} == {"anna_v"}
+    assert (made.counts["bad_videos"], made.counts["videos"]) == (1, 2)
+    [problem] = storage.read_json(f"{made.uri}/problems.json")
+    assert problem["uri"].endswith("ben/v.mp4")
+    assert all(name.startswith("anna_v") for name, _ in storage.list_files(f"{made.uri}/clips"))
+
+
+def test_a_video_that_changed_after_it_was_ingested_is_refused(two_videos, tmp_path):
+    videos = _ingest(two_videos, tmp_path / "out")
+    path = two_videos / "anna" / "v.mp4"
+    content = path.read_bytes()
+    changed = content.replace(b"x264", b"x265", 1)  # a comment inside; the size is the same
+    assert changed != content
+    path.write_bytes(changed)
+    with pytest.raises(DataError, match=r"the video was changed or lost after it was ingested[\s\S]*anna/v\.mp4"):
+        _extract(videos, tmp_path / "out")
+    assert _ingest(two_videos, tmp_path / "out").digest != videos.digest
+    path.unlink()
+    with pytest.raises(DataError, match="the video was changed or lost"):
+        _extract(videos, tmp_path / "out")
+    made = _extract(videos, tmp_path / "out", bad_videos="leave_out")
+    assert made.counts["bad_videos"] == 1
+
+
+def test_nothing_but_bad_videos_is_an_error(two_videos, tmp_path):
+    videos = _ingest(two_videos, tmp_path / "out")
+    for name in ("anna", "ben"):
+        (two_videos / name / "v.mp4").unlink()
+    with pytest.raises(DataError, match=r"no video gives a clip[\s\S]*v\.mp4: the video was changed or lost"):
+        _extract(videos, tmp_path / "out", bad_videos="leave_out")

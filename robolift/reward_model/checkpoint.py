@@ -12,8 +12,10 @@ import safetensors.numpy
 
 from robolift import storage
 from robolift.errors import DataError
-from robolift.reward_model.design import Design
+from robolift.reward_model.design import EMBEDDING, Design
 
+HANDS = "hands"
+"""The extractor whose numbers come from a model of its own, the origin's ``hand_model``."""
 WEIGHTS_FILE = "model.safetensors"
 MODEL_FILE = "model.json"
 
@@ -63,14 +65,28 @@ class RewardModel:
         return np.asarray((raw - np.array(reference["mean"])[:, None]) / reference["std"])
 
     def _check_origin(self, origin: Mapping[str, Any]) -> None:
-        for name in ("encoder", "decode"):
-            if origin.get(name) != self.facts["features"].get(name):
+        for name, expected in self._measured(self.facts["features"]).items():
+            found = self._measured(origin)[name]
+            if found != expected:
                 raise DataError(
                     f"the features' {name} is not the one that the reward model was trained with",
-                    where=f"features.json: {origin.get(name)}",
-                    expected=str(self.facts["features"].get(name)),
+                    where=f"features.json: {found}",
+                    expected=str(expected),
                     mend="extract features as for training, or train a reward model on these",
                 )
+
+    def _measured(self, origin: Mapping[str, Any]) -> dict[str, Any]:
+        """Return how what the model sees was measured: nothing that it doesn't see counts."""
+        extractors, sources = origin.get("extractors", {}), origin.get("fields", {})
+        found = {"decode": origin.get("decode")}
+        for field in self.design.fields:
+            source = sources.get(field)
+            model = origin.get("hand_model") if source == HANDS else None
+            found[field] = {"extractor": source, "version": extractors.get(source), "model": model}
+        if len(self.design.centre):
+            found["encoder"] = origin.get("encoder")
+            found["embedding"] = {"version": extractors.get(EMBEDDING)}
+        return found
 
 
 def save(folder: Path, model: RewardModel) -> None:

@@ -99,6 +99,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
         feature_tables.FACTS_FILE,
         {
             "extractors": {name: extractor.VERSION for name, extractor in loaded.items()},
+            "fields": {field: name for name, extractor in loaded.items() for field in extractor.SCALARS},
             "encoder": encoder and {"kind": encoder.kind, "digest": encoder.digest, "width": encoder.width},
             "hand_model": hashlib.sha256(hand_model).hexdigest() if hand_model else None,
             "decode": {

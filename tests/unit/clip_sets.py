@@ -24,7 +24,17 @@ EMBEDDING_UTILITY = 0.6
 """Of the embedding's first number."""
 TIMES = np.round(np.linspace(0, 44, 8)) / 15
 ORIGIN = {
-    "extractors": {"blur": "1", "embedding": "1"},
+    "extractors": {"blur": 1, "exposure": 1, "motion": 1, "hands": 1, "embedding": 1},
+    "fields": {
+        "blur": "blur",
+        "exposure": "exposure",
+        "motion_mean": "motion",
+        "motion_var": "motion",
+        "jerk": "motion",
+        "hands": "hands",
+        "hand_motion": "hands",
+    },
+    "hand_model": "ab" * 32,
     "encoder": {"kind": "pixels", "digest": "", "width": WIDTH},
     "decode": {"side": 240, "fps": 15.0, "fit": "letterbox"},
 }

@@ -122,6 +122,15 @@ def test_what_is_not_known_is_null_and_says_why(features):
 def test_facts_tell_how_it_was_measured(features):
     assert storage.read_json(features.file("features.json")) == {
         "extractors": {"blur": 1, "embedding": 1, "exposure": 1, "hands_colour": 1, "motion": 1},
+        "fields": {
+            "blur": "blur",
+            "exposure": "exposure",
+            "motion_mean": "motion",
+            "motion_var": "motion",
+            "jerk": "motion",
+            "hands": "hands_colour",
+            "hand_motion": "hands_colour",
+        },
         "encoder": {"kind": "pixels", "digest": "", "width": 192},
         "hand_model": None,
         "decode": {"side": 64, "fps": 15.0, "fit": "letterbox"},

@@ -65,6 +65,13 @@ class Comparisons:
         counts = np.bincount(rng.integers(num, size=num), minlength=num)
         return np.asarray(counts[codes], np.float64)
 
+    def leave_out(self, rng: np.random.Generator, share: float) -> np.ndarray:
+        """Return 0 for the answers about a share of the pairs, at least one pair, and 1 for the others, (n,)."""
+        codes = self.pair_codes()
+        num = int(codes.max()) + 1
+        out = rng.permutation(num)[: max(1, round(share * num))]
+        return np.asarray(~np.isin(codes, out), np.float64)
+
 
 def split(found: Comparisons, held_out: np.ndarray) -> tuple[Comparisons, Comparisons, int]:
     """Return the comparisons within the training clips, those within the held-out clips, and how many are of both.

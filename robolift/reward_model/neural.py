@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from robolift.errors import DataError
 from robolift.reward_model.comparisons import Comparisons
 from robolift.reward_model.losses import pair_logits, pair_loss
 from robolift.reward_model.mlp import RewardNetwork
 from robolift.reward_model.recipe import Recipe
+from robolift.training.device import threads
 from robolift.training.optim import AdamW
 
 MIN_DELTA = 1e-3
@@ -63,9 +65,13 @@ def train_member(
         seed: Of the start, the order and the dropout.
 
     Returns:
-        The network's weights after its best epoch, log nu or None, and the loss of each epoch.
+        The network's weights after its best epoch, log nu or None, and the loss of each epoch. They don't depend on how
+        many cores there are: one thread computes.
+
+    Raises:
+        DataError: If no answer is left to learn from, or none to stop by.
     """
-    with torch.random.fork_rng(devices=[]):
+    with threads(1), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         judge = _Judge(design.shape[1], davidson=recipe.ties == "davidson")
         curve = _train(judge, torch.from_numpy(design.astype(np.float32)), found, sample, recipe, seed=seed)
@@ -83,6 +89,13 @@ def _train(
         sample=torch.from_numpy(np.where(sample > 0, sample, 1).astype(np.float32)),
     )
     inside, outside = np.flatnonzero(sample > 0), np.flatnonzero(sample == 0)
+    if not len(inside) or not len(outside):
+        raise DataError(
+            f"{len(sample)} answers are too few for a network: all would be learned from, and none tell when to stop",
+            where="preferences.parquet",
+            expected="several pairs within the training clips",
+            mend="compare more pairs, or use the linear model",
+        )
     rng = np.random.default_rng([seed, len(found)])
     optimizer = AdamW(judge, weight_decay=recipe.weight_decay)
     rate, best, waited, kept = recipe.learning_rate, float("inf"), 0, copy.deepcopy(judge.state_dict())
@@ -91,7 +104,7 @@ def _train(
         losses = _epoch(judge, design, everything, rng.permutation(inside), recipe, optimizer, rate)
         judge.eval()
         with torch.no_grad():
-            validation = float(judge.loss(design, everything.where(outside if len(outside) else inside), recipe.beta))
+            validation = float(judge.loss(design, everything.where(outside), recipe.beta))
         row = {"epoch": epoch, "train_loss": losses, "validation_loss": validation, "learning_rate": rate}
         curve.append(row)
         if validation < best - MIN_DELTA:
@@ -135,5 +148,5 @@ def rewards(weights: dict[str, np.ndarray], design: np.ndarray) -> np.ndarray:
     """
     network = RewardNetwork(design.shape[1])
     network.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
-    with torch.no_grad():
+    with threads(1), torch.no_grad():
         return np.asarray(network.eval()(torch.from_numpy(design.astype(np.float32))).double().numpy())

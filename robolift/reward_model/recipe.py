@@ -42,7 +42,8 @@ class Recipe(BaseModel):
     epochs: int = Field(default=100, ge=1)
     """Most epochs (`mlp`)."""
     patience: int = Field(default=20, ge=1)
-    """Epochs without a better loss (by 0.001) on the pairs outside the member's bootstrap sample after which training
-    stops; the rate halves after each 10 (`mlp`)."""
+    """Epochs without a better loss (by 0.001) on the pairs that the member doesn't learn from after which training
+    stops; the rate halves after each 10 (`mlp`). These are the pairs outside its bootstrap sample, or a fifth of all
+    where `ensemble` is 1."""
     seed: int = Field(default=0, ge=0)
     """Decides the split, the bootstrap and the start."""

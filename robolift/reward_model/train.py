@@ -16,6 +16,8 @@ from robolift.reward_model.design import Design, kept_fields
 from robolift.reward_model.recipe import Recipe
 
 REFERENCE = "clips of training groups"
+STOPPING_SHARE = 0.2
+"""Of the pairs, those by which a single network stops."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,9 +95,7 @@ def train(
             expected="answers A or B about pairs within the training clips",
             mend="compare more pairs",
         )
-    rng = np.random.default_rng([recipe.seed, len(found)])
-    # A single member is no bootstrap: it takes every answer as it is.
-    samples = [found.bootstrap(rng) if recipe.ensemble > 1 else np.ones(len(found)) for _ in range(recipe.ensemble)]
+    samples = _samples(found, recipe)
     members, tie_logits, curves, penalty = _fit_members(seen, found, samples, recipe)
     tie_logit = None if None in tie_logits else float(np.mean([logit for logit in tie_logits if logit is not None]))
     document = {
@@ -115,6 +115,17 @@ def train(
     raw = RewardModel(design=design, members=members, facts=document).member_rewards(seen)
     model = RewardModel(design=design, members=members, facts={**document, "reference": _scale(raw[:, training])})
     return Trained(model=model, rewards=raw.mean(axis=0), tie_logit=tie_logit, curves=curves)
+
+
+def _samples(found: Comparisons, recipe: Recipe) -> list[np.ndarray]:
+    """Return how often each answer counts for each member, (n,).
+
+    A single member is no bootstrap: it takes every answer once, but a network leaves out those that tell it to stop.
+    """
+    rng = np.random.default_rng([recipe.seed, len(found)])
+    if recipe.ensemble == 1:
+        return [found.leave_out(rng, STOPPING_SHARE) if recipe.model == "mlp" else np.ones(len(found))]
+    return [found.bootstrap(rng) for _ in range(recipe.ensemble)]
 
 
 def _fit_members(

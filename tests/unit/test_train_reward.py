@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +164,65 @@ def test_the_rate_halves_on_a_plateau_and_training_stops() -> None:
     assert curve[11]["learning_rate"] == 5e-3
 
 
+def _noise(num_clips: int, num_pairs: int) -> tuple[dict[str, np.ndarray], np.ndarray, Comparisons]:
+    rng = np.random.default_rng(0)
+    columns = {name: rng.normal(size=num_clips) for name in Recipe().fields}
+    a = rng.integers(num_clips, size=num_pairs)
+    b = (a + 1 + rng.integers(num_clips - 1, size=num_pairs)) % num_clips
+    return columns, rng.normal(size=(num_clips, 512)), Comparisons.of(a, b, rng.choice(["A", "B"], num_pairs).tolist())
+
+
+def test_a_single_network_stops_by_pairs_that_it_does_not_learn_from() -> None:
+    columns, embedding, found = _noise(100, 100)
+    recipe = Recipe(model="mlp", ensemble=1, epochs=60, patience=5)
+    made = train(columns, embedding, found, training=np.ones(100, bool), recipe=recipe, facts={})
+    [curve] = made.curves["members"]
+    # Answers are random: what is learned of them helps with no other pair, so that it stops soon.
+    assert len(curve) < 20
+    assert curve[-1]["validation_loss"] > curve[-1]["train_loss"] + 0.2
+    kept = found.leave_out(np.random.default_rng(0), 0.2)
+    assert len(np.unique(found.pair_codes()[kept == 0])) == round(0.2 * len(np.unique(found.pair_codes())))
+    assert not set(found.pair_codes()[kept == 0]) & set(found.pair_codes()[kept == 1])
+    one = Comparisons.of(np.array([0]), np.array([1]), ["A"])
+    with pytest.raises(DataError, match="1 answers are too few for a network"):
+        train(columns, embedding, one, training=np.ones(100, bool), recipe=recipe, facts={})
+
+
+def test_a_network_does_not_depend_on_the_number_of_threads() -> None:
+    from robolift.training.device import threads
+
+    columns, embedding, found = _noise(400, 200)
+    recipe = Recipe(model="mlp", ensemble=1, epochs=1, batch_size=200)
+    rewards = []
+    for number in (1, 4):
+        with threads(number):
+            made = train(columns, embedding, found, training=np.ones(400, bool), recipe=recipe, facts={})
+        rewards.append(made.rewards)
+    assert np.array_equal(rewards[0], rewards[1])
+
+
+PRINCIPAL = """
+import robolift, hashlib, numpy as np
+from robolift.data.principal import principal_directions
+vectors = np.random.default_rng(0).normal(size=(400, 256))
+print(hashlib.sha256(principal_directions(vectors - vectors.mean(axis=0), 16).tobytes()).hexdigest())
+"""
+
+
+def test_linear_algebra_does_not_depend_on_the_number_of_cores() -> None:
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", PRINCIPAL],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": number},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for number in ("1", "2")
+    ]
+    assert said[0] == said[1]
+
+
 def test_dropped_features_are_not_seen(output_root: str, tmp_path: Path) -> None:
     world = clip_sets.make_world(output_root)
     whole = _train(output_root, tmp_path, world)
@@ -249,6 +311,35 @@ def test_features_measured_otherwise_are_refused(output_root: str, tmp_path: Pat
     asked = {"clips": world.clips.uri, "model": model.uri, "features": fewer.uri}
     with pytest.raises(DataError, match="only in the other"):
         execute("propose_pairs", {"method": "active", "num_pairs": 3}, asked, output_root)
+
+
+@pytest.mark.parametrize(
+    ("changed", "drop", "refused"),
+    [
+        ({"extractors": {**clip_sets.ORIGIN["extractors"], "motion": 2}}, (), "motion_var"),
+        ({"extractors": {**clip_sets.ORIGIN["extractors"], "motion": 2}}, ("motion",), ""),
+        ({"extractors": {**clip_sets.ORIGIN["extractors"], "embedding": 2}}, (), "embedding"),
+        ({"fields": {**clip_sets.ORIGIN["fields"], "hands": "hands_colour"}}, (), "hands"),
+        ({"hand_model": "cd" * 32}, (), "hands"),
+        ({"hand_model": None}, ("hands",), ""),
+        ({"encoder": None}, (), "encoder"),
+        ({"encoder": None}, ("embedding",), ""),
+    ],
+)
+def test_what_the_model_sees_must_be_measured_as_in_training(
+    changed: dict[str, Any], drop: tuple[str, ...], refused: str
+) -> None:
+    columns, embedding, found = _noise(60, 40)
+    recipe = Recipe(drop=drop, ensemble=1, l2=0.1, pca=4)
+    made = train(
+        columns, embedding, found, training=np.ones(60, bool), recipe=recipe, facts={"features": clip_sets.ORIGIN}
+    )
+    if not refused:
+        scores = made.model.member_scores(columns, embedding, {**clip_sets.ORIGIN, **changed})
+        assert np.array_equal(scores, made.model.member_scores(columns, embedding, clip_sets.ORIGIN))
+        return
+    with pytest.raises(DataError, match=f"the features' {refused} is not the one"):
+        made.model.member_scores(columns, embedding, {**clip_sets.ORIGIN, **changed})
 
 
 def test_an_ensemble_says_which_pairs_to_ask_about(output_root: str, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from robolift.annotators.review.leases import Leases, clock_ms
 
-
 SCRUB = """
 (jpeg) => (window.running = (async () => {
   const { Clip } = await import("/static/frames.js");

@@ -17,7 +17,7 @@ from pydantic import Field
 from robolift import storage
 from robolift.annotators.review.consensus import Consensus, consensus, stage_of_frames, stage_progress
 from robolift.annotators.review.events import FOLDER, Event, by_annotator_and_item, list_objects, read_object
-from robolift.annotators.review.fold import UNKNOWABLE, State, alive, fold_item, item_length
+from robolift.annotators.review.fold import UNKNOWABLE, State, alive, first_pass, fold_item, item_length, reopened
 from robolift.annotators.review.job import (
     GOLD_FILE,
     JOB_FILE,
@@ -77,7 +77,8 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     pairs = read_pairs(storage.join(uri, PAIRS_FILE), lengths)
     groups = _read(uri, lengths)
     states = {key: fold_item(found, item_length(key[1], lengths)) for key, found in groups.items()}
-    accuracy = gold_accuracy(states, gold)
+    first = {key: fold_item(first_pass(found), item_length(key[1], lengths)) for key, found in groups.items()}
+    accuracy = gold_accuracy(first, gold)
     trusted = {name for name, _ in states if name not in accuracy or accuracy[name] >= config.min_gold_accuracy}
     whole = {key: state for key, state in states.items() if state.complete and not job.missing(key[1], state)}
     counted = {key: state for key, state in whole.items() if key[0] in trusted}
@@ -86,7 +87,9 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     output.write_table("rewards", _table(dataset, common, job))
     preferences = _preferences(counted, groups, pairs)
     _write_preferences(output, preferences)
-    agreed = agreement(counted)
+    agreed = agreement(
+        {key: state for key, state in first.items() if key[0] in trusted and not job.missing(key[1], state)}
+    )
     output.write_json(
         "reviews.json",
         {
@@ -94,6 +97,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
             "annotators": _people(states, whole, accuracy, trusted),
             "episodes": _episodes(states, counted, common, total=len(lengths)),
             "agreement": agreed,
+            "reopened": sum(map(reopened, groups.values())),
             "skips": [
                 {"item": item, "annotator": name, "reason": state.skipped}
                 for (name, item), state in sorted(states.items(), key=lambda entry: (entry[0][1], entry[0][0]))
@@ -165,9 +169,9 @@ def _table(dataset: Dataset, common: Mapping[int, Consensus], job: Job) -> pa.Ta
         if "stages" in job.ask and found.boundaries is not None:
             length = len(found.tri)
             columns["stage"][rows] = stage_of_frames(found.boundaries, length)
-            columns["progress"][rows] = stage_progress(
-                found.boundaries, length, job.num_task_stages, finished=found.outcome != "failure"
-            )
+            # Where people are even about the outcome, nobody knows whether the last stage was finished.
+            finished = found.outcome == "success" or "outcome" not in job.ask
+            columns["progress"][rows] = stage_progress(found.boundaries, length, job.num_task_stages, finished=finished)
         confidence[rows], anchor[rows] = found.confidence, found.marked
     said = ~np.all([np.isnan(column) for column in columns.values()], axis=0)
     types = {"tri": pa.int8(), "stage": pa.int16()}

@@ -70,8 +70,8 @@ class Page:
         }
         return {**made, "value": value, "from": start, "to": stop}
 
-    def send(self, item: str, epoch: int, *events: dict[str, Any]) -> httpx.Response:
-        return self.post("/api/events", item=item, epoch=epoch, events=list(events))
+    def send(self, item: str, epoch: int, *events: dict[str, Any], **given: Any) -> httpx.Response:
+        return self.post("/api/events", item=item, epoch=epoch, events=list(events), **given)
 
     def do(self, item: str, *events: dict[str, Any], epoch: int | None = None) -> list[str]:
         answer = self.send(item, self.take(item) if epoch is None else epoch, *events)

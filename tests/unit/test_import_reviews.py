@@ -120,14 +120,23 @@ def test_two_people(dataset, labels, output_root):
     assert column(manifest, 0, "tri") == [0] * 6
     assert column(manifest, 0, "success_prob") == [None] * 6
     assert column(manifest, 0, "stage") == [0, 0, 0, 1, 1, 1]
+    # They are even about the outcome: whether the second stage was finished is not known.
+    assert column(manifest, 0, "progress") == pytest.approx([0, 1 / 6, 2 / 6, None, None, None])
     # Agreement: tri 1/2, reward 1, outcome 0 (even), stage 1 but 1/2 in frames 2 (alice) and 3 (bob).
     sure, unsure = (0.5 + 1 + 0 + 1) / 4, (0.5 + 1 + 0 + 0.5) / 4
-    assert column(manifest, 0, "confidence") == pytest.approx([sure, sure, unsure, unsure, sure, sure])
+    assert column(manifest, 0, "confidence") == [0.5] * 6
     reviews = storage.read_json(manifest.file("reviews.json"))
     assert reviews["episodes"]["disagreement"] == [
         {"episode_index": 0, "disagreement": pytest.approx(1 - (4 * sure + 2 * unsure) / 6, abs=1e-6)}
     ]
     assert reviews["agreement"]["outcome"] == 0  # one unit, two answers: what chance gives
+
+
+def test_up_and_down_is_not_standing_still(dataset, labels, output_root):
+    store(labels, *labelled("alice", tri=1), *labelled("bob", tri=-1))
+    manifest = run(dataset, labels, output_root)
+    assert column(manifest, 0, "tri") == [None] * 6
+    assert column(manifest, 0, "confidence") == [1] * 6  # of the reward and the stage, on which they agree
 
 
 def test_half_done_and_skipped_episodes_are_counted_and_not_used(dataset, labels, output_root):
@@ -178,6 +187,32 @@ def test_who_is_wrong_about_gold_is_left_out(dataset, labels, output_root):
     assert manifest.counts["labelled"] == 2
     assert set(column(manifest, 0, "source")) == {"none"}
     assert column(manifest, 7, "success_prob") == [1] * 14
+
+
+def test_people_are_measured_before_they_looked_at_each_other(dataset, labels, output_root):
+    """Bob is wrong, looks at what alice said, reopens and says the same."""
+    bob = {"annotator": "bob", "item": "episode:7"}
+    store(
+        labels,
+        *labelled("alice", episode=7, outcome="success", boundary=7),
+        *labelled("bob", episode=7, outcome="failure", boundary=7, tri=0),
+        event("reopen", **bob),
+        *labelled("bob", episode=7, outcome="success", boundary=7),
+        *labelled("carol", episode=0),
+    )
+    manifest = run(dataset, labels, output_root)
+    reviews = storage.read_json(manifest.file("reviews.json"))
+    assert {person["name"]: person["gold_accuracy"] for person in reviews["annotators"]} == {
+        "alice": 1.0,
+        "bob": 0.5,
+        "carol": None,
+    }
+    assert reviews["agreement"]["outcome"] == 0
+    assert reviews["reopened"] == 1
+    # The labels are what both say in the end.
+    assert column(manifest, 7, "success_prob") == [1] * 14
+    assert column(manifest, 7, "tri") == [1] * 14
+    assert run(dataset, labels, output_root, min_gold_accuracy=0.6).counts["labelled"] == 2
 
 
 def test_preferences(dataset, labels, output_root):

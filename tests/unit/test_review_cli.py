@@ -58,6 +58,7 @@ def test_a_host_that_others_reach_needs_identities(capsys, words):
         (["--ask", "mood"], "--ask: Input should be 'segments', 'frames', 'outcome' or 'stages'"),
         (["--ask", ""], "nothing is asked"),
         (["--overlap", "2"], "--overlap: Input should be less than or equal to 1"),
+        (["--ask", "stages"], "--num-task-stages: Value error, stages are asked, which takes at least 2"),
         (["--num-task-stages", "0"], "--num-task-stages: Input should be greater than or equal to 1"),
     ],
 )

@@ -30,7 +30,7 @@ def test_one_persons_word_is_the_consensus():
     found = consensus(people(state([1, 0, U, E], outcome=("success", 3))), ask=("segments", "outcome"))
     assert found.tri.tolist() == [1, 0, U, E]
     assert found.outcome == "success"
-    assert found.confidence.tolist() == [1, 1, 1, 1]
+    np.testing.assert_array_equal(found.confidence, [1, 1, np.nan, np.nan])
     assert found.marked.tolist() == [True, True, True, True]
     assert found.disagreement is None
 
@@ -38,7 +38,18 @@ def test_one_persons_word_is_the_consensus():
 def test_the_median_of_two_is_the_one_nearer_to_nothing_happening():
     first = state([-1, -1, -1, 0, 1, 1, U, U])
     second = state([-1, 0, 1, 1, 1, U, U, E])
-    assert consensus(people(first, second), ask=("segments",)).tri.tolist() == [-1, 0, 0, 0, 1, 1, U, U]
+    assert consensus(people(first, second), ask=("segments",)).tri.tolist() == [-1, 0, U, 0, 1, 1, U, U]
+
+
+def test_a_value_that_nobody_said_is_no_consensus():
+    found = consensus(people(state([-1, -1, -1, 0]), state([1, 1, 1, 1])), ask=("segments",))
+    assert found.tri.tolist() == [U, U, U, 0]
+    # Of a value that is not there nobody can be sure.
+    np.testing.assert_array_equal(found.confidence, [np.nan, np.nan, np.nan, 0.5])
+    assert found.disagreement == pytest.approx(1 - (0 + 0 + 0 + 0.5) / 4)
+    four = consensus(people(state([-1]), state([-1]), state([1]), state([1])), ask=("segments",))
+    assert four.tri.tolist() == [U]
+    assert consensus(people(state([-1]), state([0]), state([1])), ask=("segments",)).tri.tolist() == [0]
 
 
 def test_the_median_of_three():
@@ -75,18 +86,22 @@ def test_boundaries_are_medians_if_all_count_the_same_stages():
     assert consensus(people(at(3, 7), at(4, 8), at(6, 7)), ask=("stages",)).boundaries == (4, 7)
     unlike = consensus(people(at(3), at(3, 7)), ask=("stages",))
     assert unlike.boundaries is None
-    assert unlike.confidence.tolist() == [0] * 10
+    assert np.isnan(unlike.confidence).all()
+    assert unlike.disagreement == 1
     found = consensus(people(at(4), at(6)), ask=("stages",))
     # The median is 5: one of two agrees with frame 4, the other with frame 5.
     assert found.confidence.tolist() == [1, 1, 1, 1, 0.5, 0.5, 1, 1, 1, 1]
     assert np.flatnonzero(found.marked).tolist() == [4, 6]
 
 
-def test_several_questions_are_averaged():
-    one = state([1, 1], outcome=("success", 1))
-    two = state([1, 0], outcome=("failure", 1))
-    found = consensus(people(one, one, two), ask=("segments", "outcome"))
-    assert found.confidence == pytest.approx([(1 + 2 / 3) / 2, 2 / 3])
+def test_confidence_is_about_the_frame_and_as_small_as_about_its_least_sure_value():
+    one = state([1, 1], frames=[1, 1], outcome=("success", 1))
+    two = state([1, 0], frames=[0, 1], outcome=("failure", 1))
+    found = consensus(people(one, one, one, two), ask=("segments", "frames", "outcome"))
+    assert found.confidence.tolist() == [0.75, 0.75]  # of the reward, of the segment
+    assert consensus(people(one, one, one, two), ask=("segments", "outcome")).confidence.tolist() == [1, 0.75]
+    # All that was said: segments 1 and 3/4, rewards 3/4 and 1, the outcome 3/4 twice.
+    assert found.disagreement == pytest.approx(1 - 5 / 6, abs=1e-6)
 
 
 def test_preferences():
@@ -122,4 +137,5 @@ def test_it_does_not_matter_who_is_who(rows, rng):
     said = [[row[frame] for row in rows if row[frame] in (-1, 0, 1)] for frame in range(3)]
     for frame, values in enumerate(said):
         if values:
-            assert one.tri[frame] == int(np.trunc(np.median(values)))
+            median = int(np.trunc(np.median(values)))
+            assert one.tri[frame] == (median if median in values else U)

@@ -5,12 +5,14 @@ import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from review_events import event, store, ulid
 
 from robolift import storage
 from robolift.annotators.review import job as jobs
 from robolift.annotators.review.events import append, list_objects, new_ulid, read_object
+from robolift.annotators.review.fold import EMPTY, State
 from robolift.annotators.review.job import (
     Job,
     SourceDigest,
@@ -41,6 +43,21 @@ def test_a_job_is_written_once_and_later_starts_agree(opened, tmp_path):
     with pytest.raises(UsageError, match=r"seed is 3 there, 4 here; .*ask|ask.*; seed is 3 there, 4 here"):
         settle(labels, job.model_copy(update={"seed": 4, "ask": ("stages",)}), opened)
     assert read_job(labels) == job
+
+
+def test_stages_take_at_least_two():
+    for ask in (("stages",), ("segments", "stages")):
+        with pytest.raises(ValueError, match="stages are asked, which takes at least 2"):
+            Job(dataset=(), ask=ask)
+    assert Job(dataset=(), ask=("stages",), num_task_stages=2).num_task_stages == 2
+
+
+def test_an_episode_with_fewer_frames_than_stages_is_to_be_skipped_unless_it_failed():
+    job = Job(dataset=(), ask=("stages", "outcome"), num_task_stages=3)
+    said = {"tri": np.full(2, EMPTY, np.int8), "frames": np.full(2, EMPTY, np.int8)}
+    short = State(**said, outcome=("success", 1), boundaries=(1,))
+    assert job.missing("episode:0", short) == "2 frames can't hold 3 stages; skip the episode"
+    assert job.missing("episode:0", State(**said, outcome=("failure", 1), boundaries=(1,))) is None
 
 
 def test_a_store_that_keeps_no_writers_apart_is_refused(opened, tmp_path, monkeypatch):

@@ -76,6 +76,12 @@ def test_without_models_only_interventions_are_known(dataset):
     }
 
 
+def test_which_lanes_there_are_is_known_beforehand(dataset, output_root):
+    values = output(output_root, dataset, Kind.VALUES, "values", VALUES)
+    lanes = Lanes(Dataset.open(dataset), dataset, values_uri=values)
+    assert lanes.present == {"vlm_progress": False, "value": True, "advantage_label": False}
+
+
 def test_an_output_of_another_dataset_is_refused(dataset, output_root):
     other = publish_dataset(output_root, [2, 3], outcome="failure", control_mode=MODES)
     values = output(output_root, other, Kind.VALUES, "values", VALUES)

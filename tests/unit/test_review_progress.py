@@ -46,6 +46,7 @@ def test_accuracy_is_a_mean_over_completed_gold_items():
         ("carol", "episode:2"): wrong,
     }
     assert gold_accuracy(states, gold) == {"alice": 0.5, "bob": 1.0}
+    assert gold_accuracy(states, gold, at_least=2) == {"alice": 0.5}
 
 
 def test_agreement_counts_only_items_that_several_completed():

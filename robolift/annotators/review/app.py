@@ -16,7 +16,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from robolift.annotators.review.desk import MAX_EVENTS, Desk, NoSuchItemError, Person
+from robolift.annotators.review.desk import MAX_EVENTS, Desk, NoSuchItemError, Person, Seen, UnseenError
 from robolift.annotators.review.events import EventError
 from robolift.annotators.review.guard import Guard
 from robolift.annotators.review.identity import Identity, RefusedError, Sessions
@@ -59,10 +59,11 @@ class LeaseBody(_Body):
 
 
 class EventsBody(_Body):
-    """POST /api/events."""
+    """POST /api/events; ``seen``, where it is given, is the last stored event of the item that the page knows."""
 
     item: str
     epoch: int = Field(ge=0)
+    seen: str | None = None
     events: list[dict[str, Any]] = Field(min_length=1, max_length=MAX_EVENTS)
 
 
@@ -120,6 +121,10 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(StaleLeaseError)
     def stale(_: Request, error: StaleLeaseError) -> JSONResponse:
         return JSONResponse({"detail": "stale lease", "holder": error.holder}, status_code=409)
+
+    @app.exception_handler(UnseenError)
+    def unseen(_: Request, error: UnseenError) -> JSONResponse:
+        return JSONResponse({"detail": "not what you saw"}, status_code=409)
 
     @app.exception_handler(EventError)
     def malformed(_: Request, error: EventError) -> JSONResponse:
@@ -196,6 +201,7 @@ def _serve_session(app: FastAPI, review: Review, sessions: Sessions) -> None:
                 "num_episodes": dataset.num_episodes,
                 "version": review.version,
             },
+            "lanes": review.lanes.present,
             "modes": [mode for mode, items in review.desk.items.items() if items],
         }
 
@@ -238,22 +244,27 @@ def _serve_episodes(app: FastAPI, review: Review) -> None:
     dataset = review.dataset
     tasks, outcomes = (dataset.episodes.column(name).to_pylist() for name in ("task", "outcome"))
 
+    def is_hidden(request: Request, item: str) -> bool:
+        return review.desk.job.blind and not review.desk.completed(_annotator(request), item)
+
     @app.get("/api/episodes/{episode}")
-    def facts(episode: int) -> dict[str, Any]:
+    def facts(request: Request, episode: int) -> dict[str, Any]:
+        item = _episode_item(dataset, episode)
+        hidden = is_hidden(request, item)
         return {
-            "item": _episode_item(dataset, episode),
+            "item": item,
             "length": int(dataset.starts[episode + 1] - dataset.starts[episode]),
             "fps": dataset.fps,
             "task": tasks[episode],
-            "outcome": outcomes[episode],
+            "outcome": None if hidden else outcomes[episode],
+            "blind": hidden,
             "cameras": {camera: list(dataset.image_size(camera)) for camera in dataset.cameras},
         }
 
     @app.get("/api/episodes/{episode}/lanes")
     def lanes(request: Request, episode: int) -> dict[str, Any]:
         item = _episode_item(dataset, episode)
-        hidden = review.desk.job.blind and not review.desk.completed(_annotator(request), item)
-        return review.lanes.of(episode, hidden=hidden)
+        return review.lanes.of(episode, hidden=is_hidden(request, item))
 
 
 def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Executor) -> None:
@@ -309,7 +320,8 @@ def _serve_work(app: FastAPI, review: Review) -> None:
 
     @app.post("/api/events")
     def submit(request: Request, body: EventsBody) -> dict[str, Any]:
-        return {"stored": desk.submit(_person(request), body.item, body.epoch, body.events)}
+        seen = Seen(body.seen) if "seen" in body.model_fields_set else None
+        return {"stored": desk.submit(_person(request), body.item, body.epoch, body.events, seen=seen)}
 
 
 def _serve_overview(app: FastAPI, review: Review) -> None:

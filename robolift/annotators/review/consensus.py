@@ -16,13 +16,13 @@ class Consensus:
     """The common word on one item.
 
     Attributes:
-        tri: (T,) int8 of -1, 0, 1, UNKNOWABLE (all who spoke can't tell) or EMPTY.
+        tri: (T,) int8 of -1, 0, 1, UNKNOWABLE (all who spoke can't tell, or no value is common) or EMPTY.
         frames: (T,) int8 of 0, 1 or EMPTY.
         outcome: ``success``, ``failure``, or None where nobody said or they are even.
         boundaries: First frames of the task stages after the first; None where people count different stages.
         preference: ``A``, ``B`` or ``tie``; None where nobody said or no answer has the most voices.
         marked: (T,) bool, frames that somebody spoke of by themselves.
-        confidence: (T,) float32 share of the annotators who agree with the consensus, NaN where nothing was said.
+        confidence: (T,) float32 share of the annotators who agree with what is said of the frame, NaN where nothing is.
         disagreement: 1 - mean share of agreement over all that was said; None with fewer than two annotators.
     """
 
@@ -39,13 +39,16 @@ class Consensus:
 def consensus(states: Mapping[str, State], *, ask: Sequence[str]) -> Consensus:
     """Return what people say together about one item.
 
-    ``tri`` is the median over those who could tell; where the two middle values differ it is the one nearer to 0, and 0
-    between -1 and 1. ``frames`` is 1 where the mean is at least 0.5. The outcome and the preference are what most say.
-    Each boundary is the median over people, rounded down between two frames, if all count the same stages.
+    ``tri`` is the median over those who could tell; where the two middle values differ it is the one nearer to 0, and
+    between -1 and 1 it is not known: nobody said 0. ``frames`` is 1 where the mean is at least 0.5. The outcome and the
+    preference are what most say. Each boundary is the median over people, rounded down between two frames, if all count
+    the same stages.
 
-    The confidence of a frame is the share of annotators who agree with the consensus, averaged over what was asked and
-    said of it: its ``tri`` value, its reward, the stage it is in, and the outcome of the episode. An annotator who said
-    something else, or that it can't be told, does not agree.
+    The confidence of a frame is the smallest share of annotators who agree with one of the values that the frame gets:
+    its ``tri``, its reward, and its stage (which progress follows from). The outcome speaks of the whole episode and
+    counts only where nothing else is asked. An annotator who said something else, or that it can't be told, does not
+    agree. The disagreement is over all that was asked, the outcome too, and a value that is not common is agreed on by
+    nobody.
 
     Args:
         states: Of those who completed the item, by name; at least one.
@@ -58,15 +61,20 @@ def consensus(states: Mapping[str, State], *, ask: Sequence[str]) -> Consensus:
     preference = _majority([state.preference for state in people if state.preference])
     boundaries = _boundaries([state.boundaries for state in people])
     shares: list[np.ndarray] = []
+    sure: list[np.ndarray] = []
     if "segments" in ask:
         shares.append(_agreement(np.stack([state.tri for state in people]), tri))
+        sure.append(np.where(tri < UNKNOWABLE, shares[-1], np.nan))
     if "frames" in ask:
         shares.append(_agreement(np.stack([state.frames for state in people]), frames))
+        sure.append(shares[-1])
+    if "stages" in ask:
+        shares.append(_agreement_on_stages(people, boundaries))
+        sure.append(np.full(len(tri), np.nan) if boundaries is None else shares[-1])
     if "outcome" in ask:
         said = [state.outcome[0] if state.outcome else None for state in people]
         shares.append(np.full(len(tri), _share(said, outcome)))
-    if "stages" in ask:
-        shares.append(_agreement_on_stages(people, boundaries))
+        sure = sure or [shares[-1]]
     agreement = np.stack(shares) if shares else np.empty((0, len(tri)))
     overall = agreement if len(tri) else np.array([_share([state.preference for state in people], preference)])
     return Consensus(
@@ -76,7 +84,7 @@ def consensus(states: Mapping[str, State], *, ask: Sequence[str]) -> Consensus:
         boundaries=boundaries,
         preference=preference,
         marked=_marked(people, ask),
-        confidence=_mean_known(agreement).astype(np.float32),
+        confidence=_least_known(sure, len(tri)).astype(np.float32),
         disagreement=_disagreement(overall) if len(people) > 1 else None,
     )
 
@@ -116,7 +124,7 @@ def _median(values: np.ndarray) -> np.ndarray:
     columns = np.arange(values.shape[1])
     low = ordered[np.maximum(count - 1, 0) // 2, columns]
     high = ordered[np.minimum(count // 2, len(values) - 1), columns]
-    middle = np.where(low == high, low, 0)
+    middle = np.where(low == high, low, np.where(low == -high, UNKNOWABLE, 0))
     unsaid = np.where((values == UNKNOWABLE).any(axis=0), UNKNOWABLE, EMPTY)
     return np.where(count > 0, middle, unsaid).astype(np.int8)
 
@@ -163,10 +171,9 @@ def _share(said: Sequence[str | None], common: str | None) -> float:
     return answers.count(common) / len(answers) if answers and common else (0.0 if answers else np.nan)
 
 
-def _mean_known(shares: np.ndarray) -> np.ndarray:
-    known = ~np.isnan(shares)
-    count = known.sum(axis=0)
-    return np.where(count > 0, np.where(known, shares, 0).sum(axis=0) / np.maximum(count, 1), np.nan)
+def _least_known(shares: Sequence[np.ndarray], length: int) -> np.ndarray:
+    """Return the smallest share of each frame, (T,); NaN where none is known."""
+    return np.fmin.reduce([np.full(length, np.nan), *shares])
 
 
 def _disagreement(shares: np.ndarray) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 from robolift.annotators.review import assignment, events
 from robolift.annotators.review.consensus import Consensus, consensus
 from robolift.annotators.review.events import Event, EventError
-from robolift.annotators.review.fold import fold_item, item_length
+from robolift.annotators.review.fold import completed, fold_item, item_length
 from robolift.annotators.review.job import Gold, Job, Pair
 from robolift.annotators.review.leases import Lease, Leases, StaleLeaseError, clock_ms
 from robolift.annotators.review.work import Work
@@ -22,6 +22,21 @@ OTHER_CLIP = {"A": "B", "B": "A"}
 
 class NoSuchItemError(Exception):
     """The dataset has no such episode, or the job no such pair."""
+
+
+class UnseenError(Exception):
+    """What is sent was said without knowing all that the person said of the item before, from another page."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a page knew of a person's events on an item when it sent more.
+
+    Attributes:
+        ulid: The last stored one in order, None if it knew of none.
+    """
+
+    ulid: str | None
 
 
 @dataclass(frozen=True)
@@ -120,7 +135,9 @@ class Desk:
                 continue
         return None, "others work on all that is left" if offers else "nothing is left for you"
 
-    def submit(self, person: Person, item: str, epoch: int, documents: Sequence[Any]) -> list[str]:
+    def submit(
+        self, person: Person, item: str, epoch: int, documents: Sequence[Any], *, seen: Seen | None = None
+    ) -> list[str]:
         """Store a person's events on an item they hold.
 
         Sending again what was stored is answered as before and stores nothing.
@@ -130,6 +147,7 @@ class Desk:
             item: What they speak of.
             epoch: Epoch of their lease of it.
             documents: The events as JSON.
+            seen: What their page knew; None: it doesn't matter.
 
         Returns:
             The events' ulids.
@@ -138,12 +156,15 @@ class Desk:
             EventError: If an event is malformed or can't be done; then none is stored.
             NoSuchItemError: If there is no such item.
             StaleLeaseError: If it is not theirs at that epoch.
+            UnseenError: If there are events that their page did not know.
         """
         self.check_item(item)
         given = [self._parse(person, item, epoch, document, place) for place, document in enumerate(documents)]
         fresh = {event.ulid: event for event in given if not self.work.has(person.annotator, event.ulid)}
         if fresh:
             self.leases.check(item, epoch, annotator=person.annotator, session=person.session)
+            if seen is not None:
+                self._check_seen(person.annotator, item, seen, sent={event.ulid for event in given})
             self._check_possible(person.annotator, item, list(fresh.values()))
             with self._lock:
                 number = self._numbers[person.session] = self._numbers.get(person.session, 0) + 1
@@ -153,6 +174,12 @@ class Desk:
             if person.annotator in standing.done | standing.skipped:
                 self._finished.setdefault(person.session, set()).add((item, epoch))
         return [event.ulid for event in given]
+
+    def _check_seen(self, annotator: str, item: str, seen: Seen, *, sent: Collection[str]) -> None:
+        self.work.refresh_one(annotator)
+        known = [event.ulid for event in self.work.events(annotator, item) if event.ulid not in sent]
+        if seen.ulid != (known[-1] if known else None):
+            raise UnseenError(item)
 
     def _parse(self, person: Person, item: str, epoch: int, document: Any, place: int) -> Event:
         try:
@@ -192,6 +219,7 @@ class Desk:
                 self.work.refresh_one(annotator)
                 if event.value not in {found.ulid for found in self.work.events(annotator, item)}:
                     raise EventError("value", f"{event.value} is no event of yours on {item}")
+        _check_open(item, before, sorted(fresh, key=lambda event: event.order))
         everything = sorted([*before, *fresh], key=lambda event: event.order)
         state = fold_item(everything, item_length(item, self._lengths))
         missing = self.job.missing(item, state) if state.complete else None
@@ -228,3 +256,18 @@ class Desk:
             states = {name: self.work.state(name, item) for name in names}
             held = self._agreed[item] = (names, count, consensus(states, ask=self.job.ask))
         return held[2]
+
+
+def _check_open(item: str, before: Sequence[Event], fresh: Sequence[Event]) -> None:
+    """Let nothing be said of an item that is complete: whoever is done may have seen what others and models say."""
+    known, done = list(before), completed(before)
+    for event in fresh:
+        known.append(event)
+        if event.op in ("complete", "skip", "reopen"):
+            done = event.op == "complete"
+        elif event.op in ("undo", "redo"):
+            was, done = done, completed(known)
+            if was and done:
+                raise EventError("op", f"{item} is complete; reopen it first")
+        elif done:
+            raise EventError("op", f"{item} is complete; reopen it first")

@@ -127,6 +127,40 @@ def fold_item(events: Sequence[Event], length: int) -> State:
     return state
 
 
+def completed(events: Sequence[Event]) -> bool:
+    """Tell whether a person is done with an item: of completing, skipping and reopening, the last that counts decides.
+
+    Args:
+        events: Of one annotator and item, in order.
+    """
+    closing = [event.op for event in alive(events) if event.op in ("complete", "skip", "reopen")]
+    return closing[-1:] == ["complete"]
+
+
+def first_pass(events: Sequence[Event]) -> list[Event]:
+    """Return the events up to the first completion: after it a person may have seen what others and models say.
+
+    Args:
+        events: Of one annotator and item, in order.
+
+    Returns:
+        Nothing where they never completed it.
+    """
+    ends = [place for place, event in enumerate(events, start=1) if event.op == "complete"]
+    return list(events[: ends[0]]) if ends else []
+
+
+def reopened(events: Sequence[Event]) -> bool:
+    """Tell whether a person took back that they were done.
+
+    Args:
+        events: Of one annotator and item, in order.
+    """
+    ends = {event.ulid for event in events if event.op == "complete"}
+    later = events[len(first_pass(events)) :]
+    return bool(ends) and any(event.op == "reopen" or (event.op == "undo" and event.value in ends) for event in later)
+
+
 def fold(events: Iterable[Event], lengths: Sequence[int]) -> dict[tuple[str, str], State]:
     """Return what each person says about each item, by (annotator, item).
 

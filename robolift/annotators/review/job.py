@@ -9,7 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from robolift import storage
 from robolift.annotators.review.events import ITEM
@@ -41,7 +50,7 @@ class Job(_Document):
     """Sources of the dataset when the work began; a dataset that only grew since is still the same job's."""
     ask: tuple[Ask, ...] = ("segments", "outcome")
     """What is asked of an episode; empty: only pairs are shown."""
-    num_task_stages: int = Field(default=1, ge=1, le=100)
+    num_task_stages: int = Field(default=1, ge=1, le=100, validate_default=True)
     """Stages that ``stages`` divides an episode into."""
     overlap: float = Field(default=0.15, ge=0, le=1)
     """Share of the items that several people label."""
@@ -56,6 +65,14 @@ class Job(_Document):
     seed: int = 0
     """Decides which items overlap, where gold comes, and which clip of a pair is shown first."""
 
+    @field_validator("num_task_stages")
+    @classmethod
+    def _several_stages(cls, value: int, info: ValidationInfo) -> int:
+        # One stage has no boundary: a person would only press Enter, and a clock's t / T would count as their progress.
+        if value < 2 and "stages" in info.data.get("ask", ()):
+            raise ValueError("stages are asked, which takes at least 2")
+        return value
+
     def missing(self, item: str, state: State) -> str | None:
         """Return what a person has still to say before an item is complete, None if nothing."""
         if item.startswith("pair:"):
@@ -67,6 +84,8 @@ class Job(_Document):
             return "the outcome is not said"
         count, wanted = len(state.boundaries), self.num_task_stages - 1
         failed = state.outcome is not None and state.outcome[0] == "failure"
+        if "stages" in self.ask and not failed and len(state.tri) < self.num_task_stages:
+            return f"{len(state.tri)} frames can't hold {self.num_task_stages} stages; skip the episode"
         if "stages" in self.ask and (count > wanted or (count < wanted and not failed) or 0 in state.boundaries):
             return f"boundaries are {list(state.boundaries)}, {self.num_task_stages} stages need {wanted} after frame 0"
         return None

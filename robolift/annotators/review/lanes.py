@@ -56,6 +56,11 @@ class Lanes:
                 [ADVANTAGE[label] for label in table.column("advantage_label").to_pylist()], np.int8
             )
 
+    @property
+    def present(self) -> dict[str, bool]:
+        """Return which of the models' lanes there are at all."""
+        return {name: column is not None for name, column in self._columns.items()}
+
     def of(self, episode: int, *, hidden: bool) -> dict[str, Any]:
         """Return the lanes of an episode; those of models are None while ``hidden``."""
         rows = slice(int(self._starts[episode]), int(self._starts[episode + 1]))

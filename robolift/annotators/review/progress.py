@@ -18,6 +18,8 @@ from robolift.annotators.review.leases import Leases
 
 IDLE_FACTOR = 20
 """Agreement over much work takes seconds: it is not worked out again before this many times as long have passed."""
+MIN_GOLD = 10
+"""On the page an accuracy over fewer items would tell which of them are gold, and the right answers."""
 STAGE_TOLERANCE = 0.05
 """A boundary counts as right within this share of the episode's frames."""
 OUTCOMES = {"failure": 0.0, "success": 1.0}
@@ -52,18 +54,21 @@ def _boundaries_score(found: Sequence[int], right: Sequence[int], *, length: int
     return float((off <= max(1, round(STAGE_TOLERANCE * length))).mean())
 
 
-def gold_accuracy(states: Mapping[tuple[str, str], State], gold: Mapping[str, Gold]) -> dict[str, float]:
+def gold_accuracy(
+    states: Mapping[tuple[str, str], State], gold: Mapping[str, Gold], *, at_least: int = 1
+) -> dict[str, float]:
     """Return each person's mean :func:`gold_score` over the gold items they completed, by name.
 
     Args:
         states: What people say, by (annotator, item).
         gold: Right answers by item.
+        at_least: Items that a person must have completed to be measured.
     """
     scores: dict[str, list[float]] = {}
     for (annotator, item), state in sorted(states.items(), key=lambda entry: entry[0]):
         if item in gold and state.complete:
             scores.setdefault(annotator, []).append(gold_score(state, gold[item]))
-    return {annotator: float(np.mean(found)) for annotator, found in scores.items()}
+    return {annotator: float(np.mean(found)) for annotator, found in scores.items() if len(found) >= at_least}
 
 
 def agreement(states: Mapping[tuple[str, str], State]) -> dict[str, float | None]:
@@ -133,8 +138,9 @@ class Progress:
 
     def _people(self, standings: Mapping[str, Standing]) -> dict[str, Any]:
         desk = self._desk
-        states = {(name, item): desk.work.state(name, item) for item, s in standings.items() for name in s.done}
-        accuracy = gold_accuracy(states, desk.gold)
+        # What people say after they looked at each other's answers tells nothing of how well they agree.
+        states = {(name, item): desk.work.first_pass(name, item) for item, s in standings.items() for name in s.done}
+        accuracy = gold_accuracy(states, desk.gold, at_least=MIN_GOLD)
         people = []
         for name in desk.work.annotators():
             items = [item for person, item in states if person == name]
@@ -156,13 +162,15 @@ class Progress:
         standings = desk.work.standings()
         listed = []
         for item in desk.items[mode]:
-            standing = standings.get(item, UNTOUCHED)
+            standing, needed = standings.get(item, UNTOUCHED), desk.needs[item]
+            # Whoever knew that nobody looks at an item again might look less closely.
+            told = annotator in standing.done or len(standing.done) >= needed
             entry = {
                 "item": item,
                 **facts.get(item, {}),
-                "state": _state_of(item, standing, annotator, needed=desk.needs[item], leases=desk.leases),
-                "annotators": len(standing.done),
-                "needed": desk.needs[item],
+                "state": _state_of(item, standing, annotator, needed=needed, leases=desk.leases),
+                "annotators": len(standing.done) if told else None,
+                "needed": needed if told else None,
             }
             if len(standing.done) > 1 and (agreed := desk.agreed(item)) is not None:
                 entry["disagreement"] = agreed.disagreement

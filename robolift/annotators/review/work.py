@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from robolift import storage
 from robolift.annotators.review.assignment import Standing
 from robolift.annotators.review.events import Event, list_objects, read_object
-from robolift.annotators.review.fold import State, fold_item, item_length
+from robolift.annotators.review.fold import State, first_pass, fold_item, item_length
 
 READERS = 16
 FRESH_S = 1.0
@@ -101,6 +101,10 @@ class Work:
     def state(self, annotator: str, item: str) -> State:
         """Return what a person says about an item."""
         return fold_item(self.events(annotator, item), item_length(item, self._lengths))
+
+    def first_pass(self, annotator: str, item: str) -> State:
+        """Return what a person said about an item until they first completed it."""
+        return fold_item(first_pass(self.events(annotator, item)), item_length(item, self._lengths))
 
     def has(self, annotator: str, ulid: str) -> bool:
         """Tell whether an event is stored."""

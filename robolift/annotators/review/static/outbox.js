@@ -174,10 +174,8 @@ export class Outbox {
   async #postBatch(item) {
     try {
       const { stored } = await this.api.events(item, this.#batch(item));
-      this.#stored.set(item, stored.at(-1));
-      this.#forget(stored);
       this.#failures = 0;
-      this.#changed();
+      this.#arrived(item, stored);
       return stored.length > 0;
     } catch (error) {
       return this.#failed(item, error);
@@ -215,11 +213,17 @@ export class Outbox {
     for (const item of this.items()) {
       if (this.#epochs.has(item)) {
         this.api.events(item, this.#batch(item), { leaving: true }).then(
-          ({ stored }) => { this.#forget(stored); this.#changed(); },
+          ({ stored }) => this.#arrived(item, stored),
           () => undefined,
         );
       }
     }
+  }
+
+  #arrived(item, stored) {
+    this.#stored.set(item, stored.at(-1));
+    this.#forget(stored);
+    this.#changed();
   }
 
   #forget(ulids) {

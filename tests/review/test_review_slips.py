@@ -104,25 +104,30 @@ def test_a_held_key_acts_once_unless_it_moves(visit, server):
     assert said == ["boundary", "outcome", "paint", "complete"]
 
 
-def test_no_frame_is_passed_unlabelled_while_the_next_one_loads(visit, serve):
-    server = serve("segments,frames,outcome")
-    page = visit("person0", "episode:1", at=server, viewport={"width": 1280, "height": 720})
+def test_single_frames_as_the_job_asks_and_none_is_passed_while_it_loads(visit, serve):
+    server = serve("frames")
+    page = visit("person0", "episode:1", at=server)
     page.forgive("ERR_FAILED")
-    cut = page.page.evaluate(
-        "document.querySelector('#panel').scrollHeight - document.querySelector('#panel').clientHeight"
-    )
-    assert cut <= 0
+    for frame, key in enumerate("001101"):
+        page.press(key)
+        page.shows(frame + 1)
+    page.press("[", "End")
+    page.shows(11)
+    page.press("1", "Enter").saved()
+    page.page.wait_for_selector("#notice:not([hidden])")
+    state = server.state("person0", "episode:1")
+    assert state.frames.tolist() == [0, 0, 1, 1, 0, 1] + [1] * 6
+    assert (state.tri == 3).all()
     page.context.route("**/api/episodes/0/frames/**start=64**", lambda route: route.abort())
     page.page.evaluate("location.hash = '#episode:0'")
     page.page.wait_for_selector("#scrubber[aria-valuemax='149']")
-    page.press("v")
     page.go(62).press("1").shows(63)
     page.press("1", "0", "0")  # the last two come while frame 64 is not there
     assert page.says() == "Frame 64 is still loading: nothing was labelled."
     page.context.unroute("**/api/episodes/0/frames/**start=64**")
     page.shows(64)
-    page.press("0").saved()
-    page.shows(65)
+    page.press("0").shows(65)
+    page.saved()
     assert server.state("person0", "episode:0").frames.tolist()[61:66] == [3, 1, 1, 0, 3]
 
 

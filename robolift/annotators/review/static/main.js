@@ -20,6 +20,7 @@ class App {
   #moving = false;
   #afterwards = null;
   #retaken = new Set();
+  #taking = new Set();
 
   async start() {
     this.session = await this.api.session();
@@ -327,13 +328,17 @@ class App {
     // One's own other page is told of, but not the first time: it may be this page before a reload, still at work.
     const own = holder === this.session.annotator && (this.lease.session !== this.api.sessionId || !this.#retaken.has(item));
     if (error.status !== 409 || (holder && !own)) return this.#lost(item, error);
+    if (this.#taking.has(item)) return undefined; // told of twice: by a refused mark and by a refused renewal
     this.#retaken.add(item);
+    this.#taking.add(item);
     try {
       if (this.item === item) await this.#takeAgain(item);
       else await this.#sendUnderFreshLease(item);
     } catch (next) {
       if (next.passing) setTimeout(() => this.#stale(item, error), RETRY_MS);
       else await this.#lost(item, next);
+    } finally {
+      this.#taking.delete(item);
     }
     return undefined;
   }

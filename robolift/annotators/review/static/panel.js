@@ -13,7 +13,7 @@ export class Panel {
     this.range = el("p", { class: "range", id: "pending-text" });
     this.todo = el("ul", { class: "todo", "aria-label": "what this item needs" });
     this.compare = el("div", { class: "compare", hidden: true });
-    this.finish = el("button", { "data-command": "complete", class: "primary", id: "complete" });
+    this.finish = el("button", { "data-command": "complete", class: "primary", id: "complete" }, "Complete");
     this.reopen = el("button", { "data-command": "reopen", class: "quiet", hidden: true }, "Reopen ", el("kbd", {}, "r"));
     this.undo = el("button", { "data-command": "undo", class: "quiet" }, "Undo ", el("kbd", {}, "u"));
     this.redo = el("button", { "data-command": "redo", class: "quiet" }, "Redo ", el("kbd", {}, "Shift U"));

@@ -32,25 +32,56 @@ def krippendorff_alpha(values: npt.ArrayLike, *, level: Level) -> float | None:
     Raises:
         UsageError: If ``values`` has another shape.
     """
-    table = np.asarray(values, np.float64)
-    if table.ndim != 2:
-        raise UsageError(f"values for alpha have shape {table.shape}, expected (annotators, units)")
-    known = ~np.isnan(table)
-    table, known = table[:, known.sum(axis=0) > 1], known[:, known.sum(axis=0) > 1]
-    if table.size == 0:
-        return None
-    categories, codes = np.unique(table[known], return_inverse=True)
-    if len(categories) < 2:
-        return None
-    units = np.nonzero(known)[1]
-    counts = np.zeros((table.shape[1], len(categories)))
-    np.add.at(counts, (units, codes), 1)
-    weights = 1 / (counts.sum(axis=1) - 1)
-    coincidences = (counts * weights[:, None]).T @ counts - np.diag((counts * weights[:, None]).sum(axis=0))
-    margins = coincidences.sum(axis=1)
-    distance = _distances(categories, margins, level)
-    expected = (np.outer(margins, margins) * distance).sum() / (margins.sum() - 1)
-    return float(1 - (coincidences * distance).sum() / expected)
+    found = Coincidences()
+    found.add(values)
+    return found.alpha(level=level)
+
+
+class Coincidences:
+    """The coincidence matrix of :func:`krippendorff_alpha`, added up over parts of the units."""
+
+    def __init__(self) -> None:
+        """Begin without units."""
+        self._values = np.zeros(0)
+        self._matrix = np.zeros((0, 0))
+
+    def add(self, values: npt.ArrayLike) -> None:
+        """Add units.
+
+        Args:
+            values: (annotators, units), NaN where one said nothing about a unit; other annotators than before at will.
+
+        Raises:
+            UsageError: If ``values`` has another shape.
+        """
+        table = np.asarray(values, np.float64)
+        if table.ndim != 2:
+            raise UsageError(f"values for alpha have shape {table.shape}, expected (annotators, units)")
+        several = (~np.isnan(table)).sum(axis=0) > 1
+        table = table[:, several]
+        known = ~np.isnan(table)
+        categories, codes = np.unique(table[known], return_inverse=True)
+        counts = np.zeros((table.shape[1], len(categories)))
+        np.add.at(counts, (np.nonzero(known)[1], codes), 1)
+        weighted = counts / (counts.sum(axis=1) - 1)[:, None]
+        self._merge(categories, weighted.T @ counts - np.diag(weighted.sum(axis=0)))
+
+    def _merge(self, categories: np.ndarray, matrix: np.ndarray) -> None:
+        values = np.union1d(self._values, categories)
+        total = np.zeros((len(values), len(values)))
+        for some, part in ((self._values, self._matrix), (categories, matrix)):
+            places = np.searchsorted(values, some)
+            total[np.ix_(places, places)] += part
+        self._values, self._matrix = values, total
+
+    def alpha(self, *, level: Level) -> float | None:
+        """Return Krippendorff's alpha over all units, None where it is not defined."""
+        if len(self._values) < 2:
+            return None
+        margins = self._matrix.sum(axis=1)
+        distance = _distances(self._values, margins, level)
+        expected = (np.outer(margins, margins) * distance).sum() / (margins.sum() - 1)
+        return float(1 - (self._matrix * distance).sum() / expected)
 
 
 def _distances(categories: np.ndarray, margins: np.ndarray, level: Level) -> np.ndarray:

@@ -10,6 +10,8 @@ from robolift.annotators.review import cli
 
 WHERE = {"enabled": True, "dataset": "s3://b/import_dataset/1", "labels": "s3://b/labels"}
 
+PROXY = {"identityHeader": "X-User", "trustedProxies": ["10.8.0.0/14"]}
+
 
 def pod(values=None, base="gke"):
     return of_kind("Deployment", values, base=base)["rel-review"]["spec"]["template"]["spec"]
@@ -106,6 +108,10 @@ def test_only_the_named_namespaces_reach_it():
         ({"enabled": True, "dataset": "s3://b/d"}, "review/labels"),
         (WHERE, "nobody says who a person is; set review.identityHeader and trustedProxies, or review.tokensSecret"),
         ({**WHERE, "identityHeader": "X-User"}, "a header from anybody proves nothing"),
+        ({**WHERE, **PROXY}, "any pod may send it; set networkPolicy.enabled and review.allowedNamespaces"),
+        ({**WHERE, **PROXY, "allowedNamespaces": ["ingress"]}, "any pod may send it"),
+        ({**WHERE, **PROXY, "trustedProxies": ["10.8.0.0/14", "0.0.0.0/0"]}, "has 0.0.0.0/0, which is everybody"),
+        ({**WHERE, **PROXY, "trustedProxies": ["::/0"]}, "has ::/0, which is everybody"),
         ({**WHERE, "identityHeader": "X-User", "tokensSecret": "t"}, "are both set; take one"),
         ({**WHERE, "ask": ["segment"]}, "review/ask/0"),
         ({**WHERE, "trustedProxies": ["10.0.0.1"]}, "review/trustedProxies/0"),
@@ -114,3 +120,11 @@ def test_only_the_named_namespaces_reach_it():
 def test_what_can_not_work_is_refused(review, said):
     with pytest.raises((helm_python.HelmError, helm_python.HelmValuesError), match=said):
         render({"review": review})
+
+
+def test_the_networks_policy_keeps_other_pods_from_saying_who_they_are():
+    review = {**WHERE, **PROXY}
+    with pytest.raises(helm_python.HelmError, match="any pod may send it"):
+        render({"review": review, "networkPolicy": {"enabled": True}})
+    review["allowedNamespaces"] = ["ingress"]
+    assert "rel-review" in of_kind("NetworkPolicy", {"review": review, "networkPolicy": {"enabled": True}})

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from robolift.annotators.agreement import krippendorff_alpha
+from robolift.annotators.agreement import Coincidences, krippendorff_alpha
 from robolift.errors import UsageError
 
 X = np.nan
@@ -68,3 +68,24 @@ def test_the_order_of_people_and_units_does_not_matter(table, rng):
     before = krippendorff_alpha(table, level="ordinal")
     after = krippendorff_alpha(table[people][:, units], level="ordinal")
     assert after == (None if before is None else pytest.approx(before))
+
+
+@given(
+    st.lists(st.lists(st.sampled_from([0.0, 1.0, 2.0, 5.0, X]), min_size=3, max_size=3), min_size=1, max_size=12),
+    st.integers(0, 12),
+    st.sampled_from(["nominal", "ordinal", "interval"]),
+)
+def test_units_may_be_added_in_parts(units, cut, level):
+    table, found = np.array(units).T, Coincidences()
+    for part in (table[:, :cut], table[:, cut:]):
+        found.add(part)
+    whole = krippendorff_alpha(table, level=level)
+    assert found.alpha(level=level) == (None if whole is None else pytest.approx(whole))
+
+
+def test_parts_may_be_of_other_people():
+    # The third unit of the table by hand, above, is of two others.
+    found = Coincidences()
+    found.add([[0, 0], [0, 1]])
+    found.add([[1], [X], [1]])
+    assert found.alpha(level="nominal") == pytest.approx(4 / 9)

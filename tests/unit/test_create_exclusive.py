@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import stat
@@ -138,3 +139,29 @@ def test_a_refusal_in_other_words_than_amazons_is_one(s3, monkeypatch, code):
     fs, _ = storage.filesystem(s3)
     monkeypatch.setattr(fs, "pipe_file", refuse)
     assert not storage.create_exclusive(f"{s3}/x", b"")
+
+
+def test_a_write_whose_answer_was_lost_is_ones_own(s3, monkeypatch):
+    """The client sends it again and is told that the name is taken, by what it wrote itself."""
+    fs, _ = storage.filesystem(s3)
+    real = type(fs).pipe_file
+
+    def sent_twice(path, content, **given):
+        real(fs, path, content, **given)
+        return real(fs, path, content, **given)
+
+    monkeypatch.setattr(fs, "pipe_file", sent_twice)
+    assert storage.create_exclusive(f"{s3}/x", b"mine")
+    assert storage.read_bytes(f"{s3}/x") == b"mine"
+    assert not storage.create_exclusive(f"{s3}/x", b"yours")
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_disk_without_hard_links_is_named(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(UsageError, match="this disk makes no hard links"):
+        storage.create_exclusive(str(tmp_path / "x"), b"")
+    assert os.listdir(tmp_path) == []

@@ -9,8 +9,10 @@ import httpx
 import pytest
 from review_server import Page, Process, arguments, serving, write_tokens
 
+from robolift import __main__ as command
 from robolift import storage
 from robolift.__main__ import main
+from robolift.annotators.review import cli
 
 HEAVY = ("fastapi", "starlette", "uvicorn", "pyarrow", "numpy", "av")
 
@@ -52,6 +54,7 @@ def test_a_host_that_others_reach_needs_identities(capsys, words):
     [
         (["--identity-header", "X-Email"], "--identity-header needs --trusted-proxy"),
         (["--identity-header", "X-Email", "--trusted-proxy", "10.0.0.1/8"], "host bits set"),
+        (["--identity-header", "X-Email", "--trusted-proxy", "0.0.0.0/0"], "/0 is everybody"),
         (["--identity-header", "X-Email", "--trusted-proxy", "all"], "expected networks such as 10.0.0.0/8"),
         (["--trusted-proxy", "10.0.0.0/8"], "--trusted-proxy needs --identity-header"),
         (["--identity-header", "X", "--trusted-proxy", "10.0.0.0/8", "--tokens", "x"], "give one"),
@@ -59,6 +62,9 @@ def test_a_host_that_others_reach_needs_identities(capsys, words):
         (["--ask", ""], "nothing is asked"),
         (["--overlap", "2"], "--overlap: Input should be less than or equal to 1"),
         (["--ask", "stages"], "--num-task-stages: Value error, stages are asked, which takes at least 2"),
+        (["--lease-s", "1"], "--lease-s: Input should be greater than or equal to 5"),
+        (["--gold-rate", "2"], "--gold-rate: Input should be less than or equal to 1"),
+        (["--annotators-per-item", "0"], "--annotators-per-item: Input should be greater than or equal to 1"),
         (["--num-task-stages", "0"], "--num-task-stages: Input should be greater than or equal to 1"),
     ],
 )
@@ -86,6 +92,27 @@ def test_a_file_of_tokens_that_is_none_is_refused_without_quoting_it(capsys, wor
     assert (code, problem in said) == (64, True)
     assert "abcdefghijklmnop" not in said
     assert "12345678901234567890" not in said
+
+
+def test_labels_inside_something_finished_are_refused(capsys, dataset, tmp_path):
+    for place in ("", "/labels", "/labels/deep/"):
+        code, said = refused(capsys, *arguments(dataset.uri, dataset.uri + place))
+        assert code == 64
+        assert f"lies in the finished output {dataset.uri}; choose another folder" in said
+
+
+def test_the_jobs_rules_can_be_chosen(words, tmp_path):
+    with serving(*words, "--lease-s", "30", "--gold-rate", "0.5", "--annotators-per-item", "3"):
+        pass
+    job = storage.read_json(f"{tmp_path}/labels/job.json")
+    assert (job["lease_s"], job["gold_rate"], job["annotators_per_item"]) == (30, 0.5, 3)
+
+
+def test_who_listens_to_others_without_a_name_is_told(words, tmp_path):
+    lines = cli.serve(command._parser().parse_args([*words, "--host", "0.0.0.0", "--tokens", write_tokens(tmp_path)]))
+    assert next(lines).startswith("labelling page: http://0.0.0.0:")
+    assert "no --served-name: only pages opened as 0.0.0.0 or localhost are answered" in next(lines)
+    lines.close()
 
 
 def test_a_port_that_is_taken_is_named(capsys, words):

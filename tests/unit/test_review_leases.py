@@ -114,6 +114,54 @@ def test_a_renewal_that_comes_too_late_does_not_take_the_item_back(leases, clock
     assert leases.current(ITEM).annotator == "bob"
 
 
+def test_a_list_reads_an_object_again_only_when_it_may_have_changed(leases, clock, labels, monkeypatch):
+    other = Leases(labels, lease_s=600, now_ms=clock)
+    reads = []
+    read = Leases._read
+    monkeypatch.setattr(Leases, "_read", lambda self, item, name: reads.append(item) or read(self, item, name))
+
+    def seen(item):
+        leases._list_again_at = 0.0
+        return leases.is_running(leases.seen(item))
+
+    other.take("episode:1", **ALICE)
+    other.take("episode:2", **BOB)
+    for _ in range(3):
+        assert seen("episode:1")
+        assert seen("episode:2")
+    assert reads == ["episode:1", "episode:2"]
+    clock.pass_s(500)
+    other.renew("episode:2", 1, **BOB)
+    other.release("episode:1", 1, **ALICE)
+    reads.clear()
+    assert not seen("episode:1")
+    assert reads == ["episode:1"]
+    clock.pass_s(500)
+    for _ in range(3):
+        assert seen("episode:2")
+        assert not seen("episode:1")
+    assert reads == ["episode:1", "episode:2"]
+    other.take("episode:1", **BOB)
+    assert seen("episode:1")
+    clock.pass_s(601)
+    reads.clear()
+    for _ in range(3):
+        assert not seen("episode:1")
+    assert reads == ["episode:1"]
+
+
+def test_what_one_person_holds_is_known(leases, clock):
+    leases.take("episode:1", **ALICE)
+    leases.take("episode:2", **ALICE)
+    leases.take("episode:3", **BOB)
+    leases.take("episode:2", **OTHER_TAB)
+    assert leases.held("alice") == ["episode:1", "episode:2"]
+    leases.release("episode:1", 1, **ALICE)
+    assert leases.held("alice") == ["episode:2"]
+    clock.pass_s(600)
+    assert (leases.held("alice"), leases.held("bob"), leases.held("carol")) == ([], [], [])
+
+
 def test_items_dont_share_leases(leases):
     leases.take("episode:1", **ALICE)
     leases.take("episode:11", **BOB)

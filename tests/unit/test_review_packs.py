@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import itertools
 import struct
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -140,3 +141,25 @@ def test_jpegs_are_faithful_and_the_same_each_time(size):
 def test_another_picture_than_announced_is_refused(image):
     with pytest.raises(UsageError, match=r"expected uint8 \(2, 3, 3\)"):
         JpegEncoder((2, 3)).encode(image)
+
+
+def test_a_video_that_opens_slowly_keeps_no_other_waiting(packs, monkeypatch):
+    begun, hold = threading.Event(), threading.Event()
+    real = module.VideoDecoder
+
+    def open_video(uri, **given):
+        if not begun.is_set():
+            begun.set()
+            assert hold.wait(timeout=30)
+        return real(uri, **given)
+
+    monkeypatch.setattr(module, "VideoDecoder", open_video)
+    with ThreadPoolExecutor(2) as pool:
+        slow = pool.submit(packs.frames, 0, CAMERA, 0, 2)
+        assert begun.wait(timeout=30)
+        try:
+            assert len(unpack(pool.submit(packs.frames, 1, CAMERA, 0, 2).result(timeout=20))) == 2
+            assert not slow.done()
+        finally:
+            hold.set()
+        assert len(unpack(slow.result())) == 2

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from review_events import event
@@ -63,6 +65,19 @@ def test_agreement_counts_only_items_that_several_completed():
     states["bob", "episode:0"] = state([1, 1, 0, -1], outcome=("failure", 0))
     # Outcomes (s, f) and (f, f): o_ff = 2, o_sf = 2, margins 3 and 1: alpha = 1 - 2 / 2 = 0.
     assert agreement(states)["outcome"] == pytest.approx(0)
+
+
+def test_agreement_needs_no_table_of_all_people_and_frames():
+    """A hundred people, two of them on each of 200 episodes of 1000 frames: 160 MB as one table."""
+    states = {}
+    for number in range(200):
+        for person in (number % 100, (number + 1) % 100):
+            states[f"person{person}", f"episode:{number}"] = state([1, -1] * 500, outcome=("success", 0))
+    tracemalloc.start()
+    assert agreement(states)["tri"] == 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10e6
 
 
 def test_seconds_run_from_the_first_event_to_the_first_completion():

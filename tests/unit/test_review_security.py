@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import socket
+import time
 from urllib.parse import urlsplit
 
 import httpx
@@ -272,3 +273,63 @@ def test_the_printed_link_signs_in_with_a_cookie_that_only_this_site_gets(datase
             browser.get(link)
             assert browser.get("/api/session").json()["annotator"] == "dora"
         assert httpx.get(f"{base}/api/session").status_code == 401
+
+
+def test_the_cookie_is_signed_ends_and_is_no_token(dataset, tmp_path, monkeypatch):
+    words = arguments(dataset.uri, str(tmp_path / "labels"), "--tokens", write_tokens(tmp_path))
+    with serving(*words, "--served-name", "labels.example.com") as base:
+        answer = httpx.get(f"{base}/?token={TOKENS['alice']}")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        cookie = answer.headers["set-cookie"]
+        assert TOKENS["alice"] not in cookie
+        assert "secure" not in cookie.lower()  # 127.0.0.1: no TLS
+        elsewhere = httpx.get(f"{base}/?token={TOKENS['alice']}", headers={"host": "labels.example.com"})
+        assert "; Secure" in elsewhere.headers["set-cookie"]
+        name, value = cookie.partition(";")[0].split("=")
+        who, until, signature = value.split(".")
+        assert who == "alice"
+
+        def status(held):
+            return httpx.get(f"{base}/api/session", headers={"cookie": f"{name}={held}"}).status_code
+
+        assert status(value) == 200
+        later = int(until) + 1
+        forged = [f"bob.{until}.{signature}", f"alice.{later}.{signature}", f"alice.{until}.", "alice", "..", signature]
+        assert [status(held) for held in forged] == [401] * 6
+        now = time.time()
+        monkeypatch.setattr(time, "time", lambda: now + 15 * 24 * 3600)
+        assert status(value) == 401
+    monkeypatch.undo()
+    with serving(*words) as base:  # another start, the same tokens
+        assert status(value) == 200
+    (tmp_path / "tokens.yaml").write_text("alice: another-token-of-alice\n")
+    with serving(*words) as base:
+        assert status(value) == 401
+
+
+def test_a_page_goes_on_at_another_server_of_the_folder(dataset, tmp_path):
+    words = arguments(dataset.uri, str(tmp_path / "labels"), "--tokens", write_tokens(tmp_path))
+    with serving(*words) as base:
+        page = Page(base).open()
+        epoch = page.take("episode:0")
+        page.do("episode:0", page.event("paint", 1, 0, 6), epoch=epoch)
+        page.close()
+    with serving(*words) as base:
+        again = Page(base)
+        again.facts, again.seq = page.facts, page.seq
+        again.client.headers["x-robolift-csrf"] = page.facts["csrf"]
+        again.do("episode:0", again.event("outcome", "success", 5), epoch=epoch)
+        assert len(again.get("/api/episodes/0/mine").json()["events"]) == 2
+        again.close()
+
+
+def test_refusals_are_logged_without_what_was_shown(address, page, capfd):
+    httpx.get(f"{address}/?token=secret-of-mine-0123456789")
+    httpx.get(f"{address}/api/session", headers={"authorization": "Bearer secret-of-mine-0123456789"})
+    page.get("/api/items", headers={"host": "evil.example"})
+    said = capfd.readouterr().err
+    assert said.count("refused") == 3
+    assert "the token is nobody's" in said
+    assert "names no host that this server is served under" in said
+    assert "/api/items" in said
+    assert "secret-of-mine" not in said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -109,6 +110,24 @@ def test_nobody_gets_what_another_holds(people):
     assert states[held[1]] == "leased"
     assert people[1].post("/api/lease", item=held[1], action="release", epoch=1).status_code == 200
     people[0].take(held[1])
+
+
+def test_one_person_holds_no_more_than_four_unfinished_items(people):
+    alice, bob, _ = people
+    for number in range(4):
+        alice.take(f"episode:{number}")
+    answer = alice.post("/api/lease", item="episode:4", action="take")
+    held = [f"episode:{number}" for number in range(4)]
+    detail = "you hold 4 items already: episode:0, episode:1, episode:2, episode:3; finish or release one"
+    assert (answer.status_code, answer.json()) == (409, {"detail": detail, "holder": None, "held": held})
+    assert alice.next()["item"] in held
+    assert alice.next("pair") == {"item": None, "reason": detail}
+    bob.take("episode:4")
+    alice.complete("episode:3", 15)
+    alice.take("episode:5")
+    assert alice.post("/api/lease", item="episode:6", action="take").status_code == 409
+    alice.post("/api/lease", item="episode:5", action="release", epoch=1)
+    alice.take("episode:6")
 
 
 def test_after_leaves_an_item_for_later(people):
@@ -269,6 +288,26 @@ def test_a_wrong_field_of_any_event_is_named(alone, field, value):
     assert answer.json()["field"] == f"events[0].{field}"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"mode": "\ud800"},
+        {"mode": "episode", "after": 1, "\ud800": 1},
+        {"item": "\ud800", "epoch": 1, "events": [{}]},
+        {"item": "episode:0", "epoch": 1, "events": [{"\ud800": 1}]},
+        {"item": "episode:0", "epoch": 1, "events": [{"op": "\ud800"}]},
+        {"item": "episode:0", "epoch": 1, "events": [{"op": "paint", "ulid": "\ud800"}]},
+        {"item": "episode:0", "epoch": 1, "events": [{"item": "\ud800"}]},
+        {"item": "\ud800", "action": "take"},
+    ],
+)
+def test_half_a_character_is_the_senders_error(alone, body):
+    path = "/api/next" if "mode" in body else "/api/lease" if "action" in body else "/api/events"
+    answer = alone.client.post(path, content=json.dumps(body), headers={"content-type": "application/json"})
+    assert answer.status_code in (404, 422)
+    assert answer.json()["detail"]
+
+
 def test_an_item_is_complete_only_when_everything_asked_is_said(people):
     alice = people[0]
     epoch = alice.take("episode:0")
@@ -404,3 +443,34 @@ def test_events_are_stored_while_many_frames_are_waited_for(people, monkeypatch)
             assert {found.result().status_code for found in waiting} == {200}
     finally:
         hold.set()
+
+
+def test_what_no_browser_waits_for_any_more_is_not_decoded(people, monkeypatch):
+    alice, hold, begun = people[0], threading.Event(), []
+
+    def frames(_, episode, *rest):
+        begun.append(episode)
+        return b"" if hold.wait(timeout=60) else b"late"
+
+    monkeypatch.setattr(Packs, "frames", frames)
+    path = "/api/episodes/{}/frames/observation.images.topview?start=0&stop=4"
+    base, headers = str(alice.client.base_url), dict(alice.client.headers)
+    count = (os.cpu_count() or 1) + 10
+
+    def ask(episode, timeout):
+        try:
+            return httpx.get(base + path.format(episode), headers=headers, timeout=timeout).status_code
+        except httpx.TimeoutException:
+            return None
+
+    try:
+        with ThreadPoolExecutor(count + 1) as pool:
+            given_up = [pool.submit(ask, 1, 3) for _ in range(count)]
+            assert [found.result() for found in given_up] == [None] * count
+            waiting = pool.submit(ask, 2, 60)
+            hold.set()
+            assert waiting.result() == 200
+    finally:
+        hold.set()
+    assert begun.count(2) == 1
+    assert begun.count(1) == (os.cpu_count() or 1)

@@ -6,19 +6,29 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator, Collection
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from robolift.annotators.review.desk import MAX_EVENTS, Desk, NoSuchItemError, Person, Seen, UnseenError
+from robolift.annotators.review.cli import is_loopback
+from robolift.annotators.review.desk import (
+    MAX_EVENTS,
+    Desk,
+    NoSuchItemError,
+    Person,
+    Seen,
+    TooManyHeldError,
+    UnseenError,
+)
 from robolift.annotators.review.events import EventError
-from robolift.annotators.review.guard import Guard
+from robolift.annotators.review.guard import Guard, note_refusal
 from robolift.annotators.review.identity import Identity, RefusedError, Sessions
 from robolift.annotators.review.lanes import Lanes
 from robolift.annotators.review.leases import Lease, StaleLeaseError
@@ -36,6 +46,7 @@ MEDIA_TYPES = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
 }
+CLIENT_CLOSED_REQUEST = 499
 Mode = Literal["episode", "pair"]
 
 
@@ -92,16 +103,25 @@ class Review:
         return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
+class Decoders:
+    """Threads that decode; requests wait for one in the event loop, where it shows that a browser no longer waits."""
+
+    def __init__(self, count: int) -> None:
+        """Make ``count`` threads."""
+        self.pool = ThreadPoolExecutor(count, thread_name_prefix="decoder")
+        self.free = asyncio.Semaphore(count)
+
+
 def create_app(review: Review) -> FastAPI:
     """Return the application, guarded."""
-    packs, sessions = Packs(review.dataset), Sessions()
+    packs, sessions = Packs(review.dataset), Sessions(review.desk.labels)
     # Threads of their own: however many frames are waited for, an event is stored at once.
-    decoders = ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="decoder")
+    decoders = Decoders(os.cpu_count() or 1)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        decoders.shutdown(cancel_futures=True)
+        decoders.pool.shutdown(cancel_futures=True)
         packs.close()
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
@@ -117,10 +137,19 @@ def create_app(review: Review) -> FastAPI:
     return app
 
 
+def _encodable(text: str) -> str:
+    # JSON may escape half a character, which UTF-8 can't write: an answer that quotes it could not be sent.
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(StaleLeaseError)
     def stale(_: Request, error: StaleLeaseError) -> JSONResponse:
         return JSONResponse({"detail": "stale lease", "holder": error.holder}, status_code=409)
+
+    @app.exception_handler(TooManyHeldError)
+    def too_many(_: Request, error: TooManyHeldError) -> JSONResponse:
+        return JSONResponse({"detail": str(error), "holder": None, "held": error.held}, status_code=409)
 
     @app.exception_handler(UnseenError)
     def unseen(_: Request, error: UnseenError) -> JSONResponse:
@@ -128,7 +157,12 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(EventError)
     def malformed(_: Request, error: EventError) -> JSONResponse:
-        return JSONResponse({"detail": str(error), "field": error.field}, status_code=422)
+        return JSONResponse({"detail": _encodable(str(error)), "field": _encodable(error.field)}, status_code=422)
+
+    @app.exception_handler(RequestValidationError)
+    def misshapen(_: Request, error: RequestValidationError) -> JSONResponse:
+        wrong = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
+        return JSONResponse({"detail": _encodable("; ".join(wrong))}, status_code=422)
 
     @app.exception_handler(NoSuchItemError)
     def absent(_: Request, error: NoSuchItemError) -> JSONResponse:
@@ -163,10 +197,13 @@ def _serve_page(app: FastAPI, review: Review) -> None:
         try:
             held = review.identity.sign_in(token, name)
         except RefusedError as refused:
+            note_refusal(request.scope, refused)
             raise HTTPException(refused.status, refused.detail) from None
+        # Nowhere in the address is the token any more: not in the history, nor in what is copied from there.
         response = RedirectResponse("/", status_code=303)
         if held is not None:
-            secure = request.url.scheme == "https"
+            # Whatever ends TLS before this server: the browser knows whether it came over TLS.
+            secure = not is_loopback(request.url.hostname or "")
             response.set_cookie(*held, httponly=True, samesite="strict", secure=secure)
         return response
 
@@ -225,7 +262,7 @@ def _serve_assignment(app: FastAPI, review: Review) -> None:
         desk.check_item(body.item)
         who = vars(_person(request))
         if body.action == "take":
-            return _granted(review, desk.leases.take(body.item, **who))
+            return _granted(review, desk.take(_person(request), body.item))
         if body.epoch is None:
             raise HTTPException(422, f"{body.action} needs the epoch of the lease")
         if body.action == "renew":
@@ -267,7 +304,7 @@ def _serve_episodes(app: FastAPI, review: Review) -> None:
         return review.lanes.of(episode, hidden=is_hidden(request, item))
 
 
-def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Executor) -> None:
+def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Decoders) -> None:
     dataset, version = review.dataset, review.version
 
     @app.get("/api/episodes/{episode}/frames/{camera:path}")
@@ -287,8 +324,11 @@ def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Executor
         headers = {"ETag": tag, "Cache-Control": lasting}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
-        loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(decoders, packs.frames, episode, camera, start, end)
+        async with decoders.free:
+            if await request.is_disconnected():  # went on to other frames meanwhile
+                return Response(status_code=CLIENT_CLOSED_REQUEST)
+            loop = asyncio.get_running_loop()
+            body = await loop.run_in_executor(decoders.pool, packs.frames, episode, camera, start, end)
         return Response(body, media_type="application/octet-stream", headers=headers)
 
 

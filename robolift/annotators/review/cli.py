@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--ask", default="segments,outcome", help="of segments, frames, outcome, stages; empty: pairs only"
     )
     job.add_argument("--num-task-stages", type=int, default=1, metavar="N", help="stages that `stages` divides into")
-    job.add_argument("--overlap", type=float, default=0.15, help="share of the items that two people label")
+    job.add_argument("--overlap", type=float, default=0.15, help="share of the items that several people label")
+    job.add_argument("--annotators-per-item", type=int, default=2, metavar="N", help="how many people label those")
+    job.add_argument("--gold-rate", type=float, default=0.1, help="share of offers that are gold items")
+    job.add_argument("--lease-s", type=int, default=600, help="how long an item is kept for who does nothing")
     job.add_argument("--no-blind", action="store_true", help="show models' labels from the start")
     job.add_argument("--seed", type=int, default=0, help="decides which items overlap and the order of clips")
     server = parser.add_argument_group("server")
@@ -84,6 +87,8 @@ def serve(args: argparse.Namespace) -> Iterator[str]:
             yield f"labelling page: {address}?token={identity.token}&name=YOUR_NAME"
         else:
             yield f"labelling page: {address}"
+        if not (is_loopback(args.host) or args.served_name):
+            yield f"no --served-name: only pages opened as {host} or localhost are answered, others get 403"
         uvicorn.Server(config).run(sockets=[listening])
 
 
@@ -106,7 +111,7 @@ def _identity(args: argparse.Namespace) -> Identity:
         return ProxyIdentity(args.identity_header, args.trusted_proxy)
     if args.tokens:
         return TokenIdentity.read(args.tokens, args.labels)
-    if not _is_loopback(args.host):
+    if not is_loopback(args.host):
         raise UsageError(
             f"--host {args.host} is open to other machines, and nothing says who people are: give --tokens, or "
             "--identity-header with --trusted-proxy, or listen on 127.0.0.1"
@@ -114,7 +119,8 @@ def _identity(args: argparse.Namespace) -> Identity:
     return LinkIdentity(args.labels)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name or address is this machine's own."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -131,6 +137,7 @@ def _review(args: argparse.Namespace, identity: Identity) -> Review:
     from robolift.annotators.review.lanes import Lanes  # noqa: PLC0415
     from robolift.data.dataset import Dataset  # noqa: PLC0415
 
+    _check_place(args.labels)
     manifest = manifests.load(args.dataset)
     dataset = Dataset.open(manifest)
     lengths = dataset.episodes.column("length").to_pylist()
@@ -158,6 +165,22 @@ def _review(args: argparse.Namespace, identity: Identity) -> Review:
     return Review(dataset=dataset, desk=desk, lanes=lanes, identity=identity, hosts=hosts)
 
 
+def _check_place(labels: str) -> None:
+    """Check that the labels folder is not inside something finished, which would change.
+
+    Raises:
+        UsageError: If it is.
+    """
+    from robolift import storage  # noqa: PLC0415
+    from robolift.manifest import MANIFEST_FILE  # noqa: PLC0415
+
+    scheme, _, path = storage.normalize(labels).rstrip("/").partition("://")
+    while path.strip("/"):
+        if storage.exists(storage.join(f"{scheme}://{path}", MANIFEST_FILE)):
+            raise UsageError(f"--labels {labels} lies in the finished output {scheme}://{path}; choose another folder")
+        path = path.rpartition("/")[0]
+
+
 def _job(args: argparse.Namespace, dataset: Dataset) -> Job:
     from pydantic import ValidationError  # noqa: PLC0415
 
@@ -170,6 +193,9 @@ def _job(args: argparse.Namespace, dataset: Dataset) -> Job:
             ask=asked,
             num_task_stages=args.num_task_stages,
             overlap=args.overlap,
+            annotators_per_item=args.annotators_per_item,
+            gold_rate=args.gold_rate,
+            lease_s=args.lease_s,
             blind=not args.no_blind,
             seed=args.seed,
         )

@@ -173,7 +173,7 @@ def _share(said: Sequence[str | None], common: str | None) -> float:
 
 def _least_known(shares: Sequence[np.ndarray], length: int) -> np.ndarray:
     """Return the smallest share of each frame, (T,); NaN where none is known."""
-    return np.fmin.reduce([np.full(length, np.nan), *shares])
+    return np.asarray(np.fmin.reduce([np.full(length, np.nan), *shares]))
 
 
 def _disagreement(shares: np.ndarray) -> float | None:

@@ -17,11 +17,21 @@ from robolift.annotators.review.leases import Lease, Leases, StaleLeaseError, cl
 from robolift.annotators.review.work import Work
 
 MAX_EVENTS = 500
+MAX_HELD = 4
+"""Most items that one person may hold, at one server, without being done with them."""
 OTHER_CLIP = {"A": "B", "B": "A"}
 
 
 class NoSuchItemError(Exception):
     """The dataset has no such episode, or the job no such pair."""
+
+
+class TooManyHeldError(Exception):
+    """A person holds ``held`` already and is to finish or give back one before taking another."""
+
+    def __init__(self, held: Sequence[str]) -> None:
+        super().__init__(f"you hold {len(held)} items already: {', '.join(held)}; finish or release one")
+        self.held = held
 
 
 class UnseenError(Exception):
@@ -51,6 +61,7 @@ class Desk:
     """The work of one labels folder, as people meet it; safe to use from several threads.
 
     Attributes:
+        labels: The folder.
         job: The rules.
         items: All items by mode (``episode``, ``pair``), in the order of the queue.
         needs: People needed for each item.
@@ -75,12 +86,13 @@ class Desk:
         Raises:
             DataError: If an object of events is damaged.
         """
-        self._labels = labels
+        self.labels = labels
         self._lengths = lengths
         self._now_ms = now_ms
         self._numbers: dict[str, int] = {}
         self._finished: dict[str, set[tuple[str, int]]] = {}
         self._lock = threading.Lock()
+        self._taking: dict[str, set[str]] = {}
         self._agreed: dict[str, tuple[tuple[str, ...], int, Consensus]] = {}
         self.job = job
         self.pairs = pairs
@@ -128,12 +140,42 @@ class Desk:
             seed=self.job.seed,
             after=after,
         )
+        reason = "others work on all that is left" if offers else "nothing is left for you"
         for item in offers:
             try:
-                return self.leases.take(item, annotator=person.annotator, session=person.session), ""
+                return self.take(person, item), ""
             except StaleLeaseError:
                 continue
-        return None, "others work on all that is left" if offers else "nothing is left for you"
+            except TooManyHeldError as refused:  # what they hold already is still theirs to go on with
+                reason = str(refused)
+        return None, reason
+
+    def take(self, person: Person, item: str) -> Lease:
+        """Grant an item to a person; nobody may keep many from the others.
+
+        Raises:
+            StaleLeaseError: If somebody else has it, or was quicker.
+            TooManyHeldError: If they hold as many others as one may.
+        """
+        with self._lock:
+            taking = self._taking.setdefault(person.annotator, set())
+            held = [
+                other
+                for other in dict.fromkeys([*self.leases.held(person.annotator), *taking])
+                if other != item and not self._finished_by(person.annotator, other)
+            ]
+            if len(held) >= MAX_HELD:
+                raise TooManyHeldError(held)
+            taking.add(item)
+        try:
+            return self.leases.take(item, **vars(person))
+        finally:
+            with self._lock:
+                taking.discard(item)
+
+    def _finished_by(self, annotator: str, item: str) -> bool:
+        standing = self.work.standing(item)
+        return annotator in standing.done | standing.skipped
 
     def submit(
         self, person: Person, item: str, epoch: int, documents: Sequence[Any], *, seen: Seen | None = None
@@ -168,7 +210,7 @@ class Desk:
             self._check_possible(person.annotator, item, list(fresh.values()))
             with self._lock:
                 number = self._numbers[person.session] = self._numbers.get(person.session, 0) + 1
-            events.append(self._labels, list(fresh.values()), number=number)
+            events.append(self.labels, list(fresh.values()), number=number)
             self.work.add(fresh.values())
             standing = self.work.standing(item)
             if person.annotator in standing.done | standing.skipped:
@@ -176,7 +218,7 @@ class Desk:
         return [event.ulid for event in given]
 
     def _check_seen(self, annotator: str, item: str, seen: Seen, *, sent: Collection[str]) -> None:
-        self.work.refresh_one(annotator)
+        self.work.refresh_one(annotator, surely=True)
         known = [event.ulid for event in self.work.events(annotator, item) if event.ulid not in sent]
         if seen.ulid != (known[-1] if known else None):
             raise UnseenError(item)
@@ -216,7 +258,7 @@ class Desk:
         known = {event.ulid for event in [*before, *fresh]}
         for event in fresh:
             if event.op in ("undo", "redo") and event.value not in known:
-                self.work.refresh_one(annotator)
+                self.work.refresh_one(annotator, surely=True)
                 if event.value not in {found.ulid for found in self.work.events(annotator, item)}:
                     raise EventError("value", f"{event.value} is no event of yours on {item}")
         _check_open(item, before, sorted(fresh, key=lambda event: event.order))

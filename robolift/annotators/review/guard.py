@@ -12,6 +12,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from robolift.annotators.review.identity import Identity, RefusedError, Sessions
+from robolift.logging import get_logger
 
 CSRF_HEADER = "x-robolift-csrf"
 MAX_BODY_BYTES = 256 << 10
@@ -54,6 +55,7 @@ class Guard:
             if scope["method"] not in ("GET", "HEAD"):
                 receive = await _read_body(scope, receive)
         except RefusedError as refused:
+            note_refusal(scope, refused)
             await _refuse(guarded, refused)
             return
         await self._app(scope, receive, guarded)
@@ -75,6 +77,19 @@ class Guard:
         if changes:
             token = connection.headers.get(CSRF_HEADER, "")
             state["session"] = self._sessions.session_of(state["annotator"], token)
+
+
+def note_refusal(scope: Scope, refused: RefusedError) -> None:
+    """Write into the log whom the server refused what, and why; never what they showed to be let in."""
+    client = scope.get("client") or ("",)
+    get_logger("review").warning(
+        "refused",
+        status=refused.status,
+        reason=refused.detail,
+        method=scope["method"],
+        path=ascii(scope["path"])[1:-1][:200],  # without the query, which may hold a token
+        client=client[0],
+    )
 
 
 def _host(headers: Headers) -> str:

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import ipaddress
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -19,6 +20,8 @@ from robolift.errors import UsageError
 COOKIE = "robolift"
 MIN_TOKEN = 16
 DEFAULT_NAME = "me"
+SIGNED_IN_S = 14 * 24 * 3600
+CSRF_FILE = "csrf.key"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -69,6 +72,8 @@ class ProxyIdentity:
             self._networks: list[Network] = [ipaddress.ip_network(network) for network in trusted]
         except ValueError as error:
             raise UsageError(f"--trusted-proxy: {error}; expected networks such as 10.0.0.0/8") from None
+        if any(network.prefixlen == 0 for network in self._networks):
+            raise UsageError("--trusted-proxy: /0 is everybody; name the addresses of the proxy")
         if not self._networks:
             raise UsageError("--identity-header needs --trusted-proxy: the networks that may set it")
         self._header = header
@@ -93,18 +98,47 @@ class ProxyIdentity:
 
 
 class _CookieIdentity:
+    """Signs people in for some days: the cookie says who, until when, and is signed with the token they came with."""
+
     def __init__(self, labels: str) -> None:
         # Cookies don't know ports: two servers on one machine must not overwrite each other's.
         self.cookie = f"{COOKIE}_{hashlib.sha256(storage.normalize(labels).encode()).hexdigest()[:8]}"
 
-    def _presented(self, connection: HTTPConnection) -> str:
+    def _token_of(self, name: str) -> str | None:
+        """Return the token that signs a person's cookie, None of a stranger."""
+        raise NotImplementedError
+
+    def _name_of(self, token: str) -> str:
+        """Return whose token it is."""
+        raise NotImplementedError
+
+    def who(self, connection: HTTPConnection) -> str:
+        """Return whose token or cookie it is."""
         scheme, _, token = connection.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            return token.strip()
+            return self._name_of(token.strip())
         held = connection.cookies.get(self.cookie)
         if not held:
             raise RefusedError(401, "sign in with the link you were given")
-        return held
+        signed, _, signature = held.rpartition(".")
+        name, _, until = signed.rpartition(".")
+        token_of_name = self._token_of(name)
+        if token_of_name is None or not _same(self._sign(signed, token_of_name), signature):
+            raise RefusedError(401, "you were signed in with another link; use the one you were given last")
+        if int(until) < time.time():
+            raise RefusedError(401, "sign in again with the link you were given")
+        return _checked_name(name)
+
+    def _cookie_of(self, name: str, token: str) -> tuple[str, str]:
+        signed = f"{name}.{int(time.time()) + SIGNED_IN_S}"
+        return self.cookie, f"{signed}.{self._sign(signed, token)}"
+
+    def _sign(self, signed: str, token: str) -> str:
+        return hmac.new(token.encode(), f"{self.cookie}\0{signed}".encode(), hashlib.sha256).hexdigest()
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode(), other.encode("utf-8", "replace"))
 
 
 class TokenIdentity(_CookieIdentity):
@@ -137,19 +171,17 @@ class TokenIdentity(_CookieIdentity):
             raise UsageError(f"{uri}: two people have the same token")
         return cls(document, labels)
 
-    def who(self, connection: HTTPConnection) -> str:
-        """Return whose token it is."""
-        return self._owner(self._presented(connection))
-
     def sign_in(self, token: str, name: str | None) -> tuple[str, str] | None:
-        """Return a cookie with the token, if it is somebody's."""
-        self._owner(token)
-        return self.cookie, token
+        """Return a cookie for whose token it is."""
+        return self._cookie_of(self._name_of(token), token)
 
-    def _owner(self, token: str) -> str:
+    def _token_of(self, name: str) -> str | None:
+        return self._tokens.get(name)
+
+    def _name_of(self, token: str) -> str:
         owner = None
         for name, known in self._tokens.items():  # all of them, so that the time tells nothing
-            if hmac.compare_digest(known.encode(), token.encode()):
+            if _same(known, token):
                 owner = name
         if owner is None:
             raise RefusedError(401, "the token is nobody's")
@@ -164,28 +196,32 @@ class LinkIdentity(_CookieIdentity):
         super().__init__(labels)
         self.token = secrets.token_hex(24)
 
-    def who(self, connection: HTTPConnection) -> str:
-        """Return the name that came with the link."""
-        token, _, name = self._presented(connection).partition(".")
-        self._check(token)
-        return _checked_name(name or DEFAULT_NAME)
-
     def sign_in(self, token: str, name: str | None) -> tuple[str, str] | None:
-        """Return a cookie with token and name, if the token is right."""
-        self._check(token)
-        return self.cookie, f"{token}.{_checked_name(name or DEFAULT_NAME)}"
+        """Return a cookie for the name, if the token is right."""
+        self._name_of(token)
+        return self._cookie_of(_checked_name(name or DEFAULT_NAME), token)
 
-    def _check(self, token: str) -> None:
-        if not hmac.compare_digest(token.encode(), self.token.encode()):
+    def _token_of(self, name: str) -> str | None:
+        return self.token
+
+    def _name_of(self, token: str) -> str:
+        if not _same(self.token, token):
             raise RefusedError(401, "the link is of an earlier start; use the one printed last")
+        return DEFAULT_NAME
 
 
 class Sessions:
-    """Names page loads, and proves that a request comes from a page that this process served to the same person."""
+    """Names page loads, and proves that a request comes from a page that was served to the same person.
 
-    def __init__(self) -> None:
-        """Make a key that ends with the process."""
-        self._key = secrets.token_bytes(32)
+    The key lies in the labels folder, so that a page may go on at another server of the folder, or after a restart. Who
+    can read it is no further: a request needs the person's cookie too, and no other site's page can send the header.
+    """
+
+    def __init__(self, labels: str) -> None:
+        """Take the key of the folder ``labels``, or make it."""
+        uri = storage.join(labels, CSRF_FILE)
+        storage.create_exclusive(uri, secrets.token_hex(32).encode())
+        self._key = storage.read_bytes(uri)
 
     def open(self, annotator: str) -> tuple[str, str]:
         """Return a new session of a person and the token that its requests carry."""
@@ -196,12 +232,12 @@ class Sessions:
         """Return the session of a token.
 
         Raises:
-            RefusedError: If this process did not give it to this person.
+            RefusedError: If it was not given to this person.
         """
         session, _, signature = token.partition(".")
-        right = hmac.compare_digest(self._sign(annotator, session).encode(), signature.encode())
+        right = _same(self._sign(annotator, session), signature)
         if not right or not SESSION.fullmatch(session):
-            raise RefusedError(403, "csrf: the page is of an earlier start or another person; open the session again")
+            raise RefusedError(403, "csrf: the page is of another folder or person; open the session again")
         return session
 
     def _sign(self, annotator: str, session: str) -> str:

@@ -185,8 +185,8 @@ def _check_store(labels: str) -> None:
         UsageError: If both succeed.
     """
     probe = storage.join(labels, f".probe-{secrets.token_hex(8)}")
-    storage.create_exclusive(probe, b"")
-    again = storage.create_exclusive(probe, b"")
+    storage.create_exclusive(probe, b"1")
+    again = storage.create_exclusive(probe, b"2")
     storage.remove(probe)
     if again:
         raise UsageError(

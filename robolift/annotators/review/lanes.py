@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from robolift import manifest as manifests
 from robolift.data.dataset import Dataset
@@ -42,7 +43,7 @@ class Lanes:
             UsageError: If one is of another kind.
         """
         self._starts = dataset.starts
-        self._intervention = np.array(dataset.frames.column("control_mode").to_pylist()) == "correcting"
+        self._intervention = pc.equal(dataset.frames.column("control_mode"), "correcting").to_numpy()
         self._columns: dict[str, np.ndarray | None] = {"vlm_progress": None, "value": None, "advantage_label": None}
         if rewards_uri:
             table = _table(rewards_uri, Kind.REWARDS, "rewards", manifest, dataset)
@@ -52,9 +53,8 @@ class Lanes:
             self._columns["value"] = table.column("value").to_numpy()
         if advantage_uri:
             table = _table(advantage_uri, Kind.LABELS, "labels", manifest, dataset)
-            self._columns["advantage_label"] = np.array(
-                [ADVANTAGE[label] for label in table.column("advantage_label").to_pylist()], np.int8
-            )
+            places = pc.index_in(table.column("advantage_label"), pa.array(list(ADVANTAGE))).to_numpy()
+            self._columns["advantage_label"] = np.array(list(ADVANTAGE.values()), np.int8)[places]
 
     @property
     def present(self) -> dict[str, bool]:

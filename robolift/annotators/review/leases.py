@@ -16,6 +16,8 @@ from robolift.errors import DataError, RoboliftError
 
 FOLDER = "leases"
 SEEN_S = 1.0
+IDLE_FACTOR = 10
+"""A listing that takes long is not made again before this many times as long have passed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +61,10 @@ class Leases:
         self._lease_ms = lease_s * 1000
         self._now_ms = now_ms
         self._lock = threading.Lock()
-        self._listed_at = float("-inf")
-        self._latest: dict[str, str] = {}
-        self._seen: dict[str, Lease] = {}
+        self._list_again_at = float("-inf")
+        self._latest: dict[str, tuple[str, int]] = {}
+        self._seen: dict[str, tuple[tuple[str, int], bool, Lease]] = {}
+        self._granted: dict[str, dict[str, Lease]] = {}
 
     def current(self, item: str) -> Lease | None:
         """Return the latest lease of an item, over or not; None if it never had one."""
@@ -71,16 +74,42 @@ class Leases:
     def seen(self, item: str) -> Lease | None:
         """Return the latest lease of an item as it was within the last second: for lists, not for decisions."""
         with self._lock:
-            if time.monotonic() - self._listed_at > SEEN_S:
-                names = [name for name, _ in storage.list_files(self._folder) if _is_lease(name)]
-                self._latest = {place: name for place, _, name in (name.rpartition("/") for name in sorted(names))}
-                self._seen, self._listed_at = {}, time.monotonic()
-            name = self._latest.get(_place(item))
-            if name is None:
+            self._list()
+            place = _place(item)
+            latest = self._latest.get(place)
+            if latest is None:
                 return None
-            if item not in self._seen:
-                self._seen[item] = self._read(item, name)
-            return self._seen[item]
+            known = self._seen.get(place)
+            # An object that is renewed keeps its size, one that is given back gets a smaller one, and neither happens
+            # to a lease that is over. So what was read is right until the lease would end.
+            if known is None or known[0] != latest or (known[1] and not self.is_running(known[2])):
+                lease = self._read(item, latest[0])
+                known = self._seen[place] = (latest, self.is_running(lease), lease)
+            return known[2]
+
+    def _list(self) -> None:
+        began = time.monotonic()
+        if began < self._list_again_at:
+            return
+        found = sorted((name, size) for name, size in storage.list_files(self._folder) if _is_lease(name))
+        self._latest = {}
+        for name, size in found:
+            place, _, epoch = name.rpartition("/")
+            self._latest[place] = (epoch, size)
+        self._list_again_at = time.monotonic() + max(SEEN_S, IDLE_FACTOR * (time.monotonic() - began))
+
+    def held(self, annotator: str) -> list[str]:
+        """Return the items that this server granted a person and whose leases run, in the order they were taken."""
+        with self._lock:
+            mine = self._granted.get(annotator, {})
+            for item in [item for item, lease in mine.items() if not self.is_running(lease)]:
+                del mine[item]
+            return list(mine)
+
+    def _note(self, lease: Lease) -> Lease:
+        with self._lock:
+            self._granted.setdefault(lease.annotator, {})[lease.item] = lease
+        return lease
 
     def is_running(self, lease: Lease | None) -> bool:
         """Tell whether a lease is not over."""
@@ -111,7 +140,7 @@ class Leases:
         if not storage.create_exclusive(self._uri(lease), _content(lease)):
             winner = self.current(item)
             raise StaleLeaseError(winner.annotator if winner else None)
-        return lease
+        return self._note(lease)
 
     def check(self, item: str, epoch: int, *, annotator: str, session: str) -> Lease:
         """Return the lease if it is the latest one, runs, and is this session's.
@@ -133,7 +162,7 @@ class Leases:
         """
         lease = self.check(item, epoch, annotator=annotator, session=session)
         self._write(replace(lease, expires_ms=self._now_ms() + self._lease_ms))
-        return self.check(item, epoch, annotator=annotator, session=session)
+        return self._note(self.check(item, epoch, annotator=annotator, session=session))
 
     def release(self, item: str, epoch: int, *, annotator: str, session: str) -> None:
         """Give an item back before its time.
@@ -141,7 +170,9 @@ class Leases:
         Raises:
             StaleLeaseError: If it was not held.
         """
-        self._write(replace(self.check(item, epoch, annotator=annotator, session=session), expires_ms=0))
+        over = replace(self.check(item, epoch, annotator=annotator, session=session), expires_ms=0)
+        self._write(over)
+        self._note(over)
 
     def _write(self, lease: Lease) -> None:
         storage.write_bytes(self._uri(lease), _content(lease))

@@ -40,11 +40,11 @@ def _chunk_of(frame: int) -> tuple[int, int]:
 
 @dataclass
 class _Film:
-    """One camera of one episode, open where decoding stopped last."""
+    """One camera of one episode, open where decoding stopped last; not open yet until it is first decoded."""
 
-    decoder: VideoDecoder
-    start_s: float
-    length: int
+    decoder: VideoDecoder | None = None
+    start_s: float = 0.0
+    length: int = 0
     encoder: JpegEncoder | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     closed: bool = False
@@ -97,14 +97,26 @@ class Packs:
                     return held
                 if film.closed:  # others needed the place
                     continue
-                pictures = self._decode(film, first)
+                pictures = self._decode(film, self._opened(film, episode, camera), first)
                 self._keep(key, pictures)
                 return pictures
 
-    def _decode(self, film: _Film, first: int) -> list[bytes]:
+    def _opened(self, film: _Film, episode: int, camera: str) -> VideoDecoder:
+        """Return the film's decoder; a store may take seconds to give the video, while others go on with theirs."""
+        if film.decoder is None:
+            source, index = self._dataset.locate(episode)
+            clip = self._dataset.reader(source).clip(index, camera)
+            film.decoder, film.start_s, film.length = (
+                VideoDecoder(clip.uri, fps=clip.fps),
+                clip.start_s,
+                clip.num_frames,
+            )
+        return film.decoder
+
+    def _decode(self, film: _Film, decoder: VideoDecoder, first: int) -> list[bytes]:
         count = min(_chunk_of(first)[1], film.length) - first
         pictures = []
-        for image in film.decoder.frames(start_s=film.start_s + first / film.decoder.fps, num_frames=count):
+        for image in decoder.frames(start_s=film.start_s + first / decoder.fps, num_frames=count):
             if film.encoder is None:
                 film.encoder = JpegEncoder((image.shape[0], image.shape[1]))
             pictures.append(film.encoder.encode(image))
@@ -114,13 +126,7 @@ class Packs:
     def _film(self, episode: int, camera: str) -> _Film:
         key, dropped = (episode, camera), []
         with self._lock:
-            film = self._films.pop(key, None)
-            if film is None:
-                source, index = self._dataset.locate(episode)
-                clip = self._dataset.reader(source).clip(index, camera)
-                decoder = VideoDecoder(clip.uri, fps=clip.fps)
-                film = _Film(decoder=decoder, start_s=clip.start_s, length=clip.num_frames)
-            self._films[key] = film
+            film = self._films[key] = self._films.pop(key) if key in self._films else _Film()
             while len(self._films) > OPEN_VIDEOS:
                 dropped.append(self._films.popitem(last=False)[1])
         for old in dropped:
@@ -131,7 +137,8 @@ class Packs:
     def _shut(film: _Film) -> None:
         with film.lock:
             film.closed = True
-            film.decoder.close()
+            if film.decoder is not None:
+                film.decoder.close()
 
     def _held(self, key: tuple[int, str, int]) -> list[bytes] | None:
         with self._lock:

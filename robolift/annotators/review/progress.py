@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from robolift.annotators.agreement import krippendorff_alpha
+from robolift.annotators.agreement import Coincidences
 from robolift.annotators.review.assignment import UNTOUCHED, Standing
 from robolift.annotators.review.desk import Desk
 from robolift.annotators.review.events import Event
@@ -80,28 +80,19 @@ def agreement(states: Mapping[tuple[str, str], State]) -> dict[str, float | None
     Args:
         states: What people say, by (annotator, item).
     """
-    by_item: dict[str, dict[str, State]] = {}
-    for (annotator, item), state in states.items():
+    by_item: dict[str, list[State]] = {}
+    for (_, item), state in sorted(states.items(), key=lambda entry: entry[0]):
         if state.complete:
-            by_item.setdefault(item, {})[annotator] = state
-    shared = {item: found for item, found in sorted(by_item.items()) if len(found) > 1}
-    names = sorted({name for found in shared.values() for name in found})
-    tri = [np.full((len(names), 0), np.nan)]
-    outcome, preference = np.full((2, len(names), len(shared)), np.nan)
-    for column, found in enumerate(shared.values()):
-        block = np.full((len(names), len(next(iter(found.values())).tri)), np.nan)
-        for row, name in enumerate(names):
-            if name not in found:
-                continue
-            state = found[name]
-            block[row] = np.where(state.tri < UNKNOWABLE, state.tri, np.nan)
-            outcome[row, column] = OUTCOMES[state.outcome[0]] if state.outcome else np.nan
-            preference[row, column] = PREFERENCES[state.preference] if state.preference else np.nan
-        tri.append(block)
+            by_item.setdefault(item, []).append(state)
+    tri, outcome, preference = Coincidences(), Coincidences(), Coincidences()
+    for said in by_item.values():
+        tri.add([np.where(state.tri < UNKNOWABLE, state.tri, np.nan) for state in said])
+        outcome.add([[OUTCOMES[state.outcome[0]] if state.outcome else np.nan] for state in said])
+        preference.add([[PREFERENCES[state.preference] if state.preference else np.nan] for state in said])
     return {
-        "tri": krippendorff_alpha(np.concatenate(tri, axis=1), level="ordinal"),
-        "outcome": krippendorff_alpha(outcome, level="nominal"),
-        "preference": krippendorff_alpha(preference, level="nominal"),
+        "tri": tri.alpha(level="ordinal"),
+        "outcome": outcome.alpha(level="nominal"),
+        "preference": preference.alpha(level="nominal"),
     }
 
 

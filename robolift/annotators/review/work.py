@@ -38,6 +38,7 @@ class Work:
         self._lock = threading.RLock()
         self._read: set[str] = set()
         self._look_again_at = float("-inf")
+        self._look_at_one_again_at: dict[str, float] = {}
         self._events: dict[tuple[str, str], dict[str, Event]] = {}
         self._ulids: dict[str, set[str]] = {}
         self._standings: dict[str, Standing] = {}
@@ -54,10 +55,18 @@ class Work:
                 self._read_new(list_objects(self._labels))
                 self._look_again_at = time.monotonic() + max(FRESH_S, IDLE_FACTOR * (time.monotonic() - began))
 
-    def refresh_one(self, annotator: str) -> None:
-        """Read what a person stored since the last time, through whichever server."""
+    def refresh_one(self, annotator: str, *, surely: bool = False) -> None:
+        """Read what a person stored since the last time, through whichever server.
+
+        Where their many objects take long to list, they are not listed again before some time has passed, except if it
+        must be known ``surely``.
+        """
         with self._lock:
-            self._read_new(list_objects(self._labels, annotator))
+            began = time.monotonic()
+            if surely or began >= self._look_at_one_again_at.get(annotator, began):
+                self._read_new(list_objects(self._labels, annotator))
+                ended = time.monotonic()
+                self._look_at_one_again_at[annotator] = ended + IDLE_FACTOR * (ended - began)
 
     def _read_new(self, names: Iterable[str]) -> None:
         fresh = [name for name in names if name not in self._read]

@@ -95,15 +95,29 @@ export function keySheet(mode, tools) {
   );
 }
 
+/** What a key that is held does again and again; anything else it does once. */
+const repeats = (command) => /^(step|edge|undo|redo)\b/.test(command);
+
 /** Hands keys and clicks to `run(command)`; `context()` says which keys count now, or null while a dialog is open. */
 export function listen(run, context) {
+  const held = new Map(); // key on the keyboard -> the command that its press was, until it is let go
   document.addEventListener("keydown", (event) => {
+    const button = event.target.closest?.("button, a, summary");
+    const first = held.get(event.code) ?? (event.repeat ? button?.dataset.command ?? (button ? "press" : null) : null);
+    if (first && !repeats(first)) {
+      event.preventDefault(); // nor may it press a button of a dialog that the first press opened
+      return;
+    }
     const now = context();
     const command = now && commandOf(event, now.mode, now.tools);
     if (!command) return;
     event.preventDefault();
+    if (event.repeat && !repeats(command)) return;
+    if (event.code) held.set(event.code, command);
     run(command);
   });
+  document.addEventListener("keyup", (event) => held.delete(event.code));
+  addEventListener("blur", () => held.clear());
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-command]");
     if (!button || button.getAttribute("aria-disabled") === "true") return;

@@ -56,9 +56,9 @@ export function keysFor(mode, tools) {
 export function commandOf(event, mode, tools) {
   if (event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return null;
   const { target } = event;
-  // The field of a dialog that was just closed keeps the focus until the next rendering.
+  // The field or button of a dialog that was just closed keeps the focus until the next rendering.
   if (target.closest?.("input:not([type='range']), textarea, select")?.checkVisibility()) return null;
-  if ((event.key === " " || event.key === "Enter") && target.closest?.("button, a, summary")) return null;
+  if ((event.key === " " || event.key === "Enter") && target.closest?.("button, a, summary")?.checkVisibility()) return null;
   const plain = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const named = event.shiftKey && (plain.startsWith("Arrow") || /^[a-z]$/.test(plain)) ? `Shift+${plain}` : plain;
   return keysFor(mode, tools).find(({ key }) => key === named)?.command ?? null;

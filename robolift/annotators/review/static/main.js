@@ -1,7 +1,8 @@
 // Starts the page and moves between items; each view does the labelling itself.
 
 import { Api, splitItem } from "./api.js";
-import { aDialogIsOpen, el, fill, find, openDialog, plural } from "./dom.js";
+import { askAboutLoss, download, tellNews } from "./dialogs.js";
+import { aDialogIsOpen, el, fill, find, openDialog } from "./dom.js";
 import { EpisodeView } from "./episode.js";
 import { askReason, openDisagreements, openJob } from "./job.js";
 import { fillSheet, listen, nameKeys } from "./keys.js";
@@ -171,11 +172,7 @@ class App {
 
   async #tellNews(item, news) {
     if (this.item !== item || find("#news").open) return;
-    const name = item.replace(":", " ");
-    await openDialog("#news",
-      el("p", {}, `${news ? plural(news, "mark") : "Something"} on ${name} came from another window of yours. It is shown now, together with what you marked here.`),
-      el("p", {}, this.view.record.closed ? "Look through it; r reopens it." : `${name} is not complete: look through it, then complete it here.`),
-      el("form", { method: "dialog", class: "stack" }, el("button", { value: "look", class: "primary ready" }, "Look through it")));
+    await tellNews({ name: item.replace(":", " "), news, closed: this.view.record.closed });
   }
 
   #showHead(kind) {
@@ -347,22 +344,7 @@ class App {
   async #lost(item, error) {
     if (error.passing || find("#lost").open) return; // the first loss is answered first; marks stay where they are
     if (this.lease.item === item) this.lease.drop();
-    const waiting = this.outbox.of(item);
-    const stale = error.message === "stale lease";
-    const name = item.replace(":", " ");
-    const { holder } = error.body;
-    const who = holder === this.session.annotator ? "you have it open in another window" : `${holder ?? "someone else"} has it now`;
-    find("#lost-title").textContent = stale ? `${name} is not yours any more` : `The server does not take marks on ${name}`;
-    const choice = await openDialog("#lost",
-      el("p", {}, stale ? `Your lease on ${name} is over: ${who}.` : `It says: ${error.message}.`),
-      el("p", {}, waiting.length
-        ? `${plural(waiting.length, "mark")} ${waiting.length === 1 ? "is" : "are"} kept in this browser and not stored; what was saved before is safe.`
-        : "All your marks were stored before; nothing is lost."),
-      el("form", { method: "dialog", class: "stack" },
-        el("button", { value: "again", class: "primary ready" }, "Take it back and store them"),
-        waiting.length ? el("button", { value: "download", class: "quiet" }, "Download the marks as a file") : null,
-        waiting.length ? el("button", { value: "discard", class: "quiet" }, "Give these marks up") : null,
-        el("button", { value: "next", class: "quiet" }, "Go on to the next item; keep the marks here")));
+    const choice = await askAboutLoss({ name: item.replace(":", " "), error, waiting: this.outbox.of(item).length, annotator: this.session.annotator });
     await this.#afterLoss(choice, item, error);
   }
 
@@ -388,13 +370,6 @@ async function scopeOf(identity) {
   const digest = await crypto.subtle?.digest("SHA-256", bytes);
   if (!digest) return encodeURIComponent(JSON.stringify(identity)); // plain HTTP away from localhost has no subtle
   return Array.from(new Uint8Array(digest).slice(0, 8), (byte) => byte.toString(16).padStart(2, "0")).join("");
-}
-
-function download(name, content) {
-  const address = URL.createObjectURL(new Blob([JSON.stringify(content, null, 2)], { type: "application/json" }));
-  const link = el("a", { href: address, download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(address), 1000);
 }
 
 const LINK = "Open the whole link that you were given for this job, of the form …/?token=…; if it does not work, ask who runs the job for a new one.";

@@ -128,7 +128,8 @@ def test_nothing_is_lost_while_the_server_is_away(visit, serve):
     page.page.wait_for_selector("#cameras[data-frame]")
     page.saved()
     assert server.state("person0", "episode:1").tri.tolist() == [1] * 4 + [-1] * 8
-    assert len(server.events("person0", "episode:1")) == 7
+    # The page that was left may have sent them too, at the same moment: two objects, one event each by its ulid.
+    assert len({event.ulid for event in server.events("person0", "episode:1")}) == 7
 
 
 def test_two_people_at_once(visit, server):

@@ -163,7 +163,7 @@ def test_scrubbing_asks_for_what_is_wanted_last_and_holds_few_bitmaps(visit):
 def test_escape_answers_no_question_about_a_lost_lease(visit, server):
     page = visit("person8", "episode:7")
     page.forgive("status of 409")
-    later = Leases(server.labels, lease_s=1, now_ms=lambda: clock_ms() + 10**7)
+    later = Leases(server.labels, lease_s=600, now_ms=lambda: clock_ms() + 10**7)
     taken = later.take("episode:7", annotator="person9", session="0" * 26)
     page.go(3).press("3")
     page.page.wait_for_selector("#lost[open]")

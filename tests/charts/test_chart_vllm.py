@@ -93,7 +93,8 @@ def test_only_steps_reach_it_here_and_in_the_namespaces_that_are_named():
     steps = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "robolift"}}}
     team = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "team-a"}}}
     assert policy["ingress"] == [{"from": [steps, {**team, **steps}], "ports": [{"protocol": "TCP", "port": "http"}]}]
-    assert "rel-vllm" not in of_kind("NetworkPolicy", {"networkPolicy": {"enabled": False}}, base="gke")
+    without = {"networkPolicy": {"enabled": False}, "review": {"enabled": False}}
+    assert "rel-vllm" not in of_kind("NetworkPolicy", without, base="gke")
 
 
 @pytest.mark.parametrize(

@@ -124,8 +124,10 @@ def test_reward_labeling_asks_in_shards_and_lets_no_label_past_the_measure(compi
     assert artifacts["import-reviews"] == {"dataset"}
     assert artifacts["label-quality"] == {"dataset", "automatic", "reviews"}
     assert artifacts["merge-rewards"] == {"dataset", "automatic", "reviews", "quality"}
-    assert artifacts["export-dataset"] == {"dataset", "rewards"}
-    # What is exported and told of has passed: both take the merged rewards.
+    assert artifacts["export-dataset"] == {"dataset", "rewards", "quality"}
+    # Labels that don't pass are told of and not exported: the report does not wait for the gate, which comes last.
+    assert "export-dataset" not in dag["write-report"]["dependentTasks"]
+    assert "write-report" in dag["export-dataset"]["dependentTasks"]
     for name in ("export-dataset", "write-report"):
         told = dag[name]["inputs"]["artifacts"]["rewards"]["taskOutputArtifact"]
         assert told["producerTask"] == "merge-rewards"

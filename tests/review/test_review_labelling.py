@@ -116,16 +116,20 @@ def test_nothing_is_lost_while_the_server_is_away(visit, serve):
     page.page.wait_for_selector(".compare")  # comes by itself once the server has it
     assert server.state("person0", "episode:1").complete
     assert server.state("person0", "episode:1").tri.tolist() == [1] * 4 + [-1] * 3 + [0] * 5
-    page.press("r").saved()
-    server.kill()
+    page.context.route("**/api/events", lambda route: route.abort())  # the server knows of no reopening
+    page.press("r")
+    page.page.wait_for_selector("#notice", state="hidden")
     page.press("1")
+    server.kill()
     page.page.wait_for_selector("#saved[data-state='offline']")
     server.start()
-    page.page.reload()  # straight away: the mark is in the browser's storage only
+    page.context.unroute("**/api/events")
+    page.page.reload()  # straight away: reopening and mark are in the browser's storage only
     page.page.wait_for_selector("#cameras[data-frame]")
     page.saved()
     assert server.state("person0", "episode:1").tri.tolist() == [1] * 4 + [-1] * 8
-    assert len(server.events("person0", "episode:1")) == 7
+    # The page that was left may have sent them too, at the same moment: two objects, one event each by its ulid.
+    assert len({event.ulid for event in server.events("person0", "episode:1")}) == 7
 
 
 def test_two_people_at_once(visit, server):
@@ -188,6 +192,9 @@ def test_models_and_others_are_hidden_until_ones_own_pass(visit, server):
     page.page.wait_for_selector("[data-lane='value']")
     assert page.page.inner_text("[data-lane='value']") == "shown after your own pass"
     assert page.page.locator("[data-lane^='other-'], [data-lane^='differs-']").count() == 0
+    assert (
+        page.page.locator("[data-lane='vlm_progress'], [data-lane='advantage_label']").count() == 0
+    )  # no output has them
     label_twelve(page)
     page.press("Home", "ArrowRight", "ArrowRight")
     page.shows(2)
@@ -226,21 +233,6 @@ def test_pairs_by_keyboard(visit, server):
     state = server.state("person10", "pair:p0")
     flipped = page.page.evaluate("fetch('/api/pairs/p0').then((answer) => answer.json())")["flipped"]
     assert (state.preference, state.complete) == ("B" if flipped else "A", True)
-
-
-def test_single_frames_as_the_job_asks(visit, serve):
-    server = serve("frames")
-    page = visit("person0", "episode:1", at=server)
-    for frame, key in enumerate("001101"):
-        page.press(key)
-        page.shows(frame + 1)
-    page.press("[", "End")
-    page.shows(11)
-    page.press("1", "Enter").saved()
-    page.page.wait_for_selector("#notice:not([hidden])")
-    state = server.state("person0", "episode:1")
-    assert state.frames.tolist() == [0, 0, 1, 1, 0, 1] + [1] * 6
-    assert (state.tri == 3).all()
 
 
 def test_the_job_lists_items_and_people(visit, server):

@@ -139,7 +139,7 @@ def test_a_config_too_long_for_the_manifest_is_refused_before_the_work(tmp_path)
 
 
 def test_an_unknown_stage_lists_the_known_ones():
-    with pytest.raises(UsageError, match="no stage 'train'; there are: simulate_episodes, import_dataset"):
+    with pytest.raises(UsageError, match="no stage 'train'; there are: simulate_episodes, import_replay_buffer"):
         stage.find("train")
 
 

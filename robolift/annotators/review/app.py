@@ -194,7 +194,9 @@ def _serve_page(app: FastAPI, review: Review) -> None:
             held = review.identity.sign_in(token, name)
         except RefusedError as refused:
             note_refusal(request.scope, refused)
-            raise HTTPException(refused.status, refused.detail) from None
+            page = give(INDEX)  # which says what to do: its address still has the token
+            page.status_code = refused.status
+            return page
         # Nowhere in the address is the token any more: not in the history, nor in what is copied from there.
         response = RedirectResponse("/", status_code=303)
         if held is not None:

@@ -38,8 +38,9 @@ export class Api {
     return this.#post("/api/lease", { item, action, epoch }, { keepalive: leaving });
   }
 
-  events(item, epoch, events, { leaving = false } = {}) {
-    return this.#post("/api/events", { item, epoch, events }, { keepalive: leaving });
+  /** `seen`: the last stored event that the annotator knew of, where it counts; undefined leaves it out. */
+  events(item, { epoch, events, seen }, { leaving = false } = {}) {
+    return this.#post("/api/events", { item, epoch, events, seen }, { keepalive: leaving });
   }
 
   items(mode) {
@@ -84,8 +85,7 @@ export class Api {
   /** JPEGs of the frames [start, stop) of a camera, as views of one buffer. */
   async frames(footage, camera, start, stop, signal) {
     const address = `/api/${footage}/frames/${encodeURIComponent(camera)}?start=${start}&stop=${stop}&v=${this.#version}`;
-    const response = await this.#send(address, { signal });
-    return unpack(await response.arrayBuffer());
+    return unpack(await this.#send(address, { signal }, (response) => response.arrayBuffer()));
   }
 
   async #post(address, body, options = {}) {
@@ -106,22 +106,24 @@ export class Api {
     }
   }
 
-  async #ask(address, options) {
-    return (await this.#send(address, options)).json();
+  #ask(address, options) {
+    return this.#send(address, options, (response) => response.json());
   }
 
-  async #send(address, options = {}) {
-    let response;
+  /** A server may go away before its answer is whole, too: `read` takes it in. */
+  async #send(address, options, read) {
     const late = AbortSignal.timeout(PATIENCE_MS);
-    const signal = options.signal ? AbortSignal.any([options.signal, late]) : late;
+    const signal = options?.signal ? AbortSignal.any([options.signal, late]) : late;
+    let response;
+    let body;
     try {
       response = await fetch(address, { credentials: "same-origin", ...options, signal });
+      body = await (response.ok ? read(response) : response.json().catch(() => ({})));
     } catch (error) {
       if (error.name === "AbortError") throw error;
       throw new ApiError(0, "the server does not answer");
     }
-    if (response.ok) return response;
-    const body = await response.json().catch(() => ({}));
+    if (response.ok) return body;
     const detail = typeof body.detail === "string" ? body.detail : JSON.stringify(body.detail ?? response.statusText);
     throw new ApiError(response.status, detail, body);
   }

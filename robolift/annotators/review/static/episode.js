@@ -123,7 +123,7 @@ export class EpisodeView {
     const { state } = this.record;
     const left = missing(state, this.job);
     this.panel.update(state, left, { readOnly: this.record.closed });
-    this.timeline.setLanes(lanesOf({ state, lanes: this.#lanes, others: this.#others, job: this.job, fps: this.episode.fps }));
+    this.timeline.setLanes(lanesOf({ state, lanes: this.#lanes, exist: this.app.session.lanes, others: this.#others, job: this.job, fps: this.episode.fps }));
     const rows = state.complete && this.#others ? comparison({ state, lanes: this.#lanes, others: this.#others, fps: this.episode.fps }) : null;
     this.panel.setComparison(rows);
     this.#notice(state);
@@ -210,10 +210,14 @@ export class EpisodeView {
     if (!this.tool || !this.#ready()) return;
     const [from, to] = this.#range();
     const single = this.tool === "frames" && this.#marks.start === null && this.#marks.end === null;
+    if (single && this.player.wanted !== from) {
+      this.app.say(`Frame ${this.player.wanted} is still loading: nothing was labelled.`, "refused");
+      return;
+    }
     this.#marks = { start: null, end: null };
     this.record.say(op, { from, to, value });
     this.app.say(to - from === 1 ? `Frame ${from}: ${words}` : `Frames ${from}–${to - 1}: ${words}`);
-    if (single && value !== null) this.player.step(1).catch((error) => this.app.trouble(error));
+    if (single && value !== null) this.#seek(from + 1);
   }
 
   #outcome(value) {

@@ -56,9 +56,9 @@ export function keysFor(mode, tools) {
 export function commandOf(event, mode, tools) {
   if (event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return null;
   const { target } = event;
-  // The field of a dialog that was just closed keeps the focus until the next rendering.
+  // The field or button of a dialog that was just closed keeps the focus until the next rendering.
   if (target.closest?.("input:not([type='range']), textarea, select")?.checkVisibility()) return null;
-  if ((event.key === " " || event.key === "Enter") && target.closest?.("button, a, summary")) return null;
+  if ((event.key === " " || event.key === "Enter") && target.closest?.("button, a, summary")?.checkVisibility()) return null;
   const plain = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   const named = event.shiftKey && (plain.startsWith("Arrow") || /^[a-z]$/.test(plain)) ? `Shift+${plain}` : plain;
   return keysFor(mode, tools).find(({ key }) => key === named)?.command ?? null;
@@ -95,15 +95,29 @@ export function keySheet(mode, tools) {
   );
 }
 
+/** What a key that is held does again and again; anything else it does once. */
+const repeats = (command) => /^(step|edge|undo|redo)\b/.test(command);
+
 /** Hands keys and clicks to `run(command)`; `context()` says which keys count now, or null while a dialog is open. */
 export function listen(run, context) {
+  const held = new Map(); // key on the keyboard -> the command that its press was, until it is let go
   document.addEventListener("keydown", (event) => {
+    const button = event.target.closest?.("button, a, summary");
+    const first = held.get(event.code) ?? (event.repeat ? button?.dataset.command ?? (button ? "press" : null) : null);
+    if (first && !repeats(first)) {
+      event.preventDefault(); // nor may it press a button of a dialog that the first press opened
+      return;
+    }
     const now = context();
     const command = now && commandOf(event, now.mode, now.tools);
     if (!command) return;
     event.preventDefault();
+    if (event.repeat && !repeats(command)) return;
+    if (event.code) held.set(event.code, command);
     run(command);
   });
+  document.addEventListener("keyup", (event) => held.delete(event.code));
+  addEventListener("blur", () => held.clear());
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-command]");
     if (!button || button.getAttribute("aria-disabled") === "true") return;

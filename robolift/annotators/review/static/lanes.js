@@ -4,8 +4,8 @@ import { differences, expand, slope } from "./labels.js";
 
 const WITHHELD = "shown after your own pass";
 
-/** Lanes of the timeline from one's own state, the server's lanes (null while they come) and others' passes. */
-export function lanesOf({ state, lanes, others, job, fps }) {
+/** Lanes of the timeline from one's own state, the server's lanes (null while they come; `exist` says which there are) and others' passes. */
+export function lanesOf({ state, lanes, exist, others, job, fps }) {
   const asks = (name) => job.ask.includes(name);
   const found = [{ id: "ruler", name: "Frame", kind: "ruler" }];
   if (asks("segments")) found.push({ id: "mine", name: "You", kind: "tri", values: state.tri });
@@ -15,7 +15,7 @@ export function lanesOf({ state, lanes, others, job, fps }) {
   }
   if (asks("outcome")) found.push({ id: "outcome", name: "Your outcome", kind: "outcome", value: state.outcome });
   const compared = state.complete ? [...modelDifference(state, lanes, fps), ...othersLanes(state, others)] : [];
-  return [...found, ...compared, ...modelLanes(lanes)];
+  return [...found, ...compared, ...modelLanes(lanes, exist)];
 }
 
 /** The model is read by where its progress rises or falls. */
@@ -48,12 +48,12 @@ function othersLanes(state, others) {
   });
 }
 
-function modelLanes(lanes) {
+function modelLanes(lanes, exist) {
   if (!lanes) return [];
   const found = [];
   const model = (id, name, kind, values, more = {}) => {
     if (values) found.push({ id, name, kind, values, ...more });
-    else if (lanes.blind) found.push({ id, name, kind, text: WITHHELD });
+    else if (lanes.blind && (exist?.[id] ?? true)) found.push({ id, name, kind, text: WITHHELD });
   };
   model("vlm_progress", "VLM progress", "line", lanes.vlm_progress, { range: [0, 1] });
   model("value", "Value", "line", lanes.value);

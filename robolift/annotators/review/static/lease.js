@@ -29,9 +29,11 @@ export class Lease {
     this.outbox.allow(item, epoch);
   }
 
-  /** Asks for the lease of `item`; an ApiError of status 409 says who has it. */
-  async take(item) {
-    this.hold(item, await this.api.lease(item, "take"));
+  /** Asks for the lease of `item`; an ApiError of status 409 says who has it. Nothing goes out under it before `look` is done. */
+  async take(item, look) {
+    const granted = await this.api.lease(item, "take");
+    await look();
+    this.hold(item, granted);
   }
 
   /** Gives the lease back, when nothing is left to be said under it. */

@@ -1,7 +1,8 @@
 // Starts the page and moves between items; each view does the labelling itself.
 
 import { Api, splitItem } from "./api.js";
-import { aDialogIsOpen, el, fill, find, openDialog, plural } from "./dom.js";
+import { askAboutLoss, download, tellNews } from "./dialogs.js";
+import { aDialogIsOpen, el, fill, find, openDialog } from "./dom.js";
 import { EpisodeView } from "./episode.js";
 import { askReason, openDisagreements, openJob } from "./job.js";
 import { fillSheet, listen, nameKeys } from "./keys.js";
@@ -20,6 +21,7 @@ class App {
   #moving = false;
   #afterwards = null;
   #retaken = new Set();
+  #taking = new Set();
 
   async start() {
     this.session = await this.api.session();
@@ -112,29 +114,65 @@ class App {
   async #show(item, lease) {
     const [kind, id] = splitItem(item);
     this.item = item;
-    const [mine, facts] = await Promise.all([this.api.mine(item), kind === "pair" ? this.api.pair(id) : this.api.episode(id)]);
-    if (lease) this.lease.hold(item, lease);
-    else if (!mine.state.complete && !mine.state.skipped && !(await this.#take(item))) return;
+    const facts = await (kind === "pair" ? this.api.pair(id) : this.api.episode(id));
+    let mine = await this.api.mine(item);
+    let held = lease;
+    const open = !mine.state.complete && mine.state.skipped === null;
+    if (!held && (open || this.outbox.of(item).length)) { // what waits here may reopen it
+      held = await this.#take(item);
+      if (held === null) return;
+      mine = await this.api.mine(item); // another window may have said something until then
+    }
     this.mode = kind;
     find("#message").hidden = true;
     history.replaceState(null, "", `#${item}`);
     this.view = this.views[kind];
-    await this.view.open(item, mine, facts);
+    const withdrawn = this.#withdraw(item, mine.events);
+    try {
+      await this.view.open(item, mine, facts);
+    } finally {
+      if (held) this.lease.hold(item, held); // nothing goes out before it is on the screen
+    }
     this.#showHead(kind);
     this.prefetch.after(item);
+    if (withdrawn) await this.#tellNews(item, 0);
   }
 
-  /** Takes the lease, or says who has the item. */
+  /** Takes the lease, or says who has the item and returns null. */
   async #take(item) {
     try {
-      await this.lease.take(item);
-      return true;
+      return await this.api.lease(item, "take");
     } catch (error) {
       if (error.status !== 409) throw error;
       const holder = error.body.holder ? `${error.body.holder} has it now.` : error.message;
       this.#message(`${item.replace(":", " ")} is in work`, holder, [["Next item", "complete"], ["Show the job", "job"]]);
-      return false;
+      return null;
     }
+  }
+
+  /** Takes the lease of the item on the screen once more; what another window stored meanwhile is shown before anything is sent. */
+  async #takeAgain(item) {
+    let news = 0;
+    let withdrawn = false;
+    await this.lease.take(item, async () => {
+      const mine = await this.api.mine(item);
+      withdrawn = this.#withdraw(item, mine.events);
+      if (this.item === item && this.view?.record) news = this.view.record.restore(mine);
+    });
+    if (news || withdrawn) await this.#tellNews(item, news);
+  }
+
+  /** A completion stands only for what was on the screen; true when one was taken back. */
+  #withdraw(item, stored) {
+    const unseen = this.outbox.unseen(item, stored);
+    if (unseen.length && this.#afterwards?.item === item) this.#afterwards = null;
+    if (unseen.length) this.outbox.withdraw(unseen);
+    return unseen.length > 0;
+  }
+
+  async #tellNews(item, news) {
+    if (this.item !== item || find("#news").open) return;
+    await tellNews({ name: item.replace(":", " "), news, closed: this.view.record.closed });
   }
 
   #showHead(kind) {
@@ -229,9 +267,11 @@ class App {
   async #reopen() {
     const { view, item } = this;
     if (!view?.record?.closed) return;
-    await this.lease.take(item).catch((error) => {
-      throw error.status === 409 ? Object.assign(error, { message: `It can't be reopened now: ${error.body.holder ?? "someone"} has it.` }) : error;
+    await this.#takeAgain(item).catch((error) => {
+      const { holder } = error.body ?? {};
+      throw holder ? Object.assign(error, { message: `It can't be reopened now: ${holder} has it.` }) : error;
     });
+    if (this.view !== view || !view.record?.closed) return;
     view.record.say("reopen");
     this.say("Reopened.");
     await this.outbox.settle(item);
@@ -259,8 +299,8 @@ class App {
     const away = signedOut ? "signed out, open your link" : "offline";
     const words = { saved: "saved", saving: "saving", offline: `${away} — ${unsaved} unsaved`, refused: `${unsaved} not stored` };
     find("#saved").dataset.state = state;
-    if (!kept) this.say("This browser keeps no data: don't close the page before it says saved.", "refused");
-    find("#saved-text").textContent = words[state];
+    find("#saved-text").textContent = kept ? words[state] : `${words[state]}, not kept through a reload`;
+    if (!kept) this.say("This browser's storage is full: your marks are not kept through a reload. Stay until it says saved.", "refused");
   }
 
   /** Marks of an earlier visit to other items: sent under a fresh lease where it can be had. */
@@ -270,6 +310,9 @@ class App {
 
   async #sendUnderFreshLease(item) {
     const { epoch } = await this.api.lease(item, "take");
+    const { events } = await this.api.mine(item);
+    if (this.#withdraw(item, events)) this.say(`${item.replace(":", " ")} was not completed: you marked it in another window since.`, "refused");
+    this.outbox.learn(item, events);
     this.outbox.allow(item, epoch);
     if (!(await this.outbox.settle(item))) return;
     this.outbox.forbid(item);
@@ -282,13 +325,17 @@ class App {
     // One's own other page is told of, but not the first time: it may be this page before a reload, still at work.
     const own = holder === this.session.annotator && (this.lease.session !== this.api.sessionId || !this.#retaken.has(item));
     if (error.status !== 409 || (holder && !own)) return this.#lost(item, error);
+    if (this.#taking.has(item)) return undefined; // told of twice: by a refused mark and by a refused renewal
     this.#retaken.add(item);
+    this.#taking.add(item);
     try {
-      if (this.item === item) await this.lease.take(item);
+      if (this.item === item) await this.#takeAgain(item);
       else await this.#sendUnderFreshLease(item);
     } catch (next) {
       if (next.passing) setTimeout(() => this.#stale(item, error), RETRY_MS);
       else await this.#lost(item, next);
+    } finally {
+      this.#taking.delete(item);
     }
     return undefined;
   }
@@ -297,29 +344,15 @@ class App {
   async #lost(item, error) {
     if (error.passing || find("#lost").open) return; // the first loss is answered first; marks stay where they are
     if (this.lease.item === item) this.lease.drop();
-    const waiting = this.outbox.of(item);
-    const stale = error.status === 409;
-    const name = item.replace(":", " ");
-    const { holder } = error.body;
-    const who = holder === this.session.annotator ? "you have it open in another window" : `${holder ?? "someone else"} has it now`;
-    find("#lost-title").textContent = stale ? `${name} is not yours any more` : `The server does not take marks on ${name}`;
-    const choice = await openDialog("#lost",
-      el("p", {}, stale ? `Your lease on ${name} is over: ${who}.` : `It says: ${error.message}.`),
-      el("p", {}, waiting.length
-        ? `${plural(waiting.length, "mark")} ${waiting.length === 1 ? "is" : "are"} kept in this browser and not stored; what was saved before is safe.`
-        : "All your marks were stored before; nothing is lost."),
-      el("form", { method: "dialog", class: "stack" },
-        el("button", { value: "again", class: "primary ready" }, "Take it back and store them"),
-        waiting.length ? el("button", { value: "download", class: "quiet" }, "Download the marks as a file") : null,
-        waiting.length ? el("button", { value: "discard", class: "quiet" }, "Give these marks up") : null,
-        el("button", { value: "next", class: "quiet" }, "Go on to the next item; keep the marks here")));
+    const choice = await askAboutLoss({ name: item.replace(":", " "), error, waiting: this.outbox.of(item).length, annotator: this.session.annotator });
     await this.#afterLoss(choice, item, error);
   }
 
   async #afterLoss(choice, item, error) {
-    if (choice === "again") {
+    if (!choice) await this.#lost(item, error); // Escape is no answer
+    else if (choice === "again") {
       if (this.item === item && this.view) {
-        this.lease.take(item).catch((next) => (next.status === 409 ? this.#lost(item, next) : this.trouble(next)));
+        this.#takeAgain(item).catch((next) => (next.status === 409 ? this.#lost(item, next) : this.trouble(next)));
       } else await this.open(item);
     } else if (choice === "download") {
       download(`${item.replace(":", "-")}-unsaved.json`, this.outbox.of(item));
@@ -339,17 +372,25 @@ async function scopeOf(identity) {
   return Array.from(new Uint8Array(digest).slice(0, 8), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-function download(name, content) {
-  const address = URL.createObjectURL(new Blob([JSON.stringify(content, null, 2)], { type: "application/json" }));
-  const link = el("a", { href: address, download: name });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(address), 1000);
+const LINK = "Open the whole link that you were given for this job, of the form …/?token=…; if it does not work, ask who runs the job for a new one.";
+
+function cannotStart(title, ...texts) {
+  const message = fill(find("#message"), el("h2", {}, title), texts.map((text) => el("p", {}, text)));
+  message.hidden = false;
 }
 
-const app = new App();
-app.start().catch((error) => {
-  const message = find("#message");
-  fill(message, el("h2", {}, error.status === 401 ? "Please sign in" : "The page can't start"), el("p", {}, error.message));
-  message.hidden = false;
-  if (error.status === undefined) throw error;
-});
+async function main() {
+  if (new URLSearchParams(location.search).has("token")) { // a right one is not in the address any more
+    cannotStart("This link does not sign you in", "Its token is not, or no longer, one of this job's.", LINK);
+    return;
+  }
+  try {
+    await new App().start();
+  } catch (error) {
+    if (error.status === 401) cannotStart("Please sign in", LINK);
+    else cannotStart("The page can't start", error.message);
+    if (error.status === undefined) throw error;
+  }
+}
+
+main();

@@ -16,11 +16,13 @@ export function ulid(now = Date.now()) {
 export class Outbox {
   #waiting = []; // events in the order in which they were made
   #epochs = new Map(); // item -> epoch of the lease under which it may be posted
+  #stored = new Map(); // item -> ulid of the last event that is stored, null for none
   #chain = Promise.resolve();
   #timer = null;
   #failures = 0;
   #signedOut = false;
-  #kept = true;
+  #seq = 0; // as high as the counter in storage, or higher where storage is full
+  #unkept = new Set(); // ulids of events that storage did not take
   #refused = new Map(); // item -> why the server does not take its events
 
   /**
@@ -36,10 +38,10 @@ export class Outbox {
     document.addEventListener("visibilitychange", () => document.hidden && this.#leave());
   }
 
-  /** Makes an event durable here and sends it soon. */
-  add(item, op, fields = {}) {
-    const seq = this.nextSeq();
-    const event = { ulid: ulid(), item, seq, op, from: null, to: null, value: null, client_ms: Date.now(), ...fields };
+  /** Makes an event durable here and sends it soon. `knew` counts the annotator's events on the item that the page showed. */
+  add(item, op, fields, knew) {
+    const seq = this.#nextSeq();
+    const event = { ulid: ulid(), item, seq, op, from: null, to: null, value: null, client_ms: Date.now(), knew, ...fields };
     this.#keep(event);
     this.#waiting.push(event);
     this.#changed();
@@ -48,22 +50,49 @@ export class Outbox {
   }
 
   #keep(event) {
+    if (!this.#write(this.prefix + event.ulid, JSON.stringify(event))) this.#unkept.add(event.ulid);
+  }
+
+  /** Full storage takes nothing: what it should hold is in memory only then, which must be told. */
+  #write(key, text) {
     try {
-      this.storage.setItem(this.prefix + event.ulid, JSON.stringify(event));
+      this.storage.setItem(key, text);
+      return true;
     } catch {
-      this.#kept = false; // storage is full: the event is in memory only, which must be told
+      return false;
     }
   }
 
-  nextSeq() {
-    const seq = Number(this.storage.getItem(this.counter) ?? 0) + 1;
-    this.storage.setItem(this.counter, String(seq));
-    return seq;
+  #count(atLeast) {
+    this.#seq = Math.max(this.#seq, Number(this.storage.getItem(this.counter) ?? 0), atLeast);
+    this.#write(this.counter, String(this.#seq));
   }
 
-  /** The counter never falls behind what the server already has from this annotator. */
-  atLeast(seq) {
-    if (seq > Number(this.storage.getItem(this.counter) ?? 0)) this.storage.setItem(this.counter, String(seq));
+  #nextSeq() {
+    this.#count(0); // another window counts, too
+    this.#count(this.#seq + 1);
+    return this.#seq;
+  }
+
+  /** What the server has of `item`, in order: these wait no more, and the counter never falls behind them. */
+  learn(item, events) {
+    this.#count(events.reduce((highest, { seq }) => Math.max(highest, seq), 0));
+    this.#stored.set(item, events.at(-1)?.ulid ?? null);
+    this.#forget(events.map((event) => event.ulid));
+    this.#changed();
+  }
+
+  /** Waiting completions of `item` that were said before all of the server's `events` were on the screen. */
+  unseen(item, events) {
+    const stored = new Set(events.map((event) => event.ulid));
+    const waiting = this.of(item).filter((event) => !stored.has(event.ulid));
+    return waiting.filter((event, ahead) => event.op === "complete" && event.knew !== events.length + ahead);
+  }
+
+  /** Takes events back that were not sent. */
+  withdraw(events) {
+    this.#forget(events.map((event) => event.ulid));
+    this.#changed();
   }
 
   of(item) {
@@ -81,7 +110,7 @@ export class Outbox {
       offline: this.#failures > 0,
       signedOut: this.#signedOut,
       refused: refused.filter(({ count }) => count),
-      kept: this.#kept || !this.#waiting.length,
+      kept: this.#unkept.size === 0,
     };
   }
 
@@ -143,16 +172,25 @@ export class Outbox {
 
   /** One request; false when the server can't be reached, so that the rest waits too. */
   async #postBatch(item) {
-    const events = this.of(item).slice(0, BATCH).map(({ item: _, ...event }) => event);
     try {
-      const { stored } = await this.api.events(item, this.#epochs.get(item), events);
-      this.#forget(stored);
+      const { stored } = await this.api.events(item, this.#batch(item));
       this.#failures = 0;
-      this.#changed();
+      this.#arrived(item, stored);
       return stored.length > 0;
     } catch (error) {
       return this.#failed(item, error);
     }
+  }
+
+  /** What goes out next; a completion goes with what was last stored before it, so that nothing unseen is completed. */
+  #batch(item) {
+    const waiting = this.of(item).slice(0, BATCH);
+    const completes = waiting.some(({ op }) => op === "complete");
+    return {
+      epoch: this.#epochs.get(item),
+      events: waiting.map(({ item: _, knew: __, ...event }) => event),
+      seen: completes && this.#stored.has(item) ? this.#stored.get(item) : undefined,
+    };
   }
 
   #failed(item, error) {
@@ -173,19 +211,27 @@ export class Outbox {
   /** The page goes away: one last try that outlives it. What does not arrive is still in storage. */
   #leave() {
     for (const item of this.items()) {
-      const events = this.of(item).slice(0, BATCH).map(({ item: _, ...event }) => event);
       if (this.#epochs.has(item)) {
-        this.api.events(item, this.#epochs.get(item), events, { leaving: true }).then(
-          ({ stored }) => { this.#forget(stored); this.#changed(); },
+        this.api.events(item, this.#batch(item), { leaving: true }).then(
+          ({ stored }) => this.#arrived(item, stored),
           () => undefined,
         );
       }
     }
   }
 
+  #arrived(item, stored) {
+    this.#stored.set(item, stored.at(-1));
+    this.#forget(stored);
+    this.#changed();
+  }
+
   #forget(ulids) {
     const gone = new Set(ulids);
-    for (const id of gone) this.storage.removeItem(this.prefix + id);
+    for (const id of gone) {
+      this.storage.removeItem(this.prefix + id);
+      this.#unkept.delete(id);
+    }
     this.#waiting = this.#waiting.filter((event) => !gone.has(event.ulid));
   }
 

@@ -1,6 +1,7 @@
 // Which of two clips is better: both play together and loop, in the order that the server drew for this annotator.
 
 import { el, fill, find, findAll } from "./dom.js";
+import { BITMAPS_BYTES } from "./frames.js";
 import { Player } from "./player.js";
 import { Record } from "./record.js";
 
@@ -17,7 +18,7 @@ export class PairView {
   constructor(app) {
     this.app = app;
     this.root = find("#pair");
-    this.players = ["#clip-a", "#clip-b"].map((selector) => new Player(find(selector), { onFrame: () => this.#shown() }));
+    this.players = ["#clip-a", "#clip-b"].map((selector) => new Player(find(selector), { onFrame: () => this.#shown(), budget: BITMAPS_BYTES / 2 }));
     find("#pair-place").addEventListener("input", (event) => {
       this.#pause();
       this.#seek(Number(event.target.value));

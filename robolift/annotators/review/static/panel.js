@@ -13,7 +13,7 @@ export class Panel {
     this.range = el("p", { class: "range", id: "pending-text" });
     this.todo = el("ul", { class: "todo", "aria-label": "what this item needs" });
     this.compare = el("div", { class: "compare", hidden: true });
-    this.finish = el("button", { "data-command": "complete", class: "primary", id: "complete" });
+    this.finish = el("button", { "data-command": "complete", class: "primary", id: "complete" }, "Complete");
     this.reopen = el("button", { "data-command": "reopen", class: "quiet", hidden: true }, "Reopen ", el("kbd", {}, "r"));
     this.undo = el("button", { "data-command": "undo", class: "quiet" }, "Undo ", el("kbd", {}, "u"));
     this.redo = el("button", { "data-command": "redo", class: "quiet" }, "Redo ", el("kbd", {}, "Shift U"));
@@ -24,14 +24,13 @@ export class Panel {
       asks("segments") || asks("frames") ? this.#segments(asks) : null,
       asks("outcome") ? this.#outcome() : null,
       asks("stages") ? this.#stages() : null,
-      el("div", { class: "pairs-of" }, this.undo, this.redo),
     );
     fill(
       root,
       this.label,
       this.compare,
       el("section", { class: "finish" }, this.todo, this.finish, this.reopen,
-        this.skip),
+        el("div", { class: "pairs-of" }, this.undo, this.redo, this.skip)),
     );
   }
 
@@ -95,7 +94,7 @@ export class Panel {
     fill(this.finish, readOnly ? "Next item " : "Complete ", el("kbd", {}, "Enter"));
     this.finish.classList.toggle("ready", state.complete || !left.length);
     this.reopen.hidden = !readOnly;
-    this.skip.hidden = readOnly;
+    this.skip.parentElement.hidden = readOnly;
     for (const name of ["success", "failure"]) {
       this.root.querySelector(`[data-command="outcome:${name}"]`)?.setAttribute("aria-pressed", String(state.outcome?.value === name));
     }

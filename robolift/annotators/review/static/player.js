@@ -18,8 +18,8 @@ export class Player {
   #enlarged = 0;
 
   /** `root` gets one figure a camera; onFrame(k) after a frame was drawn, onWait(k | null), onPlay(playing). */
-  constructor(root, { onFrame, onWait = () => undefined, onPlay = () => undefined, loop = false }) {
-    Object.assign(this, { root, onFrame, onWait, onPlay, loop });
+  constructor(root, { onFrame, onWait = () => undefined, onPlay = () => undefined, loop = false, budget }) {
+    Object.assign(this, { root, onFrame, onWait, onPlay, loop, budget });
     this.contexts = [];
   }
 
@@ -29,7 +29,7 @@ export class Player {
     const cameras = Object.keys(facts.cameras);
     const names = cameras.map((camera) => camera.replace(/^observation\.images?\./, ""));
     Object.assign(this, { fps: facts.fps, frame: null, wanted: start });
-    this.#clip = new Clip(api, { footage, cameras, length: facts.length, start, stop, onTrouble });
+    this.#clip = new Clip(api, { footage, cameras, length: facts.length, start, stop, budget: this.budget, onTrouble });
     this.#showCanvases(names, Object.values(facts.cameras));
     this.#enlarge(Math.max(0, names.findIndex((name) => !HELD.test(name)))); // the overview, not what a hand sees
     return this.seek(start);

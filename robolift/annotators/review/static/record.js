@@ -10,15 +10,20 @@ export class Record {
     Object.assign(this, { outbox, item, length, onChange });
   }
 
-  /** Takes what the server answered as `mine` and puts the waiting events behind it. */
+  /**
+   * Takes what the server answered as `mine` and puts the waiting events behind it. Returns how many of the server's
+   * events were not known here: the annotator made them in another window.
+   */
   restore({ events }) {
-    this.outbox.atLeast(Math.max(0, ...events.map(({ seq }) => seq)));
+    const known = new Set(this.#events.map(({ ulid }) => ulid));
+    this.outbox.learn(this.item, events);
     this.#events = [...events, ...this.outbox.of(this.item)];
     this.#refold();
+    return events.filter(({ ulid }) => !known.has(ulid)).length;
   }
 
   say(op, fields = {}) {
-    this.#events.push(this.outbox.add(this.item, op, fields));
+    this.#events.push(this.outbox.add(this.item, op, fields, this.#events.length));
     this.#refold();
   }
 

@@ -10,6 +10,7 @@ export class Timeline {
   #lanes = [];
   #length = 1;
   #colours = {};
+  #sizes = new Map(); // canvas -> [width, height] as last laid out
 
   /** `onSeek(k)` hears where the pointer is held. */
   constructor(root, { onSeek }) {
@@ -33,13 +34,23 @@ export class Timeline {
 
   open(length, fps) {
     this.#length = length;
+    this.#lanes = [];
     this.fps = fps;
     this.area.setAttribute("aria-valuemax", String(length - 1));
   }
 
-  /** lanes: [{ id, name, kind, values | text }]; a lane with `text` says why there is nothing to see. */
+  /**
+   * lanes: [{ id, name, kind, values | text }]; a lane with `text` says why there is nothing to see.
+   * A label changes one lane of the same ones: only what differs is drawn again.
+   */
   setLanes(lanes) {
+    const before = this.#lanes;
     this.#lanes = lanes;
+    const outline = ({ id, name, kind, text }) => `${id}\n${name}\n${kind}\n${text ?? ""}`;
+    if (before.length === lanes.length && lanes.every((lane, index) => outline(lane) === outline(before[index]))) {
+      lanes.forEach((lane, index) => same(lane, before[index]) || this.#drawLane(this.#canvas(index), lane));
+      return;
+    }
     fill(this.names, lanes.map((lane) => el("div", { class: `lane-name ${heightOf(lane)}` }, lane.name)));
     fill(this.tracks, lanes.map((lane) => {
       const content = lane.text ? el("span", { class: "withheld" }, lane.text) : el("canvas", { "aria-hidden": "true" });
@@ -72,15 +83,18 @@ export class Timeline {
   draw() {
     const style = getComputedStyle(document.documentElement);
     this.#colours = new Proxy({}, { get: (_, name) => style.getPropertyValue(`--${name}`).trim() });
-    this.#lanes.forEach((lane, index) => {
-      const canvas = this.tracks.children[index]?.querySelector("canvas");
-      if (canvas) this.#drawLane(canvas, lane);
-    });
+    const canvases = this.#lanes.map((_, index) => this.#canvas(index));
+    this.#sizes = new Map(canvases.map((canvas) => [canvas, [canvas?.clientWidth, canvas?.clientHeight]])); // all at once: one layout
+    this.#lanes.forEach((lane, index) => this.#drawLane(canvases[index], lane));
+  }
+
+  #canvas(index) {
+    return this.tracks.children[index]?.querySelector("canvas");
   }
 
   #drawLane(canvas, lane) {
-    const { clientWidth: width, clientHeight: height } = canvas;
-    if (!width) return;
+    const [width, height] = this.#sizes.get(canvas) ?? [];
+    if (!canvas || !width) return;
     const ratio = devicePixelRatio || 1;
     [canvas.width, canvas.height] = [Math.round(width * ratio), Math.round(height * ratio)];
     const context = canvas.getContext("2d");
@@ -107,12 +121,20 @@ export class Timeline {
       this.hover.hidden = this.tip.hidden = false;
       const left = `${(100 * (frame + 0.5)) / this.#length}%`;
       this.hover.style.left = this.tip.style.left = left;
+      this.tip.style.transform = `translateX(${(-100 * (frame + 0.5)) / this.#length}%)`; // inside at both ends
       this.tip.textContent = `${frame} · ${seconds(frame, this.fps)}`;
     });
     this.area.addEventListener("pointerleave", () => {
       this.hover.hidden = this.tip.hidden = true;
     });
   }
+}
+
+/** Whether two lanes look the same: each value is a number, a word, null or a small object. */
+function same(one, other) {
+  if (one.values === other.values && one.value === other.value) return true;
+  if (JSON.stringify(one.value) !== JSON.stringify(other.value)) return false;
+  return one.values?.length === other.values?.length && (one.values ?? []).every((value, k) => value === other.values[k]);
 }
 
 /** Signed lanes need room above and below their middle; the ruler and single marks need little. */

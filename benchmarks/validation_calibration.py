@@ -50,7 +50,7 @@ def experiment(task: downstream.Task, hidden: np.ndarray, penalty: float, seed: 
         for number, subset in enumerate(subsets)
     ]
     outcomes = Outcomes.of(rows, where="")
-    resamples = Resamples.draw(SUBSETS, samples=1000, confidence=0.95, seed=seed)
+    resamples = Resamples.draw(SUBSETS, samples=500, confidence=0.95, seed=seed)
     named, control = ({str(clip): float(value) for clip, value in enumerate(given)} for given in (scores, other))
     found = validation.correlation(outcomes.mean_scores(named), outcomes.delta_m, resamples)
     beside = validation.correlation(outcomes.mean_scores(control), outcomes.delta_m, resamples)
@@ -62,7 +62,7 @@ def experiment(task: downstream.Task, hidden: np.ndarray, penalty: float, seed: 
 def main() -> None:
     """Run the experiments and print the shares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--worlds", type=int, default=20)
+    parser.add_argument("--worlds", type=int, default=10)
     parser.add_argument("--scorers", type=int, default=20)
     told = parser.parse_args()
     found = []

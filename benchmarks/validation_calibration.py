@@ -62,8 +62,8 @@ def experiment(task: downstream.Task, hidden: np.ndarray, penalty: float, seed: 
 def main() -> None:
     """Run the experiments and print the shares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--worlds", type=int, default=10)
-    parser.add_argument("--scorers", type=int, default=20)
+    parser.add_argument("--worlds", type=int, default=20)
+    parser.add_argument("--scorers", type=int, default=40)
     told = parser.parse_args()
     found = []
     for number in range(told.worlds):

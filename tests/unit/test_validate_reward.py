@@ -201,7 +201,7 @@ class Run:
 
     def train(self, **config: Any) -> Manifest:
         given = {"features": self.world.features.uri, "scores": self.scores.uri, "clips": self.world.clips.uri}
-        small = {"num_subsets": 50, "num_random": 5, "num_seeds": 1}
+        small = {"num_subsets": 50, "num_random": 5, "num_seeds": 1, "components": clip_sets.WIDTH}
         return execute("train_downstream", {**small, **config}, given, self.root)
 
     def validate(self, *shards: Manifest, **config: Any) -> Manifest:

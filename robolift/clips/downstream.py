@@ -1,8 +1,7 @@
 """Does training on some clips make a better policy than training on others? Behaviour cloning, small and fair.
 
 From what an encoder sees of a frame, where the hand is and how it moves, the policy predicts where the hand goes. It is
-trained anew on each subset of the clips, from the same start, for the same number of steps, and tested on the same
-clips.
+trained anew on each subset of the clips, to the optimum, and tested on the same clips.
 """
 
 from __future__ import annotations
@@ -18,19 +17,11 @@ from robolift.clips.inputs import numbers, vectors
 from robolift.data.principal import principal_directions
 from robolift.errors import DataError, UsageError
 
-HIDDEN = 32
-COMPONENTS = 8
-"""Principal components of the frames' embeddings that the policy sees; with more it learns a subset by heart."""
 HAND_COLUMNS = 6
 """The last of the inputs: the hand's place x, y and whether it is seen, its velocity x, y and whether it is known."""
-LEARNING_RATE = 3e-3
-BETAS = (0.9, 0.999)
-EPSILON = 1e-8
-STRATA = 5
-"""A stratified subset is drawn from a window of a fifth of the clips in order of score,"""
-ROOM = 3
-"""or of this many subsets where a fifth is less, but at most of half the clips: subsets that share most of their clips
-are no separate measurements."""
+PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+TRIALS = 40
+"""Random subsets by which the penalty is chosen."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,12 +146,14 @@ class Task:
     test: np.ndarray
 
     @classmethod
-    def of(cls, samples: Samples, held_out: np.ndarray) -> Task:
+    def of(cls, samples: Samples, held_out: np.ndarray, *, components: int) -> Task:
         """Standardize by the clips that subsets are drawn from, all of them, so that no subset sets its own scale.
 
         Args:
             samples: Of all clips.
             held_out: (clips,) bool.
+            components: Principal components of the embeddings that the policy sees; with more it learns a subset by
+                heart.
 
         Raises:
             DataError: If a side has no sample, or the hands of the pool never move.
@@ -176,7 +169,7 @@ class Task:
         width = samples.inputs.shape[1] - HAND_COLUMNS
         embedding = samples.inputs[:, :width]
         centre = embedding[~test].mean(axis=0)
-        projected = (embedding - centre) @ principal_directions(embedding[~test] - centre, COMPONENTS)
+        projected = (embedding - centre) @ principal_directions(embedding[~test] - centre, components)
         inputs = np.column_stack([projected, samples.inputs[:, width:]])
         spread = samples.targets[~test].std(axis=0)
         if (spread <= 1e-12).any():
@@ -199,17 +192,34 @@ def _standardized(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.asarray((values - mean) / np.where(flat, np.inf, std))
 
 
-def measure(task: Task, clips: np.ndarray, *, steps: int, seed: int) -> float:
+def hidden_layer(inputs: np.ndarray, *, units: int, seed: int) -> np.ndarray:
+    """Return what the policy's output layer sees: ``units`` random functions of the inputs, and 1, (n, units + 1).
+
+    The hidden layer stays as it was drawn (random features, Rahimi and Recht 2007), so that training has one optimum,
+    which depends on the data alone.
+    """
+    rng = np.random.default_rng(seed)
+    columns = inputs.shape[1]
+    weights, bias = rng.normal(0, 1 / np.sqrt(columns), (columns, units)), rng.uniform(-1, 1, units)
+    return np.column_stack([np.tanh(inputs @ weights + bias), np.ones(len(inputs))])
+
+
+def fit(hidden: np.ndarray, targets: np.ndarray, *, penalty: float) -> np.ndarray:
+    """Return the output layer with the least squared error plus ``penalty`` times its squared weights, (columns, 2)."""
+    square = hidden.T @ hidden + penalty * np.eye(hidden.shape[1])
+    return np.asarray(np.linalg.solve(square, hidden.T @ targets))
+
+
+def measure(task: Task, hidden: np.ndarray, clips: np.ndarray, *, penalty: float) -> float:
     """Return M(S) = - (mean squared error on the held-out clips) of a policy trained on the clips S.
 
-    One hidden layer of tanh, trained on all samples of S at once by Adam. The start depends on the seed alone, the
-    number of steps is fixed, and nothing is chosen by looking at the test.
+    Nothing is chosen by looking at the test.
 
     Args:
         task: Samples and test.
+        hidden: (n, columns) of all samples, by :func:`hidden_layer`.
         clips: Rows of the clips of S, in any order.
-        steps: Steps of Adam.
-        seed: Of the start.
+        penalty: As in :func:`fit`.
 
     Raises:
         DataError: If none of the clips has a sample.
@@ -217,52 +227,36 @@ def measure(task: Task, clips: np.ndarray, *, steps: int, seed: int) -> float:
     rows = np.isin(task.clip, clips) & ~task.test
     if not rows.any():
         raise DataError("a subset has no sample", where="frames.parquet", expected="longer clips, or a shorter horizon")
-    parameters = fit(task.inputs[rows], task.targets[rows], steps=steps, seed=seed)
-    error = predict(parameters, task.inputs[task.test]) - task.targets[task.test]
-    return -float((error**2).mean())
+    return -_loss(hidden, task.targets, fit(hidden[rows], task.targets[rows], penalty=penalty), task.test)
 
 
-Parameters = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+def _loss(hidden: np.ndarray, targets: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> float:
+    return float(((hidden[rows] @ weights - targets[rows]) ** 2).mean())
 
 
-def predict(parameters: Parameters, inputs: np.ndarray) -> np.ndarray:
-    """Return the policy's predictions, (n, 2)."""
-    first, first_bias, second, second_bias = parameters
-    return np.asarray(np.tanh(inputs @ first + first_bias) @ second + second_bias)
+def choose_penalty(task: Task, hidden: Sequence[np.ndarray], pool: np.ndarray, *, size: int, seed: int) -> float:
+    """Return the penalty with which random subsets of the pool teach most about the pool's other clips.
 
+    Neither scores nor the test are looked at, so that no score is favoured. Of equal losses the larger penalty wins.
 
-def loss_and_gradient(
-    parameters: Parameters, inputs: np.ndarray, targets: np.ndarray
-) -> tuple[float, tuple[np.ndarray, ...]]:
-    """Return the mean squared error and its derivative by each parameter."""
-    first, first_bias, second, second_bias = parameters
-    hidden = np.tanh(inputs @ first + first_bias)
-    error = hidden @ second + second_bias - targets
-    slope = 2 * error / error.size
-    back = (slope @ second.T) * (1 - hidden**2)
-    return float((error**2).mean()), (inputs.T @ back, back.sum(axis=0), hidden.T @ slope, slope.sum(axis=0))
-
-
-def fit(inputs: np.ndarray, targets: np.ndarray, *, steps: int, seed: int) -> Parameters:
-    """Train a policy by ``steps`` steps of Adam (Kingma and Ba 2015) on all samples at once."""
-    rng = np.random.default_rng(seed)
-    columns, outputs = inputs.shape[1], targets.shape[1]
-    parameters = [
-        rng.normal(0, 1 / np.sqrt(columns), (columns, HIDDEN)),
-        np.zeros(HIDDEN),
-        np.zeros((HIDDEN, outputs)),
-        np.zeros(outputs),
-    ]
-    means, squares = ([np.zeros_like(value) for value in parameters] for _ in range(2))
-    for step in range(1, steps + 1):
-        first, first_bias, second, second_bias = parameters
-        _, gradient = loss_and_gradient((first, first_bias, second, second_bias), inputs, targets)
-        for value, slope, mean, square in zip(parameters, gradient, means, squares, strict=True):
-            mean += (1 - BETAS[0]) * (slope - mean)
-            square += (1 - BETAS[1]) * (slope**2 - square)
-            scale = np.sqrt(square / (1 - BETAS[1] ** step)) + EPSILON
-            value -= LEARNING_RATE * mean / (1 - BETAS[0] ** step) / scale
-    return parameters[0], parameters[1], parameters[2], parameters[3]
+    Args:
+        task: Samples.
+        hidden: Of each seed, by :func:`hidden_layer`.
+        pool: Rows of the clips that subsets are drawn from, more than ``size``.
+        size: Clips in a subset.
+        seed: Decides the random subsets.
+    """
+    rng = np.random.default_rng([seed, len(pool), size])
+    total = dict.fromkeys(PENALTIES, 0.0)
+    for _ in range(TRIALS):
+        inside = np.isin(task.clip, rng.choice(pool, size=size, replace=False))
+        outside = ~inside & ~task.test
+        if not inside.any() or not outside.any():
+            continue
+        for features, penalty in itertools.product(hidden, PENALTIES):
+            weights = fit(features[inside], task.targets[inside], penalty=penalty)
+            total[penalty] += _loss(features, task.targets, weights, outside)
+    return min(PENALTIES, key=lambda penalty: (total[penalty], -penalty))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -278,42 +272,45 @@ class Subset:
     clips: np.ndarray
 
 
+def subset_size(num_clips: int, *, num_subsets: int, size: int) -> int:
+    """Return how many clips a subset has: ``size``, or with 0 as many as separate subsets leave room for.
+
+    Raises:
+        UsageError: If there are too few clips for separate subsets of at least two.
+    """
+    room = num_clips // num_subsets
+    if room < max(size, 2):
+        raise UsageError(
+            f"{num_subsets} separate subsets of {max(size, 2)} clips need {num_subsets * max(size, 2)}, and "
+            f"{num_clips} are not held out; extract more clips, or set a smaller subset_size or num_subsets"
+        )
+    return size or room
+
+
 def draw_subsets(
     scores: np.ndarray, pool: np.ndarray, *, num_subsets: int, num_random: int, size: int, seed: int
 ) -> list[Subset]:
     """Draw subsets of equal size: first those whose mean scores spread from low to high, then random ones.
 
-    In order of score, stratified subset k of K is drawn from a window of the pool (see ``STRATA``) that moves evenly
-    from its lower end (k = 0) to its upper end (k = K - 1). One top and one bottom subset would be two points, which
-    say nothing about a correlation.
+    In order of score, subset 0 has the lowest clips, subset K - 1 the highest, and no clip is in two: each is a
+    measurement of its own. With scores that say nothing they are a random division of the pool, in which every order is
+    as likely, so what chance makes of rho is known exactly. One top and one bottom subset would be two points, which
+    say nothing about a correlation. Where the pool has more clips than needed, those taken are chosen at random.
 
     Args:
         scores: (clips,).
-        pool: Rows of the clips to draw from.
-        num_subsets: Stratified ones, at least 2.
-        num_random: Random ones: the baseline of dM.
+        pool: Rows of the clips to draw from, at least ``num_subsets * size``.
+        num_subsets: Stratified ones.
+        num_random: Random ones, which may share clips: the baseline of dM.
         size: Clips in each.
-        seed: Decides all; each subset has random numbers of its own, so that none depends on the others.
-
-    Raises:
-        UsageError: If the pool is smaller than a subset.
+        seed: Decides all.
     """
-    if len(pool) <= size:
-        raise UsageError(
-            f"subset_size {size} of {len(pool)} clips that are not held out makes all subsets alike; "
-            "set a smaller subset_size, or extract more clips"
-        )
-    order = pool[np.argsort(scores[pool], kind="stable")]
-    window = max(size, min(max(-(-len(pool) // STRATA), ROOM * size), -(-len(pool) // 2)))
-    found = []
-    for number in range(num_subsets + num_random):
-        rng = np.random.default_rng([seed, number])
-        if number < num_subsets:
-            start = round(number * (len(pool) - window) / (num_subsets - 1))
-            clips, group = order[start : start + window], "stratum"
-        else:
-            clips, group = np.sort(pool), "random"
-        found.append(Subset(group=group, clips=np.sort(rng.choice(clips, size=size, replace=False))))
+    rng = np.random.default_rng([seed, len(pool)])
+    taken = rng.choice(pool, size=num_subsets * size, replace=False)
+    strata = taken[np.argsort(scores[taken], kind="stable")].reshape(num_subsets, size)
+    found = [Subset(group="stratum", clips=np.sort(clips)) for clips in strata]
+    for _ in range(num_random):
+        found.append(Subset(group="random", clips=np.sort(rng.choice(pool, size=size, replace=False))))
     return found
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+import numpy as np
+
 from robolift.errors import DataError
 
 COLUMNS = ("pair_id", "clip_a_id", "clip_b_id", "preference", "timestamp", "annotator_id")
@@ -193,19 +195,52 @@ def consistency(repeated: Sequence[tuple[Answer, Answer]]) -> float | None:
 def accuracy_ceiling(repeated: float) -> float:
     """Return the accuracy that no model can be expected to exceed on single answers.
 
-    Let an annotator give the answer that he would mostly give with probability q >= 1/2, each time anew, whichever of
-    the two it is (symmetric noise). He repeats himself with c = q² + (1 - q)², so q = (1 + sqrt(2 c - 1)) / 2, and a
-    model that knows his usual answer agrees with one answer with probability q. Where q differs from pair to pair, this
-    is an upper bound on its mean (q is concave in c). Below c = 1/2 it is chance, 1/2.
-
-    It is also the ceiling of the symmetrised pair-AUC, the chance that the margins of two answers in favour of what was
-    chosen add up to more than 0: if both are usual answers (q²) they do, if one is (2 q (1 - q)) they do in half the
-    cases whatever the margins' sizes, which makes q.
+    Let an annotator give the answer that he would mostly give with probability q >= 1/2, each time anew. He repeats
+    himself with c = q² + (1 - q)², so q = (1 + sqrt(2 c - 1)) / 2, and a model that knows his usual answer agrees with
+    one answer with probability q. Where q differs from pair to pair, this is an upper bound on its mean (q is concave
+    in c). Below c = 1/2 it is chance, 1/2. It bounds no pair-AUC: see :func:`expected_pair_auc`.
 
     Args:
         repeated: c, the share of repeated pairs answered alike, among those answered without a tie.
     """
     return (1 + math.sqrt(max(0.0, 2 * repeated - 1))) / 2
+
+
+def expected_pair_auc(margin: np.ndarray, repeated: float) -> float | None:
+    """Return the symmetrised pair-AUC that the true order is expected to reach on single answers.
+
+    The model is Bradley and Terry's (1952): the usual answer to pair i is given with q_i = sigmoid(k |d_i|), d_i being
+    the difference of rewards. The scale k is the one with which annotators repeat themselves, mean of q² + (1 - q)², as
+    often as measured. By the true order a pair's margin is +|d_i| with probability q_i and else -|d_i|. Of two margins
+    the larger one decides the sign of their sum, so that with |d| ascending
+
+        AUC = sum of (2 i - 1) q_i / n²,  i = 1 ... n,
+
+    more than the accuracy, the mean of q: clear pairs count more often. An estimate and no bound: it is as good as the
+    differences' distribution and the few repeats are.
+
+    Args:
+        margin: (n,) differences of fitted rewards, of either sign and any scale.
+        repeated: Share of repeated pairs answered alike, among those answered without a tie.
+
+    Returns:
+        None where all differences are 0, or there are none.
+    """
+    size = np.sort(np.abs(margin))
+    if not len(size) or size[-1] <= 0:
+        return None
+    size = size / size[-1]
+
+    def usual(log_scale: float) -> np.ndarray:
+        return np.asarray(1 / (1 + np.exp(-np.minimum(math.exp(log_scale) * size, 700.0))))
+
+    low, high = -12.0, 24.0
+    for _ in range(80):
+        middle = (low + high) / 2
+        q = usual(middle)
+        low, high = (middle, high) if (q**2 + (1 - q) ** 2).mean() < repeated else (low, middle)
+    weight = 2 * np.arange(len(size)) + 1
+    return float((weight * usual(low)).sum() / len(size) ** 2)
 
 
 def contradictions(repeated: Sequence[tuple[Answer, Answer]]) -> list[dict[str, Any]]:
@@ -260,7 +295,8 @@ def describe(answers: Sequence[Answer]) -> dict[str, Any]:
         "ties": said["tie"],
         "repeats": {"pairs": len(repeated), "without_ties": len(decided)},
         "repeat_consistency": consistency(repeated),
-        "consistency_ceiling": None if repeated_alike is None else accuracy_ceiling(repeated_alike),
+        "repeat_consistency_decided": repeated_alike,
+        "accuracy_ceiling": None if repeated_alike is None else accuracy_ceiling(repeated_alike),
         "contradictions": contradictions(repeated),
         "intransitive": {"circles": circles, "triples": compared},
     }

@@ -181,8 +181,7 @@ def correlation(mean_score: np.ndarray, delta_m: np.ndarray, resamples: Resample
 def chance(outcomes: Outcomes, scores: Mapping[str, float], rho: float, *, resamples: Resamples, seed: int) -> Chance:
     """Return what scores that know nothing reach on the same subsets: the same scores, dealt out among the clips anew.
 
-    Subsets share clips, so their outcomes are not independent, and the bootstrap's interval is too narrow. Shuffled
-    scores share the clips too.
+    No clip is in two subsets, so this is what chance makes of rho; it rests on no approximation, as the bootstrap does.
 
     Args:
         outcomes: Of the subsets.

@@ -81,8 +81,9 @@ def metrics(found: ClipFindings) -> dict[str, float | None]:
         numbers |= {f"rho/{name}": one.estimate for name, one in found.validation.controls.items()}
     if found.model and found.model.held_out:
         numbers["pair_auc"] = found.model.held_out.auc.estimate
+        numbers["expected_pair_auc"] = found.model.expected_auc
     if found.people:
-        numbers |= {"agreement": found.people.alpha, "ceiling": found.people.ceiling}
+        numbers |= {"agreement": found.people.alpha, "accuracy_ceiling": found.people.ceiling}
     return numbers
 
 
@@ -100,13 +101,15 @@ def summarize(found: ClipFindings) -> dict[str, Any]:
         "worst": [clip.clip_id for clip in found.bottom],
         "validation": _validation(found.validation) if found.validation else None,
         "pair_auc": asdict(model.held_out.auc) if model and model.held_out else None,
+        "expected_pair_auc": model.expected_auc if model else None,
+        "accuracy": model.held_out.accuracy if model and model.held_out else None,
         "weights": {name: asdict(one) for name, one in model.weights.items()} if model else None,
         "people": {
             "annotators": len(people.persons),
             "answers": people.answers,
             "alpha": people.alpha,
             "consistency": people.consistency,
-            "ceiling": people.ceiling,
+            "accuracy_ceiling": people.ceiling,
             "contradictions": len(people.contradictions),
         }
         if people

@@ -64,8 +64,13 @@ def _against_controls(validation: Validation | None) -> str:
 def _agrees(model: Model | None, people: People | None) -> str:
     if model is None or model.held_out is None:
         return ""
-    ceiling = f", of at most {decimal(people.ceiling)}" if people and people.ceiling is not None else ""
-    return f"It orders pairs that it was not trained on with AUC {told_interval(model.held_out.auc)}{ceiling}."
+    told = f"It orders pairs that it was not trained on with AUC {told_interval(model.held_out.auc)}"
+    if model.expected_auc is not None:
+        told += f"; the true order is expected to reach about {decimal(model.expected_auc)}"
+    accuracy = f"It agrees with {decimal(model.held_out.accuracy)} of the answers"
+    if people and people.ceiling is not None:
+        accuracy += f", and people's consistency allows about {decimal(people.ceiling)}"
+    return f"{told}. {accuracy}."
 
 
 def limits(
@@ -82,8 +87,13 @@ def limits(
             "trained, so nothing here says what the clips are worth to one."
         )
         yield (
-            "Subsets share clips, so the interval of ρ is too narrow. Judge it by what the same scores reach when they "
-            f"are dealt out among the clips at random: up to {decimal(validation.shuffled)}."
+            "No clip is in two subsets, but a participant is in many, and all are tested on the same ones: the "
+            "interval of ρ is about other clips of these participants, not about others. By chance, the same scores, "
+            f"dealt out among the clips at random, reach up to {decimal(validation.shuffled)}."
+        )
+        yield (
+            "People compared some of the clips that the subsets are drawn from, so ρ is that of clips like those "
+            "compared; the policies' errors, which it is measured by, were never seen by the reward."
         )
         if validation.power is not None:
             low, high = (decimal(end) for end in validation.power)

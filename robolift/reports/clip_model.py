@@ -47,6 +47,8 @@ class Model:
         embedding: Numbers of the embedding that it sees, 0 for none.
         ensemble: Members.
         held_out_videos: How many videos none of its training clips are from.
+        expected_auc: Pair-AUC that the true order is expected to reach on the held-out pairs, an estimate from the
+            annotators' repeats; None without repeats.
     """
 
     kind: str
@@ -57,6 +59,7 @@ class Model:
     embedding: int
     ensemble: int
     held_out_videos: int
+    expected_auc: float | None
 
 
 def read(made: Manifest) -> Model:
@@ -79,6 +82,7 @@ def read(made: Manifest) -> Model:
             embedding=int(document["embedding"]),
             ensemble=int(document["ensemble"]),
             held_out_videos=len(document["held_out_videos"]),
+            expected_auc=None if (expected := metrics["expected_pair_auc"]) is None else float(expected),
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DataError(

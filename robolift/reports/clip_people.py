@@ -44,7 +44,7 @@ class People:
 
     Attributes:
         alpha: Krippendorff's, None where no pair was answered by two.
-        ceiling: Accuracy and pair-AUC that no model can be expected to exceed on single answers.
+        ceiling: Accuracy that no model can be expected to exceed on single answers.
         circles: Of three clips compared with one another, how many went round, and how many such three there are.
         pairs: Different pairs of clips that were compared.
         num_proposed: Those that were to be compared, None where that is not known.
@@ -111,7 +111,7 @@ def _parse(document: Mapping[str, Any], num_proposed: int | None) -> People:
         ties=int(document["ties"]),
         alpha=_number(document["alpha"]),
         consistency=_number(document["repeat_consistency"]),
-        ceiling=_number(document["consistency_ceiling"]),
+        ceiling=_number(document["accuracy_ceiling"]),
         contradictions=contradictions,
         circles=(int(circles["circles"]), int(circles["triples"])),
         skipped=len(document["skipped"]),

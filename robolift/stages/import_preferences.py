@@ -99,14 +99,14 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
                 **{
                     key: value
                     for key, value in preferences.describe(own).items()
-                    if key in ("annotations", "ties", "repeats", "repeat_consistency", "consistency_ceiling")
+                    if key in ("annotations", "ties", "repeats", "repeat_consistency", "accuracy_ceiling")
                 },
             }
             for name, own in preferences.by_annotator(counted).items()
         ],
     }
     output.write_json("agreement.json", described)
-    output.metrics.update({key: described[key] for key in ("alpha", "repeat_consistency", "consistency_ceiling")})
+    output.metrics.update({key: described[key] for key in ("alpha", "repeat_consistency", "accuracy_ceiling")})
     return {
         "annotations": len(kept),
         "pairs": described["pairs"],

@@ -11,6 +11,7 @@ from pydantic import Field
 from robolift import schema, storage
 from robolift.clips import composite
 from robolift.clips.inputs import Clips, Features
+from robolift.clips.preferences import expected_pair_auc
 from robolift.clips.split import hold_out
 from robolift.errors import DataError
 from robolift.manifest import Manifest, Output
@@ -75,11 +76,11 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
         )
         for name, part in (("train", known), ("held_out", unseen))
     }
-    ceiling = storage.read_json(inputs.one("preferences").file("agreement.json")).get("consistency_ceiling")
+    agreement = storage.read_json(inputs.one("preferences").file("agreement.json"))
     controls = {
         name: metrics.ranking(score, unseen, seed=config.seed) for name, score in _controls(features, config.seed)
     }
-    output.metrics.update({**measured, "ceiling": ceiling, "controls": controls})
+    output.metrics.update({**measured, **_reachable(agreement, trained.rewards, unseen), "controls": controls})
     return {
         "train_annotations": len(known),
         "held_out_annotations": len(unseen),
@@ -94,6 +95,16 @@ def _comparisons(preferences: Manifest, clips: Clips) -> Comparisons:
     table = schema.read_parquet(uri)
     a, b = (clips.rows(table.column(f"clip_{side}_id").to_pylist(), where=uri) for side in "ab")
     return Comparisons.of(a, b, table.column("preference").to_pylist())
+
+
+def _reachable(agreement: Mapping[str, Any], reward: np.ndarray, unseen: Comparisons) -> dict[str, float | None]:
+    """Return what people's consistency lets a model reach on the held-out pairs, None where none was asked twice."""
+    repeated = agreement["repeat_consistency_decided"]
+    margin = metrics.margins(reward, unseen.without_ties())
+    return {
+        "accuracy_ceiling": agreement["accuracy_ceiling"],
+        "expected_pair_auc": None if repeated is None else expected_pair_auc(margin, repeated),
+    }
 
 
 def _check_held_out(unseen: Comparisons, crossing: int) -> None:

@@ -38,7 +38,7 @@ class Config(StageConfig):
     drop_min: float = Field(default=0.1, ge=0, le=2)
     """Smallest drop of the correlation that an ablation is expected to make."""
     bootstrap: int = Field(default=2000, ge=100)
-    """Bootstrap samples over subsets, the same for all scores that are compared."""
+    """Bootstrap samples over subsets, none of which share clips, the same for all scores that are compared."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     """Of the intervals."""
     gate: bool = True
@@ -75,6 +75,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     """Write ``validation.json``."""
     clip_ids = Features.open(inputs.one("features")).clip_id
     check_shards(inputs["downstream"], inputs.one("scores"), inputs.one("features"))
+    check_scores(inputs)
     rows = [row for shard in inputs["downstream"] for row in _rows(shard)]
     outcomes = Outcomes.of(rows, where="downstream.parquet")
     resamples = Resamples.draw(
@@ -158,6 +159,31 @@ def check_shards(shards: Sequence[Manifest], scores: Manifest, features: Manifes
                 expected=f"{name} {given.uri}",
                 mend=f"run train_downstream on these {name}",
             )
+
+
+def check_scores(inputs: Inputs) -> None:
+    """Check that all scores are of the same features, and the reward's by the model that is given.
+
+    Raises:
+        DataError: Naming the one that is not.
+    """
+    scores, features, model = inputs.one("scores"), inputs.one("features"), inputs.get_one("model")
+    if model is not None and [parent.digest for parent in scores.inputs.get("model", [])] != [model.digest]:
+        raise DataError(
+            "the scores are by another model",
+            where=scores.uri,
+            expected=f"scores by {model.uri}",
+            mend="give the model that the clips were scored with",
+        )
+    for name in ("scores", "controls", "ablations"):
+        for manifest in inputs.get(name, []):
+            if manifest.inputs["features"][0].digest != features.digest:
+                raise DataError(
+                    f"{name} are of other features",
+                    where=manifest.uri,
+                    expected=f"scores of {features.uri}",
+                    mend="score the clips with these features",
+                )
 
 
 def _named(controls: Sequence[Manifest]) -> dict[str, Manifest]:

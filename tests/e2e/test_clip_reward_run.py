@@ -24,14 +24,14 @@ from robolift.stages.stage import execute
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(1500)
 TINY = {
-    "simulate_videos": {"num_videos": 4, "num_participants": 4, "seconds": 12, "height": 64, "fps": 15},
-    "extract_clips": {"side": 64, "num_annotated": 1, "num_random": 2},
+    "simulate_videos": {"num_videos": 8, "num_participants": 4, "seconds": 18, "height": 64, "fps": 15},
+    "extract_clips": {"side": 64, "num_annotated": 1, "num_random": 3},
     "extract_features": {
         "extractors": ["blur", "exposure", "motion", "hands_colour", "embedding"],
         "decode_side": 64,
     },
     "train_reward": {"held_out": 0.5},
-    "train_downstream": {"num_subsets": 10, "num_random": 3, "subset_size": 3, "num_seeds": 1, "steps": 5},
+    "train_downstream": {"num_subsets": 10, "num_random": 3, "num_seeds": 1},
 }
 PAIRS = 24
 

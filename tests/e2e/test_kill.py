@@ -144,10 +144,10 @@ STEPS = {
         ("first", "publish"),
     ),
     "simulate_videos": Step(
-        {"num_videos": 4, "num_participants": 4, "seconds": 9, "height": 64, "fps": 15}, moments=("first", "publish")
+        {"num_videos": 4, "num_participants": 4, "seconds": 24, "height": 64, "fps": 15}, moments=("first", "publish")
     ),
     "ingest_videos": Step(inputs={"recording": ("simulate_videos",)}),
-    "extract_clips": Step({"side": 64, "num_annotated": 1, "num_random": 2}, {"videos": ("ingest_videos",)}, SLOW),
+    "extract_clips": Step({"side": 64, "num_annotated": 1, "num_random": 8}, {"videos": ("ingest_videos",)}, SLOW),
     "extract_features": Step(
         {"extractors": ["blur", "exposure", "motion", "hands_colour", "embedding"], "decode_side": 64},
         {"clips": ("extract_clips",)},
@@ -166,7 +166,7 @@ STEPS = {
     ),
     "score_clips": Step(inputs={"features": ("merge_features",), "model": ("train_reward",)}),
     "train_downstream": Step(
-        {"num_subsets": 10, "num_random": 3, "subset_size": 3, "num_seeds": 1, "steps": 5},
+        {"num_subsets": 10, "num_random": 3, "num_seeds": 1},
         {"features": ("merge_features",), "scores": ("score_clips",), "clips": ("extract_clips",)},
     ),
     "validate_reward": Step(

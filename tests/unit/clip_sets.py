@@ -189,7 +189,7 @@ def publish_features(
 def _frames(clip_ids: Sequence[str], embedding: np.ndarray, utility: np.ndarray, rng: np.random.Generator) -> pa.Table:
     """Frames in which the hand's velocity follows from what is seen, the more cleanly the better the clip."""
     width, count = embedding.shape[1], len(TIMES)
-    to_velocity = rng.normal(size=(2, 3)) * 0.05
+    to_velocity = rng.normal(size=(2, 3)) * 0.2
     rows: dict[str, list[Any]] = {name: [] for name in ("clip_id", "frame", "time_s", "embedding")}
     hands, flows = [], []
     for row, clip_id in enumerate(clip_ids):

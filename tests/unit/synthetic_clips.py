@@ -191,7 +191,7 @@ class ClipRun:
                 "ties": 2,
                 "repeats": {"pairs": 4, "without_ties": 4},
                 "repeat_consistency": 0.75,
-                "consistency_ceiling": self.ceiling,
+                "accuracy_ceiling": self.ceiling,
             }
             for name in self.annotators
         ]
@@ -201,7 +201,7 @@ class ClipRun:
             "ties": 2 * len(people),
             "alpha": self.alpha,
             "repeat_consistency": 0.75 if self.ceiling is not None else None,
-            "consistency_ceiling": self.ceiling,
+            "accuracy_ceiling": self.ceiling,
             "contradictions": [{"annotator": "ada", "clips": self.clip_ids[:2], "pairs": ["p0", "p9"]}],
             "intransitive": {"circles": 1, "triples": 9},
             "duplicates": 0,
@@ -223,7 +223,8 @@ class ClipRun:
         metrics = {
             "train": ranking(0.9),
             "held_out": dict(self.held_out),
-            "ceiling": self.ceiling,
+            "accuracy_ceiling": self.ceiling,
+            "expected_pair_auc": 0.96 if self.ceiling is not None else None,
             "controls": {"random": ranking(0.5), "motion": ranking(0.58)},
         }
         files = {"model.json": document, "model.safetensors": safetensors.numpy.save(members)}

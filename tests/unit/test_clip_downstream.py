@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import clip_sets
@@ -49,54 +50,82 @@ def test_without_hands_and_flow_nothing_is_known() -> None:
     assert not by_hand.any()
 
 
-def test_the_gradient_is_the_slope_of_the_loss() -> None:
+def test_the_output_layer_by_hand() -> None:
+    # One column of ones, targets 1 and 3: sum 4 over 2 + 2 samples' worth of penalty.
+    ones = np.ones((2, 1))
+    assert downstream.fit(ones, np.array([[1.0, 0.0], [3.0, 0.0]]), penalty=2.0).tolist() == [[1.0, 0.0]]
+    layer = downstream.hidden_layer(np.zeros((3, 4)), units=5, seed=0)
+    assert layer.shape == (3, 6)
+    assert layer[:, 5].tolist() == [1.0, 1.0, 1.0]
+    assert (downstream.hidden_layer(np.zeros((3, 4)), units=5, seed=1)[0] != layer[0])[:5].all()
+
+
+def test_the_output_layer_is_where_the_penalized_loss_is_flat() -> None:
     rng = np.random.default_rng(0)
-    inputs, targets = rng.normal(size=(7, 3)), rng.normal(size=(7, 2))
-    shapes = ((3, 4), (4,), (4, 2), (2,))
-    parameters = tuple(rng.normal(size=shape) for shape in shapes)
-    _, gradient = downstream.loss_and_gradient(parameters, inputs, targets)  # type: ignore[arg-type]
-    for number, place in ((0, (1, 2)), (1, (3,)), (2, (0, 1)), (3, (1,))):
-        losses = []
-        for step in (1e-6, -1e-6):
-            moved = [value.copy() for value in parameters]
-            moved[number][place] += step
-            losses.append(downstream.loss_and_gradient(tuple(moved), inputs, targets)[0])  # type: ignore[arg-type]
-        assert gradient[number][place] == pytest.approx((losses[0] - losses[1]) / 2e-6, rel=1e-5)
+    hidden, targets = rng.normal(size=(7, 3)), rng.normal(size=(7, 2))
+    weights = downstream.fit(hidden, targets, penalty=0.5)
+    slope = hidden.T @ (hidden @ weights - targets) + 0.5 * weights
+    assert slope == pytest.approx(np.zeros((3, 2)), abs=1e-12)
 
 
 def test_the_policy_learns_what_can_be_learned() -> None:
     rng = np.random.default_rng(0)
-    inputs = rng.normal(size=(200, 5))
+    inputs = rng.normal(size=(400, 5))
     targets = np.tanh(inputs @ rng.normal(size=(5, 2)))
-    parameters = downstream.fit(inputs, targets, steps=300, seed=0)
-    assert ((downstream.predict(parameters, inputs) - targets) ** 2).mean() < 0.05 * (targets**2).mean()
+    hidden = downstream.hidden_layer(inputs, units=64, seed=0)
+    weights = downstream.fit(hidden[:300], targets[:300], penalty=0.1)
+    assert ((hidden[300:] @ weights - targets[300:]) ** 2).mean() < 0.2 * (targets**2).mean()
+
+
+def test_the_penalty_suits_random_subsets_whatever_the_test_says() -> None:
+    rng = np.random.default_rng(0)
+    inputs, clip = rng.normal(size=(400, 4)), np.repeat(np.arange(40), 10)
+    signal = inputs @ rng.normal(size=(4, 2))
+    for noise, expected in ((0.05, {1.0, 3.0}), (20.0, {300.0, 1000.0})):
+        samples = downstream.Samples(
+            clip=clip,
+            inputs=np.column_stack([inputs, np.zeros((400, 6))]),
+            targets=signal + noise * rng.normal(size=(400, 2)),
+            by_hand=np.ones(400, bool),
+        )
+        task = Task.of(samples, np.arange(40) >= 30, components=4)
+        hidden = [downstream.hidden_layer(task.inputs, units=16, seed=0)]
+        found = downstream.choose_penalty(task, hidden, np.arange(30), size=5, seed=0)
+        assert found in expected
+        turned = downstream.Task(
+            clip=task.clip,
+            inputs=task.inputs,
+            targets=np.where(task.test[:, None], -task.targets, task.targets),
+            test=task.test,
+        )
+        assert downstream.choose_penalty(turned, hidden, np.arange(30), size=5, seed=0) == found
 
 
 @settings(max_examples=20, deadline=None)
-@given(num=st.integers(30, 80), size=st.integers(2, 20), seed=st.integers(0, 3))
-def test_subsets_are_of_one_size_from_the_pool_and_spread(num: int, size: int, seed: int) -> None:
+@given(room=st.integers(2, 5), spare=st.integers(0, 9), seed=st.integers(0, 3))
+def test_subsets_are_of_one_size_separate_and_in_order(room: int, spare: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
+    num = 20 * room + spare
     scores, pool = rng.normal(size=num + 10), np.arange(10, num + 10)
+    size = downstream.subset_size(num, num_subsets=20, size=0)
+    assert size == room
     found = draw_subsets(scores, pool, num_subsets=20, num_random=5, size=size, seed=seed)
     assert [subset.group for subset in found] == ["stratum"] * 20 + ["random"] * 5
     for subset in found:
         assert len(set(subset.clips.tolist())) == size
         assert set(subset.clips.tolist()) <= set(pool.tolist())
-    # The first comes from the lowest fifth (or half, if three subsets don't fit into less), the last from the highest.
-    window = max(size, min(max(-(-num // 5), 3 * size), -(-num // 2)))
-    order = np.sort(scores[pool])
-    assert scores[found[0].clips].max() <= order[window - 1]
-    assert scores[found[19].clips].min() >= order[num - window]
+    strata = [subset.clips for subset in found[:20]]
+    assert len(set(np.concatenate(strata).tolist())) == 20 * size  # no clip is in two
+    for lower, upper in itertools.pairwise(strata):
+        assert scores[lower].max() <= scores[upper].min()
 
 
-def test_a_subset_does_not_depend_on_how_many_others_there_are() -> None:
-    scores, pool = np.arange(40.0), np.arange(40)
-    few = draw_subsets(scores, pool, num_subsets=10, num_random=3, size=5, seed=0)
-    more = draw_subsets(scores, pool, num_subsets=10, num_random=9, size=5, seed=0)
-    for one, other in zip(few, more, strict=False):
-        assert one.clips.tolist() == other.clips.tolist()
-    with pytest.raises(UsageError, match="subset_size 40 of 40 clips"):
-        draw_subsets(scores, pool, num_subsets=10, num_random=3, size=40, seed=0)
+def test_too_few_clips_for_separate_subsets_are_refused() -> None:
+    assert downstream.subset_size(45, num_subsets=10, size=3) == 3
+    with pytest.raises(UsageError, match="10 separate subsets of 5 clips need 50, and 45 are not held out"):
+        downstream.subset_size(45, num_subsets=10, size=5)
+    with pytest.raises(UsageError, match="10 separate subsets of 2 clips need 20, and 19 are not held out"):
+        downstream.subset_size(19, num_subsets=10, size=0)
 
 
 def test_groups_are_never_divided() -> None:
@@ -113,7 +142,7 @@ def test_groups_are_never_divided() -> None:
 def _experiment(root: str, world: World, **config: Any) -> Manifest:
     scores = execute("score_clips", {"method": "motion"}, {"features": world.features.uri}, root)
     given = {"features": world.features.uri, "scores": scores.uri, "clips": world.clips.uri}
-    small = {"num_subsets": 10, "num_random": 3, "subset_size": 6, "num_seeds": 2, "steps": 20}
+    small = {"num_subsets": 10, "num_random": 3, "num_seeds": 2}
     return execute("train_downstream", {**small, **config}, given, root)
 
 
@@ -144,19 +173,20 @@ def test_the_order_of_clips_and_their_scores_do_not_change_m() -> None:
         targets=rng.normal(size=(100, 2)),
         by_hand=np.ones(100, bool),
     )
-    task = Task.of(samples, np.arange(20) >= 15)
+    task = Task.of(samples, np.arange(20) >= 15, components=8)
     for values in (task.inputs, task.targets):  # in the scale of the clips that subsets are drawn from
         assert values[~task.test].mean(axis=0) == pytest.approx(np.zeros(values.shape[1]), abs=1e-9)
         assert values[~task.test].std(axis=0) == pytest.approx(np.ones(values.shape[1]))
     clips = np.array([3, 1, 9])
-    one = downstream.measure(task, clips, steps=10, seed=0)
-    assert downstream.measure(task, clips[::-1], steps=10, seed=0) == one
-    assert downstream.measure(task, clips, steps=10, seed=1) != one
+    hidden, other = (downstream.hidden_layer(task.inputs, units=8, seed=seed) for seed in (0, 1))
+    one = downstream.measure(task, hidden, clips, penalty=1.0)
+    assert downstream.measure(task, hidden, clips[::-1], penalty=1.0) == one
+    assert downstream.measure(task, other, clips, penalty=1.0) != one
     # A held-out clip among the training clips teaches nothing.
-    assert downstream.measure(task, np.array([3, 1, 9, 17]), steps=10, seed=0) == one
-    # Unit scale: without a step the policy predicts the pool's mean, whose loss is that of a constant.
+    assert downstream.measure(task, hidden, np.array([3, 1, 9, 17]), penalty=1.0) == one
+    # Unit scale: held at 0 the policy predicts the pool's mean, whose loss is that of a constant.
     constant = downstream.describe(samples, task)["constant_loss"]
-    assert downstream.measure(task, clips, steps=0, seed=0) == pytest.approx(-constant)
+    assert downstream.measure(task, hidden, clips, penalty=1e12) == pytest.approx(-constant)
 
 
 def test_videos_are_held_out_where_participants_are_not_known(output_root: str) -> None:
@@ -186,9 +216,9 @@ def test_frames_that_say_nothing_are_refused() -> None:
     samples = downstream.read_samples(both, ["a", "b"], horizon_s=0.5, where="frames")
     assert samples.inputs.tolist() == [[0.0, 0.5, 0.5, 1.0, 0.0, 0.0, 0.0]] * 2
     with pytest.raises(DataError, match="nothing moves"):
-        Task.of(samples, np.array([False, True]))
+        Task.of(samples, np.array([False, True]), components=8)
     with pytest.raises(DataError, match="0 of 2 samples are of held-out clips"):
-        Task.of(samples, np.array([False, False]))
+        Task.of(samples, np.array([False, False]), components=8)
 
 
 def test_the_policy_sees_how_fast_the_hand_came() -> None:

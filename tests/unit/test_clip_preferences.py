@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from robolift import schema, storage
 from robolift.clips import preferences
-from robolift.clips.preferences import Answer, accuracy_ceiling
+from robolift.clips.preferences import Answer, accuracy_ceiling, expected_pair_auc
 from robolift.errors import DataError, UsageError
 from robolift.manifest import Manifest
+from robolift.reward_model.metrics import pair_auc
 from robolift.stages.stage import execute
 
 HEADER = "pair_id,clip_a_id,clip_b_id,preference,timestamp,annotator_id"
@@ -57,7 +58,7 @@ def test_the_prototypes_annotations_disagree_with_themselves() -> None:
     assert found["repeat_consistency"] == pytest.approx(2 / 5)
     assert len(found["contradictions"]) == 2
     # Of four repeats without a tie two are alike: such answers are a coin's, and no model can foretell them.
-    assert found["consistency_ceiling"] == 0.5
+    assert found["accuracy_ceiling"] == 0.5
 
 
 @pytest.mark.parametrize(("repeated", "ceiling"), [(1.0, 1.0), (0.82, 0.9), (0.68, 0.8), (0.5, 0.5), (0.4, 0.5)])
@@ -78,6 +79,31 @@ def test_the_ceiling_is_an_upper_bound_where_pairs_differ_in_difficulty() -> Non
     usual = rng.uniform(0.5, 1.0, size=200_000)
     first, second = rng.random((2, 200_000)) < usual
     assert accuracy_ceiling(float((first == second).mean())) > first.mean() + 0.01
+
+
+def test_the_auc_of_the_true_order_by_hand() -> None:
+    # Margins of one size: q² + (1 - q)² = 0.82 gives q = 0.9, and all pairs count alike.
+    assert expected_pair_auc(np.array([2.0, -2.0, 2.0]), 0.82) == pytest.approx(0.9)
+    # Margins 0 and 1: together they repeat with (0.5 + 0.82) / 2 = 0.66, so q is 0.5 and 0.9; weights 1 and 3.
+    assert expected_pair_auc(np.array([0.0, 1.0]), 0.66) == pytest.approx((0.5 + 3 * 0.9) / 4)
+    assert expected_pair_auc(np.array([1.0, 2.0]), 1.0) == pytest.approx(1.0)
+    assert expected_pair_auc(np.array([1.0, 2.0]), 0.4) == pytest.approx(0.5, abs=1e-4)
+    assert expected_pair_auc(np.zeros(3), 0.8) is None
+    assert expected_pair_auc(np.zeros(0), 0.8) is None
+
+
+def test_the_auc_of_the_true_order_is_estimated_from_repeats_and_is_more_than_the_accuracy() -> None:
+    """Annotators of beta 4 on utilities that spread by 0.65: by the true order 0.942, by symmetric noise 0.892."""
+    rng = np.random.default_rng(0)
+    difference = 0.65 * np.sqrt(2) * rng.normal(size=40_000)
+    first, second = (rng.logistic(size=(2, 40_000)) + 4 * difference) > 0
+    repeated = float((first == second).mean())
+    reached = pair_auc(np.where(first, difference, -difference))
+    assert reached == pytest.approx(0.942, abs=0.004)
+    # The scale of the fitted rewards is of no account.
+    assert expected_pair_auc(17 * difference, repeated) == pytest.approx(reached, abs=0.004)
+    assert accuracy_ceiling(repeated) == pytest.approx(0.892, abs=0.004)
+    assert first[difference > 0].mean() < accuracy_ceiling(repeated) < reached
 
 
 def test_circles_and_triples_by_hand() -> None:
@@ -248,7 +274,7 @@ def test_an_annotator_who_contradicts_himself_is_left_out(output_root: str, tmp_
     found = storage.read_json(made.file("agreement.json"))
     people = {person["name"]: person for person in found["annotators"]}
     assert (people["coin"]["counted"], people["coin"]["repeat_consistency"]) == (False, 0.0)
-    assert (people["steady"]["counted"], people["steady"]["consistency_ceiling"]) == (True, 1.0)
+    assert (people["steady"]["counted"], people["steady"]["accuracy_ceiling"]) == (True, 1.0)
 
 
 def test_events_of_the_page_become_preferences(output_root: str, tmp_path: Path) -> None:

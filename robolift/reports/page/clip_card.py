@@ -102,13 +102,13 @@ def draw(found: ClipFindings) -> Figures:
             strong=[one.name for one in validation.ablations if one.passed],
         )
     if model and model.held_out:
-        ceiling = found.people.ceiling if found.people else None
+        expected = model.expected_auc
         auc = clip_plots.intervals(
             {"this reward": model.held_out.auc, **{_words(name): one.auc for name, one in model.controls.items()}},
             name="pair-auc",
             title="Held-out pairs ordered as people did",
             axis="pair-AUC",
-            marks=[("chance", 0.5), *([("ceiling", ceiling)] if ceiling is not None else [])],
+            marks=[("chance", 0.5), *([("true order", expected)] if expected is not None else [])],
             strong=["this reward"],
         )
     if model and model.weights:

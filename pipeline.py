@@ -258,9 +258,7 @@ def stage_advantage_run(
 
     made = {"labels": labels, "values": values, "checkpoint": checkpoint}
     told = {**made, "norm_stats": norm_stats, "launch": launch("train_policy")}
-    _, evaluation, compared = _wiring.policies(
-        train_normalized, dataset, baselines=baselines, seed=seed, told=told, **run
-    )
+    _, evaluation, rest = _wiring.policies(train_normalized, dataset, baselines=baselines, seed=seed, told=told, **run)
     place(
         report_estimator(
             labelled=labelled,
@@ -268,7 +266,7 @@ def stage_advantage_run(
             labelled_labels=labelled_labels,
             dataset=dataset,
             evaluation=evaluation,
-            baselines=compared,
+            baselines=rest,
             **made,
             **run,
         )

@@ -10,7 +10,6 @@ from openai_server import GARBLED, MODEL, OpenAIServer
 
 from robolift.annotators.messages import Answer, Picture, Question, TransportError
 from robolift.annotators.transports.openai import OpenAITransport
-from robolift.annotators.transports.opening import open_transport
 from robolift.errors import UsageError
 
 KEY = "sk-never-to-be-seen"
@@ -290,16 +289,6 @@ def test_no_more_than_workers_are_under_way(server):
     assert server.most_at_once == 3
 
 
-def test_questions_go_out_at_the_asked_rate(server):
-    slow = OpenAITransport(model=MODEL, endpoint=server.url, workers=4, requests_per_minute=1200)
-    server.play("500:0", "good")  # tries again count
-    start = time.monotonic()
-    slow.ask([WORDS] * 4)
-    slow.close()
-    assert len(server.requests) == 5
-    assert server.requests[-1].at_s - start > 0.19  # four gaps of 50 ms
-
-
 def test_after_a_refusal_the_rest_is_not_asked(server):
     one = OpenAITransport(model=MODEL, endpoint=server.url, workers=1)
     server.play("401")
@@ -405,25 +394,3 @@ def test_a_probe_that_finds_no_connection_is_tried_again(transport):
     finally:
         late.close()
         back[0].__exit__()
-
-
-def test_one_door(server):
-    opened = open_transport(transport="openai", model=MODEL, endpoint=server.url, workers=5, timeout_s=3)
-    assert opened.workers == 5
-    assert opened.ask([WORDS])[0].text == "[]"
-    opened.close()
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"model": ""}, "no model is named"),
-        ({"endpoint": ""}, "no endpoint to ask"),
-        ({"endpoint": "vllm:8000/v1"}, "endpoint vllm:8000/v1: expected an address such as http://vllm:8000/v1"),
-        ({"endpoint": "http://"}, "expected an address such as"),
-        ({"transport": "grpc"}, "transport 'grpc'; there are: openai, hf"),
-    ],
-)
-def test_what_no_transport_can_be_opened_from(changed, message):
-    with pytest.raises(UsageError, match=message):
-        open_transport(**{"transport": "openai", "model": MODEL, "endpoint": "http://127.0.0.1:9/v1", **changed})

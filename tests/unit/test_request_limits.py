@@ -6,8 +6,11 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
+from openai_server import MODEL, OpenAIServer
 
+from robolift.annotators.messages import Question
 from robolift.annotators.transports.limits import RateLimit, backoff_s, retry_after_s
+from robolift.annotators.transports.openai import OpenAITransport
 
 
 def test_sixty_a_minute_go_out_a_second_apart():
@@ -87,3 +90,14 @@ def test_a_date_without_a_zone_is_taken_for_utc(zone):
     later = datetime.now(UTC) + timedelta(seconds=30)
     assert 25 < retry_after_s(later.strftime("%a, %d %b %Y %H:%M:%S") + zone) <= 30
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00" + zone) == 0.0
+
+
+def test_questions_go_out_at_the_asked_rate():
+    question = Question(parts=("How far?",), max_tokens=20)
+    with OpenAIServer("500:0", "good") as server:  # tries again count
+        slow = OpenAITransport(model=MODEL, endpoint=server.url, workers=4, requests_per_minute=1200)
+        start = time.monotonic()
+        slow.ask([question] * 4)
+        slow.close()
+        assert len(server.requests) == 5
+        assert server.requests[-1].at_s - start > 0.19  # four gaps of 50 ms

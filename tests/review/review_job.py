@@ -232,6 +232,24 @@ class Watched:
     def says(self) -> str:
         return str(self.page.inner_text("#live"))
 
+    def reads(self, selector: str, text: str) -> None:
+        """Wait until an element's text is this one: a slow browser paints after the key has come back."""
+        self._expect(f"{selector} >> nth=0").to_have_text(text, use_inner_text=True)
+
+    def tells(self, selector: str, text: str) -> None:
+        """Wait until an element's text holds this one."""
+        self._expect(f"{selector} >> nth=0").to_contain_text(text, use_inner_text=True)
+
+    def counts(self, selector: str, number: int) -> None:
+        """Wait until there are so many elements."""
+        self._expect(selector).to_have_count(number)
+
+    def _expect(self, selector: str) -> Any:
+        from playwright.sync_api import expect
+
+        expect.set_options(timeout=START_S * 500)
+        return expect(self.page.locator(selector))
+
     def codes(self) -> list[dict[str, int]]:
         return list(self.page.evaluate(READ_CODES))
 

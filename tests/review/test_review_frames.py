@@ -79,8 +79,8 @@ def test_a_frame_that_is_not_there_is_waited_for_and_no_label_goes_astray(visit,
     page.page.wait_for_selector("#scrubber[aria-valuemax='149']")
     page.go(63).press("ArrowRight", "ArrowRight")
     page.page.wait_for_selector("#waiting:not([hidden])")
-    assert page.page.inner_text("#waiting") == "Loading frame 65, still showing 63"
-    assert page.page.inner_text("#frame-number") == "63"
+    page.reads("#waiting", "Loading frame 65, still showing 63")
+    page.reads("#frame-number", "63")
     assert wrong_codes(63, page.codes()) == []
     page.press("3").saved()
     assert server.state("person2", "episode:0").tri.tolist() == [1] * 64 + [3] * (LENGTH - 64)

@@ -65,8 +65,8 @@ def test_only_labels_that_were_on_the_screen_are_completed(visit, server):
     other.page.goto("about:blank")
     one.press("s", "Enter")
     one.page.wait_for_selector("#news[open]")
-    assert "1 mark on episode 2 came from another window" in one.page.inner_text("#news")
-    assert "not complete" in one.page.inner_text("#news")
+    one.tells("#news", "1 mark on episode 2 came from another window")
+    one.tells("#news", "not complete")
     one.saved()
     state = server.state("person5", "episode:2")
     assert (state.complete, state.outcome) == (False, ("success", 11))
@@ -123,7 +123,7 @@ def test_single_frames_as_the_job_asks_and_none_is_passed_while_it_loads(visit, 
     page.page.wait_for_selector("#scrubber[aria-valuemax='149']")
     page.go(62).press("1").shows(63)
     page.press("1", "0", "0")  # the last two come while frame 64 is not there
-    assert page.says() == "Frame 64 is still loading: nothing was labelled."
+    page.reads("#live", "Frame 64 is still loading: nothing was labelled.")
     page.context.unroute("**/api/episodes/0/frames/**start=64**")
     page.shows(64)
     page.press("0").shows(65)
@@ -138,10 +138,10 @@ def test_full_storage_loses_no_mark_and_is_told(visit, server):
     page.forgive("ERR_")
     page.go(4).press("3").go(8).press("1")
     page.page.wait_for_selector("#saved[data-state='offline']")
-    assert page.page.inner_text("#saved") == "offline — 2 unsaved, not kept through a reload"
+    page.reads("#saved", "offline — 2 unsaved, not kept through a reload")
     page.context.set_offline(False)
     page.saved()
-    assert page.page.inner_text("#saved") == "saved"
+    page.reads("#saved", "saved")
     assert server.state("person7", "episode:4").tri.tolist() == [1] * 5 + [-1] * 4 + [3] * 3
     page.page.evaluate("localStorage.clear()")
 

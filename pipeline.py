@@ -6,7 +6,7 @@ parameters are the arguments of its pipeline; everything else a stage can be tol
 
 import os
 import sys
-from typing import List, NamedTuple
+from typing import List
 
 # The C implementation's maps iterate in an order that differs between processes, and KFP numbers the copies of a
 # sub-pipeline's steps in that order: the compiled file would differ each time.
@@ -15,162 +15,30 @@ os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
 from kfp import dsl
 
 from components._cli import main
-from components._launch import check_placement, launch
+from components._launch import check_placement
 from components._resources import place
 
 if __name__ == "__main__":
     check_placement()  # the pipelines are built while this file is read
 
-from components import _wiring
+from components import _clips, _wiring
+from components._recap import recap_iteration, recap_later_iterations
+from components._stage_advantage import stage_advantage_run
 from components.annotate_rewards.component import annotate_rewards
+from components.check_clips.component import check_clips
 from components.check_labeling.component import check_labeling
-from components.check_run.component import check_run
+from components.check_reward.component import check_reward
 from components.collect_rewards.component import collect_rewards
-from components.compute_norm_stats.component import compute_norm_stats
-from components.export_dataset.component import export_dataset
 from components.export_dataset.rewards import export_dataset as export_rewards
 from components.import_reviews.component import import_reviews
-from components.label_advantage.annotated import label_advantage as label_annotated
-from components.label_advantage.component import label_advantage
-from components.label_advantage.predicted import label_advantage as label_predicted
 from components.label_quality.component import label_quality
-from components.label_returns.component import label_returns
 from components.merge_rewards.component import merge_rewards
 from components.plan_labels.component import plan_labels
 from components.plan_stage_advantage.component import plan_stage_advantage
-from components.train_policy.component import train_policy
-from components.train_policy.normalized import train_policy as train_normalized
-from components.train_value.component import train_value
-from components.train_value.estimator import train_value as train_estimator
-from components.write_report.component import write_report
-from components.write_report.estimator import write_report as report_estimator
+from components.propose_pairs.component import propose_pairs
+from components.validate_reward.component import validate_reward
+from components.write_report.clips import write_report as report_clips
 from components.write_report.rewards import write_report as report_rewards
-
-
-class Iteration(NamedTuple):
-    """What one iteration hands to the next: addresses of finished outputs."""
-
-    dataset_uri: str
-    policy_uri: str
-    report_uri: str
-
-
-@dsl.pipeline(name="recap-iteration", description="Episodes in; labels, an advantage-conditioned policy, a report out.")
-def recap_iteration(
-    iteration: int,
-    dataset_uri: str,
-    rollout_uris: List[str],
-    previous_dataset_uri: str,
-    previous_policy_uri: str,
-    previous_report_uri: str,
-    output_root: str,
-    lookahead: int,
-    positive_fraction: float,
-    num_shards: int,
-    baselines: List[str],
-    seed: int,
-    stages: dict,
-) -> NamedTuple("Iteration", [("dataset_uri", str), ("policy_uri", str), ("report_uri", str)]):
-    """One round of RECAP: collect or take episodes, value, relabel, train, evaluate, report."""
-    run = {"stages": stages, "output_root": output_root}
-    cut = {"lookahead": lookahead, "positive_fraction": positive_fraction}
-
-    checked = check_run(
-        iteration=iteration,
-        dataset_uri=dataset_uri,
-        rollout_uris=rollout_uris,
-        num_shards=num_shards,
-        baselines=baselines,
-        seed=seed,
-        **cut,
-        **run,
-    )
-    place(checked)
-    imported = _wiring.episodes(
-        checked.output,
-        seed=seed,
-        policy_uri=previous_policy_uri,
-        previous_uri=previous_dataset_uri,
-        iteration=iteration,
-        **run,
-    )
-    dataset = imported.outputs["dataset"]
-
-    targets = place(label_returns(dataset=dataset, **run)).outputs["targets"]
-    valued = place(train_value(dataset=dataset, targets=targets, seed=seed, launch=launch("train_value"), **run))
-    checkpoint = valued.outputs["checkpoint"]
-    values = _wiring.values(dataset, checkpoint, num_shards=num_shards, **run)
-    labelled = place(label_advantage(dataset=dataset, targets=targets, values=values, **cut, **run))
-    labels = labelled.outputs["labels"]
-    place(export_dataset(dataset=dataset, targets=targets, values=values, labels=labels, **run))
-
-    told = {"labels": labels, "values": values, "checkpoint": checkpoint, "launch": launch("train_policy")}
-    trained, evaluation, compared = _wiring.policies(
-        train_policy, dataset, baselines=baselines, seed=seed, told=told, **run
-    )
-    report = place(
-        write_report(
-            dataset=dataset,
-            targets=targets,
-            checkpoint=checkpoint,
-            values=values,
-            labels=labels,
-            evaluation=evaluation,
-            baselines=compared,
-            previous_uri=previous_report_uri,
-            **run,
-        )
-    )
-    return Iteration(
-        dataset_uri=imported.outputs["Output"],
-        policy_uri=trained.outputs["Output"],
-        report_uri=report.outputs["Output"],
-    )
-
-
-@dsl.pipeline(name="recap-later-iterations", description="Iterations two and three, each on the policy before it.")
-def recap_later_iterations(
-    iterations: int,
-    dataset_uri: str,
-    rollout_uris: List[str],
-    previous_dataset_uri: str,
-    previous_policy_uri: str,
-    previous_report_uri: str,
-    output_root: str,
-    lookahead: int,
-    positive_fraction: float,
-    num_shards: int,
-    baselines: List[str],
-    seed: int,
-    stages: dict,
-):
-    """Collect with the policy of the iteration before, add to its dataset, relabel everything, train again."""
-    same = {
-        "dataset_uri": dataset_uri,
-        "rollout_uris": rollout_uris,
-        "output_root": output_root,
-        "lookahead": lookahead,
-        "positive_fraction": positive_fraction,
-        "num_shards": num_shards,
-        "baselines": baselines,
-        "seed": seed,
-        "stages": stages,
-    }
-    second = recap_iteration(
-        iteration=2,
-        previous_dataset_uri=previous_dataset_uri,
-        previous_policy_uri=previous_policy_uri,
-        previous_report_uri=previous_report_uri,
-        **same,
-    )
-    with dsl.If(iterations >= 3, name="third"):
-        recap_iteration(
-            iteration=3,
-            previous_dataset_uri=second.outputs["dataset_uri"],
-            previous_policy_uri=second.outputs["policy_uri"],
-            previous_report_uri=second.outputs["report_uri"],
-            **same,
-        )
 
 
 @dsl.pipeline(name="recap", description="RECAP: value model, advantage, relabel, advantage-conditioned policy.")
@@ -222,55 +90,6 @@ def recap(
             previous_report_uri=first.outputs["report_uri"],
             **same,
         )
-
-
-# A pipeline of its own, because the local runner hands the loop item to every input of a loop that a step made.
-@dsl.pipeline(name="stage-advantage-run", description="Labelled episodes teach an estimator, which labels new ones.")
-def stage_advantage_run(
-    labelled_uri: str,
-    new_uri: str,
-    output_root: str,
-    head: str,
-    lookahead: int,
-    positive_fraction: float,
-    num_shards: int,
-    baselines: List[str],
-    seed: int,
-    new_seed: int,
-    labelled_stages: dict,
-    new_stages: dict,
-):
-    """Label, train the estimator, predict on new episodes, label those, train, evaluate, report."""
-    cut = {"lookahead": lookahead, "positive_fraction": positive_fraction}
-    first = {"stages": labelled_stages, "output_root": output_root}
-    run = {"stages": new_stages, "output_root": output_root}
-
-    labelled = _wiring.episodes(labelled_uri, seed=seed, **first).outputs["dataset"]
-    labelled_labels = place(label_annotated(dataset=labelled, **cut, **first)).outputs["labels"]
-    estimated = place(train_estimator(dataset=labelled, head=head, seed=seed, launch=launch("train_value"), **first))
-    checkpoint = estimated.outputs["checkpoint"]
-    labelled_values = _wiring.values(labelled, checkpoint, num_shards=num_shards, **first)
-
-    dataset = _wiring.episodes(new_uri, seed=new_seed, **run).outputs["dataset"]
-    values = _wiring.values(dataset, checkpoint, num_shards=num_shards, **run)
-    labels = place(label_predicted(dataset=dataset, values=values, **cut, **run)).outputs["labels"]
-    norm_stats = place(compute_norm_stats(dataset=dataset, **run)).outputs["norm_stats"]
-
-    made = {"labels": labels, "values": values, "checkpoint": checkpoint}
-    told = {**made, "norm_stats": norm_stats, "launch": launch("train_policy")}
-    _, evaluation, rest = _wiring.policies(train_normalized, dataset, baselines=baselines, seed=seed, told=told, **run)
-    place(
-        report_estimator(
-            labelled=labelled,
-            labelled_values=labelled_values,
-            labelled_labels=labelled_labels,
-            dataset=dataset,
-            evaluation=evaluation,
-            baselines=rest,
-            **made,
-            **run,
-        )
-    )
 
 
 @dsl.pipeline(
@@ -393,7 +212,78 @@ def reward_labeling(
     place(export_rewards(dataset=dataset, **made, **with_defaults)).after(report)
 
 
-PIPELINES = {"recap": recap, "stage_advantage": stage_advantage, "reward_labeling": reward_labeling}
+@dsl.pipeline(
+    name="clip-reward",
+    description="Egocentric videos, and which clips people prefer, become a validated reward model.",
+)
+def clip_reward(
+    output_root: str,
+    videos_uri: str = "",
+    source: str = "folder",
+    annotations_uri: str = "",
+    mode: str = "prepare",
+    preferences_uri: str = "",
+    encoder: str = "",
+    hand_model: str = "",
+    num_pairs: int = 300,
+    num_shards: int = 2,
+    seed: int = 0,
+    stages: dict = {},
+):
+    """Cut clips and choose pairs of them; from what people preferred, learn a reward, score, validate and report.
+
+    Args:
+        output_root: Where every stage publishes its output, any fsspec address.
+        videos_uri: Folder of videos; empty renders some of known quality.
+        source: What the folder is: folder (any videos), epic (EPIC-KITCHENS-100), ego4d.
+        annotations_uri: Annotated segments of the videos; empty: clips at random places only.
+        mode: prepare ends with pairs for people; train goes on from what they said; simulate has simulated people.
+        preferences_uri: Folder that the labelling page wrote to, or a CSV; of mode train.
+        encoder: Weights of an image encoder; empty takes the picture itself, tiny.
+        hand_model: MediaPipe's hand_landmarker.task; needed to find hands in real videos.
+        num_pairs: Pairs of clips to be compared.
+        num_shards: Parts that features and trainings are cut into, at most 64.
+        seed: Seed of every stage, 0 to 9999.
+        stages: Further configuration by stage name.
+    """
+    run = {"stages": stages, "output_root": output_root}
+    videos = {"source": source, "annotations_uri": annotations_uri}
+    models = {"encoder": encoder, "hand_model": hand_model}
+    asked = {"mode": mode, "preferences_uri": preferences_uri}
+    same = {"num_shards": num_shards, **run}
+    checked = place(
+        check_clips(videos_uri=videos_uri, num_pairs=num_pairs, seed=seed, **videos, **models, **asked, **same)
+    )
+    clips = _clips.clips_of(checked.output, seed=seed, **videos, **run)
+    features = _clips.features_of(clips, **models, **same)
+    pairs = place(propose_pairs(clips=clips, num_pairs=num_pairs, seed=seed, **run)).outputs["pairs"]
+
+    with dsl.If(mode != "prepare", name="train"):
+        preferences = _clips.preferences_of(**asked, pairs=pairs, clips=clips, seed=seed, **run)
+        reward = _clips.reward_of(features, preferences=preferences, clips=clips, seed=seed, run=run)
+        made = {"features": features, "model": reward.model, "scores": reward.scores}
+        measured = {"features": features, "scores": reward.scores, "clips": clips, "seed": seed}
+        validation = place(
+            validate_reward(
+                downstream=_clips.downstream_of(**measured, **same),
+                controls=_clips.controls_of(features, seed=seed, **run),
+                ablations=reward.ablations,
+                seed=seed,
+                **made,
+                **run,
+            )
+        ).outputs["validation"]
+        told = {"clips": clips, "pairs": pairs, "preferences": preferences, "validation": validation}
+        report = place(report_clips(**told, **made, **run)).outputs["report"]
+        place(check_reward(validation=validation, report=report))
+
+
+PIPELINES = {
+    "recap": recap,
+    "stage_advantage": stage_advantage,
+    "reward_labeling": reward_labeling,
+    "clip_reward": clip_reward,
+}
 
 if __name__ == "__main__":
     sys.exit(main(PIPELINES))

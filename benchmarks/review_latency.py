@@ -122,7 +122,7 @@ def report(name: str, steps: list[dict[str, float]]) -> None:
 def run(folder: Path, steps: int, screenshots: Path | None) -> None:
     """Record, serve, measure."""
     dataset = record(folder)
-    server = Server(folder / "job", dataset, ["--ask", "segments,outcome"], (PERSON,)).start()
+    server = Server(folder / "job", ["--dataset", dataset, "--ask", "segments,outcome"], (PERSON,)).start()
     try:
         for browser in chromium():
             page: Any = Watched(browser, server, PERSON).open("episode:0")

@@ -84,6 +84,76 @@ class LabelQuality(dsl.Artifact):
     schema_version = "1.0.0"
 
 
+class VideoSet(dsl.Artifact):
+    """Videos where they lie, checked, and the segments that someone annotated."""
+
+    schema_title = "system.VideoSet"
+    schema_version = "1.0.0"
+
+
+class ClipSet(dsl.Artifact):
+    """Clips of equal length, rate and size, cut from videos."""
+
+    schema_title = "system.ClipSet"
+    schema_version = "1.0.0"
+
+
+class FeatureShard(dsl.Artifact):
+    """Features of some of the clips."""
+
+    schema_title = "system.FeatureShard"
+    schema_version = "1.0.0"
+
+
+class FeatureSet(dsl.Artifact):
+    """Features of every clip, and of its frames what a small policy learns from."""
+
+    schema_title = "system.FeatureSet"
+    schema_version = "1.0.0"
+
+
+class PairSet(dsl.Artifact):
+    """Pairs of clips that people are asked to compare."""
+
+    schema_title = "system.PairSet"
+    schema_version = "1.0.0"
+
+
+class PreferenceSet(dsl.Artifact):
+    """Which of two clips people preferred."""
+
+    schema_title = "system.PreferenceSet"
+    schema_version = "1.0.0"
+
+
+class RewardModel(dsl.Artifact):
+    """Weights of a preference model and everything needed to score clips with it."""
+
+    schema_title = "system.RewardModel"
+    schema_version = "1.0.0"
+
+
+class ClipScores(dsl.Artifact):
+    """A score for every clip."""
+
+    schema_title = "system.ClipScores"
+    schema_version = "1.0.0"
+
+
+class DownstreamShard(dsl.Artifact):
+    """How well policies did that were trained on subsets of the clips."""
+
+    schema_title = "system.DownstreamShard"
+    schema_version = "1.0.0"
+
+
+class RewardValidation(dsl.Artifact):
+    """Whether scores foretell how useful clips are to a policy."""
+
+    schema_title = "system.RewardValidation"
+    schema_version = "1.0.0"
+
+
 class ExportedDataset(dsl.Artifact):
     """A LeRobot dataset that other tools train on."""
 

@@ -18,6 +18,9 @@ STAGE_IMAGES = {
     "plan_shards": "cpu",
     "plan_stage_advantage": "cpu",
     "check_labeling": "cpu",
+    "check_clips": "cpu",
+    "check_address": "cpu",
+    "check_reward": "cpu",
     "simulate_episodes": "jax",  # acts with the previous policy from the second iteration on
     "import_replay_buffer": "cpu",
     "import_dataset": "cpu",
@@ -37,6 +40,18 @@ STAGE_IMAGES = {
     "compute_norm_stats": "cpu",
     "train_policy": "jax",
     "evaluate_policy": "jax",
+    "simulate_videos": "cpu",
+    "ingest_videos": "cpu",
+    "extract_clips": "cpu",
+    "extract_features": "torch",  # OpenCV, MediaPipe and the encoder
+    "merge_features": "cpu",
+    "propose_pairs": "cpu",
+    "simulate_preferences": "cpu",
+    "import_preferences": "cpu",
+    "train_reward": "torch",
+    "score_clips": "torch",  # a model may be the `mlp`
+    "train_downstream": "cpu",
+    "validate_reward": "cpu",
     "write_report": "cpu",
 }
 

@@ -6,7 +6,16 @@ from typing import Any, Collection, Dict, List, Mapping
 
 from components import _environment, _parameters, _pools
 from components._images import image, image_named
-from components._resources import LABELLER, STAGE_SIZES, TRAINERS, is_launched, resources, size, step_environment
+from components._resources import (
+    ENCODER,
+    LABELLER,
+    STAGE_SIZES,
+    TRAINERS,
+    is_launched,
+    resources,
+    size,
+    step_environment,
+)
 from robolift.errors import UsageError
 from robolift.launch.spec import Launch
 from robolift.stages import remote
@@ -55,7 +64,18 @@ def check_shapes(steps: Collection[str], parameters: Mapping[str, Any]) -> List[
             doubts.append(
                 f"stages.{stage}.device is cpu, and pool {pool.name} has GPUs that would idle; set it to cuda"
             )
-    return doubts
+    return [*doubts, *(_encoder_doubts(stages.get(ENCODER) or {}) if ENCODER in steps else [])]
+
+
+def _encoder_doubts(config: Mapping[str, Any]) -> List[str]:
+    on_gpu, gpus = config.get("device") == "cuda", resources(ENCODER).gpus
+    if on_gpu and not gpus:
+        raise UsageError(
+            f"stages.{ENCODER}.device is cuda, and its step gets no GPU; set encoder.size to gpu.small in "
+            f"{_pools.source()}"
+        )
+    idle = f"stages.{ENCODER}.device is cpu, and its step gets GPUs that would idle; set it to cuda"
+    return [idle] if gpus and not on_gpu else []
 
 
 def _labeller_doubts(device: str, parameters: Mapping[str, Any]) -> List[str]:

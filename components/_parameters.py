@@ -7,7 +7,7 @@ import yaml
 
 from robolift import storage
 from robolift.errors import UsageError
-from robolift.stages import labeling_plan, preflight, stage_advantage_plan
+from robolift.stages import clips_plan, labeling_plan, preflight, stage_advantage_plan
 
 PYTHON_TYPES: Dict[str, Any] = {
     "STRING": str,
@@ -21,6 +21,7 @@ FINDERS = {
     "recap": preflight.find_problems,
     "stage-advantage": stage_advantage_plan.find_problems,
     "reward-labeling": labeling_plan.find_problems,
+    "clip-reward": clips_plan.find_problems,
 }
 # make splits SET at spaces, so half a value is what it then looks like.
 SPACES = "  mend: with make, a value with a space goes into the --params file"

@@ -65,11 +65,11 @@ class Trainer(_Part):
     env_from: List[Dict[str, Any]] = []
 
 
-class Labeller(_Part):
-    """Where ``annotate_rewards`` runs, ``labeller``.
+class StepPlace(_Part):
+    """Where steps run that may hold a model: ``labeller`` of annotate_rewards, ``encoder`` of extract_features.
 
     Attributes:
-        size: Named size of its steps; empty: that of a step which asks a server.
+        size: Named size of its steps; empty: that of a step without a model on a GPU.
         pool: Pool of its steps; empty: the size's.
         env: Variables of its steps, such as the key of the endpoint from a Secret.
     """
@@ -161,13 +161,13 @@ def trainer(key: str) -> Trainer:
     return found
 
 
-def labeller() -> Labeller:
-    """Return ``labeller``.
+def step_place(key: str) -> StepPlace:
+    """Return ``labeller`` or ``encoder``.
 
     Raises:
         UsageError: Naming what is wrong.
     """
-    found: Labeller = _parse(Labeller, values().get("labeller") or {}, "labeller")
+    found: StepPlace = _parse(StepPlace, values().get(key) or {}, key)
     return found
 
 

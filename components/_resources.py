@@ -43,6 +43,9 @@ STAGE_SIZES = {
     "plan_shards": "cpu.small",
     "plan_stage_advantage": "cpu.small",
     "check_labeling": "cpu.small",
+    "check_clips": "cpu.small",
+    "check_address": "cpu.small",
+    "check_reward": "cpu.small",
     "simulate_episodes": "cpu.large",
     "import_replay_buffer": "cpu.large",
     "import_dataset": "cpu.large",
@@ -62,14 +65,27 @@ STAGE_SIZES = {
     "compute_norm_stats": "cpu.small",
     "train_policy": "gpu.large",
     "evaluate_policy": "cpu.large",
+    "simulate_videos": "cpu.large",
+    "ingest_videos": "cpu.large",
+    "extract_clips": "cpu.large",
+    "extract_features": "cpu.large",
+    "merge_features": "cpu.small",
+    "propose_pairs": "cpu.small",
+    "simulate_preferences": "cpu.small",
+    "import_preferences": "cpu.small",
+    "train_reward": "cpu.small",
+    "score_clips": "cpu.small",
+    "train_downstream": "cpu.large",
+    "validate_reward": "cpu.small",
     "write_report": "cpu.small",
 }
 
 LAUNCHER_SIZE = "cpu.small"
 TRAINERS = {"train_value": "trainer", "train_policy": "policyTrainer"}
 """Where the placement file says how a stage that trains is run."""
-LABELLER = "annotate_rewards"
-"""The stage that the placement file's ``labeller`` places: a model behind an endpoint, or in the step."""
+LABELLER, ENCODER = "annotate_rewards", "extract_features"
+PLACED = {LABELLER: "labeller", ENCODER: "encoder"}
+"""The stages that may hold a model in the step, and where the placement file says on what nodes."""
 
 # Argo counts the longest back-off from the first attempt's start: one hour, its default, would never retry a long step.
 RETRY_WINDOW = "604800s"
@@ -110,7 +126,7 @@ def resources(stage: str) -> Resources:
         UsageError: If there is no such pool, or its nodes have fewer GPUs.
     """
     if stage not in TRAINERS or is_launched(stage):
-        asked = _labeller() if stage == LABELLER else size(LAUNCHER_SIZE if stage in TRAINERS else STAGE_SIZES[stage])
+        asked = _placed(stage) if stage in PLACED else size(LAUNCHER_SIZE if stage in TRAINERS else STAGE_SIZES[stage])
         pool = _pools.pool(asked.pool)
         gpus = asked.gpus if pool.gpus else 0
     else:
@@ -127,23 +143,23 @@ def resources(stage: str) -> Resources:
     return dataclasses.replace(asked, gpus=gpus)
 
 
-def _labeller() -> Resources:
-    told = _pools.labeller()
-    named = told.size or STAGE_SIZES[LABELLER]
+def _placed(stage: str) -> Resources:
+    told = _pools.step_place(PLACED[stage])
+    named = told.size or STAGE_SIZES[stage]
     if named not in SIZES:
-        raise UsageError(f"labeller.size in {_pools.source()} is {named}; there are: {', '.join(SIZES)}")
+        raise UsageError(f"{PLACED[stage]}.size in {_pools.source()} is {named}; there are: {', '.join(SIZES)}")
     asked = size(named)
     return dataclasses.replace(asked, pool=told.pool or asked.pool)
 
 
 def step_environment(stage: str) -> List[Dict[str, Any]]:
-    """Return the variables of a stage's step besides the store's: a labeller's, its job's if it trains by itself.
+    """Return the variables of a stage's step besides the store's: its model's, its job's if it trains by itself.
 
     Raises:
         UsageError: If they come from where a pipeline's step can't take them.
     """
-    if stage == LABELLER:
-        return _pools.labeller().env
+    if stage in PLACED:
+        return _pools.step_place(PLACED[stage]).env
     if stage not in TRAINERS or is_launched(stage):
         return []
     told = _pools.trainer(TRAINERS[stage])

@@ -15,7 +15,7 @@ MARKS = {"SUCCEEDED": "✓", "SKIPPED": "·", "FAILED": "✗", "CANCELED": "✗"
 DRIVER = re.compile(r".*-driver(\(\d+\))?")
 PLUMBING = re.compile(
     r"root|executor(\(\d+\))?|.*-driver(\(\d+\))?|for-loop-.*|condition-.*|iteration-.*|exit-hook-.*|.*\.on[Ee]xit"
-    r"|(recap|stage-advantage|reward-labeling)-.*"
+    r"|(recap|stage-advantage|reward-labeling|clip-reward)-.*"
 )
 # A task that Argo left out, because of a branch not taken or a step that failed, has no state.
 LEFT_OUT = "RUNTIME_STATE_UNSPECIFIED"

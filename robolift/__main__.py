@@ -1,4 +1,4 @@
-"""Command line: ``python -m robolift <stage> --config FILE [--set key=value] [--dry-run]``."""
+"""Command line: ``python -m robolift <stage> --config FILE [--set key=value]``, and ``upload`` and ``download``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ from robolift.annotators.review import cli as review
 from robolift.errors import EXIT_INTERNAL, EXIT_TERMINATED, EXIT_USAGE, RoboliftError, UsageError
 from robolift.stages import NAMES
 
+COPIES = {
+    "upload": "copy a local folder to a bucket or any other store",
+    "download": "copy a folder of a bucket or any other store to this machine",
+}
 KEYS = ("output_root", "inputs", "config", "variants")
 
 
@@ -55,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
         )
         stage.add_argument("--describe", action="store_true", help="print every configuration field and stop")
     review.add_arguments(stages.add_parser(review.NAME, help="serve the page on which people label"))
+    for name, text in COPIES.items():
+        copy = stages.add_parser(name, help=text, description=f"{text.capitalize()}; nothing is ever deleted.")
+        copy.add_argument("source", metavar="SRC", help="folder to copy from")
+        copy.add_argument("target", metavar="DST", help="folder to copy to, any address")
+        copy.add_argument("--dry-run", action="store_true", help="print what would be copied and stop")
+        copy.add_argument("--force", action="store_true", help="copy what is there already, too")
     return parser
 
 
@@ -150,8 +160,35 @@ def _describe(name: str) -> str:
     return "\n".join(lines)
 
 
+def _copy(args: argparse.Namespace) -> Iterator[str]:
+    from robolift.clips.sync import plan_sync, sync  # noqa: PLC0415
+
+    here = args.source if args.stage == "upload" else args.target
+    if storage.local_path(here) is None:
+        raise UsageError(
+            f"{args.stage}: {here} is not on this machine; expected upload LOCAL ANY or download ANY LOCAL"
+        )
+    plan = plan_sync(args.source, args.target, force=args.force)
+    verb = "would be copied" if args.dry_run else "copied"
+    if args.dry_run:
+        for each in plan.transfers:
+            what = "new" if each.reason == "new" else f"overwrites ({each.reason})"
+            yield f"{each.name}  {each.bytes} bytes, {what}"
+    else:
+        sync(plan)
+    if plan.skipped:
+        yield f"{len(plan.skipped)} skipped, named like a copy that is not whole yet: {', '.join(plan.skipped)}"
+    yield (
+        f"{len(plan.transfers)} files {verb} ({plan.bytes} bytes), of which {plan.overwritten} over others; "
+        f"{plan.present} were there, {plan.others} others at the target left alone"
+    )
+
+
 def _run(args: argparse.Namespace) -> Iterator[str]:
     """Yield what to print, as it becomes known; everything is checked before any work."""
+    if args.stage in COPIES:
+        yield from _copy(args)
+        return
     if args.describe:
         yield _describe(args.stage)
         return

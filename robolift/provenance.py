@@ -9,11 +9,14 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import pkgutil
 import re
 from pathlib import Path
 
 PACKAGE = "robolift"
 PACKAGE_DIR = Path(__file__).parent
+LISTS_ITSELF = "iter_modules(__path__)"
+"""In a package that takes in whatever modules lie in it."""
 MODULE = re.compile(rf"{PACKAGE}(\.\w+)+")
 DATA_SUFFIXES = frozenset({".html", ".css", ".js", ".json", ".yaml", ".txt"})
 # These carry bytes and words, not results: editing a log line keeps every finished output.
@@ -60,7 +63,10 @@ def _imports(source: str, package: str) -> set[str]:
 
 
 def import_closure(module: str) -> tuple[str, ...]:
-    """Return the sorted names of the package's modules that ``module`` reaches, itself included."""
+    """Return the sorted names of the package's modules that ``module`` reaches, itself included.
+
+    A package that lists its own modules, to register whatever is there, reaches all of them.
+    """
     seen: set[str] = set()
     queue = [module]
     while queue:
@@ -70,7 +76,10 @@ def import_closure(module: str) -> tuple[str, ...]:
             continue
         seen.add(name)
         package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        queue += sorted(_imports(path.read_text(encoding="utf-8"), package))
+        source = path.read_text(encoding="utf-8")
+        queue += sorted(_imports(source, package))
+        if path.name == "__init__.py" and LISTS_ITSELF in source:
+            queue += [f"{name}.{module.name}" for module in pkgutil.iter_modules([str(path.parent)])]
     return tuple(sorted(seen))
 
 

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
 EXTRAS = {
     "cpu/requirements.txt": ("report", "launch"),
-    "torch/requirements-cuda.txt": ("torch", "vlm"),
+    "torch/requirements-cuda.txt": ("torch", "vlm", "clips"),
     "jax/requirements-cpu.txt": ("jax", "sim"),
     "jax/requirements-cuda.txt": ("jax-cuda", "sim"),
     "review/requirements.txt": ("review",),

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # MuJoCo renders without a screen through EGL, with Mesa's software driver where there is no GPU.
-# With `browser` also what drives the labelling page in tests.
+# With `browser` also what drives the labelling page in tests, and a font whose hands stand in for photographed ones.
 set -euo pipefail
 
 PATH="$PATH:/usr/sbin:/sbin"   # where ldconfig lies; not in the PATH of an ordinary user on Debian
@@ -15,6 +15,7 @@ compgen -G '/usr/lib/*/libEGL_mesa.so*' >/dev/null || missing+=(libegl-mesa0)
 "$python" -c 'import venv, ensurepip' 2>/dev/null || missing+=("$(basename "$python")-venv")
 if [ "${1:-}" = browser ]; then
   command -v chromium >/dev/null || missing+=(chromium)
+  [ -e /usr/share/fonts/truetype/noto/NotoColorEmoji.ttf ] || missing+=(fonts-noto-color-emoji)
 fi
 
 [ ${#missing[@]} -eq 0 ] && exit 0

@@ -36,11 +36,13 @@ class Codec:
         options: Its options. One thread, so that the bytes don't depend on the machine's number of cores; no B frames
             and a keyframe every second frame, so that a frame is found by decoding at most two. x264's macroblock
             tree is off: it reads memory that it never wrote, and one video in some hundreds came out with other bytes.
+        faststart: Whether the index stands before the pictures, so that a browser plays before it has all.
     """
 
     name: str
     encoder: str
     options: tuple[tuple[str, str], ...]
+    faststart: bool = False
 
 
 H264 = Codec(
@@ -48,6 +50,12 @@ H264 = Codec(
 )
 AV1 = Codec("av1", "libsvtav1", (("preset", "12"), ("crf", "30"), ("g", "2"), ("svtav1-params", "lp=1")))
 CODECS = {codec.name: codec for codec in (H264, AV1)}
+
+
+def clip_codec(crf: int) -> Codec:
+    """Return how clips to be looked at are encoded: H.264, a keyframe every 15 frames, playable from the first byte."""
+    options = (("preset", "veryfast"), ("crf", str(crf)), ("g", "15"), ("bf", "0"))
+    return Codec("h264", "libx264", (*options, ("x264-params", "mbtree=0:scenecut=0")), faststart=True)
 
 
 @dataclass(frozen=True)
@@ -113,43 +121,76 @@ def rate(fps: float) -> Fraction:
     return Fraction(fps).limit_denominator(1001)
 
 
+class VideoEncoder:
+    """Encodes RGB frames into an mp4 file as they come; a context manager, which finishes the file.
+
+    Attributes:
+        count: Frames written so far.
+    """
+
+    def __init__(self, path: Path, *, fps: float, size: tuple[int, int], codec: Codec = H264) -> None:
+        """Open a file.
+
+        Args:
+            path: File to write.
+            fps: Frames a second.
+            size: (H, W) each frame must have; both even, because colour is stored at half the resolution.
+            codec: H264 or AV1.
+
+        Raises:
+            UsageError: If the size is odd.
+        """
+        height, width = size
+        if height % 2 or width % 2:
+            raise UsageError(f"a video of {height}x{width} can't be encoded: height and width must be even")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.count = 0
+        self._finished = False
+        self._path, self._shape = path, (height, width, 3)
+        self._container = av.open(str(path), "w", options={"movflags": "faststart"} if codec.faststart else {})
+        stream: Any = self._container.add_stream(codec.encoder, rate=rate(fps), options=dict(codec.options))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        self._stream = stream
+
+    def __enter__(self) -> VideoEncoder:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.finish()
+        self._container.close()
+
+    def finish(self) -> None:
+        """Write what is still held back, and close the file; nothing happens the second time."""
+        if not self._finished:
+            self._finished = True
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+
+    def add(self, image: np.ndarray) -> None:
+        """Encode the next frame, (H, W, 3) uint8.
+
+        Raises:
+            UsageError: If it is not as said.
+        """
+        if image.shape != self._shape or image.dtype != np.uint8:
+            raise UsageError(
+                f"frame {self.count} is {image.dtype} {image.shape}, expected uint8 {self._shape}: {self._path.name}"
+            )
+        rgb = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        self._container.mux(self._stream.encode(rgb.reformat(format="yuv420p", threads=1)))
+        self.count += 1
+
+
 def encode_video(
     path: Path, frames: Iterable[np.ndarray], *, fps: float, size: tuple[int, int], codec: Codec = H264
 ) -> int:
-    """Encode RGB frames into an mp4 file, one at a time.
-
-    Args:
-        path: File to write.
-        frames: (H, W, 3) uint8 arrays.
-        fps: Frames a second.
-        size: (H, W) each frame must have; both even, because colour is stored at half the resolution.
-        codec: H264 or AV1.
-
-    Returns:
-        How many frames were written.
-
-    Raises:
-        UsageError: If the size is odd or a frame is not as said.
-    """
-    height, width = size
-    if height % 2 or width % 2:
-        raise UsageError(f"a video of {height}x{width} can't be encoded: height and width must be even")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
-    with av.open(str(path), "w") as container:
-        stream: Any = container.add_stream(codec.encoder, rate=rate(fps), options=dict(codec.options))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.thread_count = 1
+    """Encode RGB frames into an mp4 file, one at a time, and return how many; see :class:`VideoEncoder`."""
+    with VideoEncoder(path, fps=fps, size=size, codec=codec) as encoder:
         for image in frames:
-            if image.shape != (height, width, 3) or image.dtype != np.uint8:
-                raise UsageError(
-                    f"frame {count} is {image.dtype} {image.shape}, expected uint8 {(height, width, 3)}: {path.name}"
-                )
-            rgb = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
-            container.mux(stream.encode(rgb.reformat(format="yuv420p", threads=1)))
-            count += 1
-        container.mux(stream.encode(None))
-    return count
+            encoder.add(image)
+    return encoder.count
 
 
 @contextmanager

@@ -23,12 +23,11 @@ from robolift.annotators.review.job import (
     JOB_FILE,
     PAIRS_FILE,
     Job,
-    Pair,
     check_dataset,
     read_gold,
     read_job,
-    read_pairs,
 )
+from robolift.annotators.review.pairs import ByFrames, Pair, read_pairs
 from robolift.annotators.review.progress import agreement, gold_accuracy
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError
@@ -74,7 +73,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     job = read_job(uri)
     check_dataset(job, dataset, where=storage.join(uri, JOB_FILE))
     gold = read_gold(storage.join(uri, GOLD_FILE), lengths)
-    pairs = read_pairs(storage.join(uri, PAIRS_FILE), lengths)
+    pairs = read_pairs(storage.join(uri, PAIRS_FILE), ByFrames(lengths))
     groups = _read(uri, lengths)
     states = {key: fold_item(found, item_length(key[1], lengths)) for key, found in groups.items()}
     first = {key: fold_item(first_pass(found), item_length(key[1], lengths)) for key, found in groups.items()}

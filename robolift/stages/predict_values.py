@@ -48,9 +48,9 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     the progress since the episode's first frame. The last two predict no ``value_std``: it is 0.
     """
     from robolift.data.dataset import Dataset  # noqa: PLC0415
-    from robolift.value_model.checkpoint import load  # noqa: PLC0415  (torch takes seconds to import)
+    from robolift.training.device import device_for, threads  # noqa: PLC0415  (torch takes seconds to import)
+    from robolift.value_model.checkpoint import load  # noqa: PLC0415
     from robolift.value_model.predict import predict, shard_episodes  # noqa: PLC0415
-    from robolift.value_model.train import device_for, threads  # noqa: PLC0415
 
     dataset = Dataset.open(inputs.one("dataset"))
     model, checkpoint = load(inputs.one("checkpoint").uri, config.step)

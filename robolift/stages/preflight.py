@@ -205,6 +205,19 @@ def probe_writable(output_root: str) -> None:
         raise UsageError(f"output_root {output_root} does not give back what was written")
 
 
+def check_address(uri: str, *, expected: str = "a file or a folder") -> str:
+    """Return ``uri`` if something lies there.
+
+    Raises:
+        DataError: If nothing does.
+    """
+    if storage.info(uri) is None:
+        raise DataError(
+            "nothing is there", where=uri, expected=expected, mend="check the address and the credentials for it"
+        )
+    return uri
+
+
 def check_source(dataset_uri: str) -> str:
     """Return ``dataset_uri`` if a LeRobot dataset lies there.
 

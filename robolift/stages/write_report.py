@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from robolift.reports.page import run_card
 
 INPUTS = {
-    "dataset": Input(kind=Kind.DATASET),
+    "dataset": Input(kind=Kind.DATASET, optional=True),
     "targets": Input(kind=Kind.TARGETS, optional=True),
     "values": Input(kind=Kind.VALUES, optional=True),
     "labels": Input(kind=Kind.LABELS, optional=True),
@@ -35,11 +35,19 @@ INPUTS = {
     "automatic": Input(kind=Kind.REWARDS, optional=True),
     "reviews": Input(kind=Kind.REWARDS, optional=True),
     "quality": Input(kind=Kind.QUALITY, optional=True),
+    "clips": Input(kind=Kind.CLIPS, optional=True),
+    "scores": Input(kind=Kind.SCORES, optional=True),
+    "validation": Input(kind=Kind.VALIDATION, optional=True),
+    "model": Input(kind=Kind.REWARD_MODEL, optional=True),
+    "preferences": Input(kind=Kind.PREFERENCES, optional=True),
+    "features": Input(kind=Kind.FEATURES, optional=True),
+    "pairs": Input(kind=Kind.PAIRS, optional=True),
 }
 OUTPUT = Kind.REPORT
 
-ESTIMATED = ("values", "labels")
+ESTIMATED = ("dataset", "values", "labels")
 REWARDED = ("rewards", "plan", "automatic", "reviews", "quality")
+FILMED = ("clips", "scores", "validation", "model", "preferences", "features", "pairs")
 LABELLED = ("labelled", "labelled_values", "labelled_labels")
 REPORT_FILE = "report.html"
 SUMMARY_FILE = "summary.json"
@@ -53,7 +61,7 @@ class Config(StageConfig):
     camera: str = ""
     """Camera of the film strips; empty: the first that a labelling model saw, else the dataset's first by name."""
     num_pictures: int = Field(default=10, ge=4, le=24)
-    """Frames in a film strip."""
+    """Frames in a film strip, or in a moving clip."""
     picture_height: int = Field(default=112, ge=32, le=360)
     """Height of a film strip's frames in pixels, at most the camera's own."""
     num_task_stages: int = Field(default=1, ge=1, le=64)
@@ -73,14 +81,28 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     With ``rewards`` the page says whether reward labels can be trained on; ``plan``, ``automatic``, ``reviews`` and
     ``quality`` are what they were made from. Else it says what policies learned from ``labels`` by ``values``, and
     ``labelled`` is the annotated dataset that a progress estimator learned from, with the estimator's own values and
-    the labels made from the annotation.
+    the labels made from the annotation. With ``clips`` and their ``scores`` it says whether a reward foretells how
+    useful clips are; the other inputs of that page are what the scores were made from, and their ``validation``.
 
     Raises:
         DataError: If inputs do not belong together, lack what their kind must have, or the page is too large.
         UsageError: If the camera is not in the dataset, or inputs are missing or of both pages.
     """
+    if any(name in inputs for name in FILMED):
+        _check_filmed(inputs)
+        return _write_clip_card(config, inputs, output)
     _check_given(inputs)
     return (_write_reward_card if "rewards" in inputs else _write_run_card)(config, inputs, output)
+
+
+def _check_filmed(inputs: Inputs) -> None:
+    others = [name for name in inputs if name not in FILMED]
+    missing = [name for name in ("clips", "scores") if name not in inputs]
+    if others or missing:
+        raise UsageError(
+            f"write_report got {', '.join(inputs)}; the page on a clip reward needs clips and scores, "
+            f"and takes besides only {', '.join(FILMED[2:])}"
+        )
 
 
 def _check_given(inputs: Inputs) -> None:
@@ -96,10 +118,14 @@ def _check_given(inputs: Inputs) -> None:
     said = [name for name in REWARDED if name in inputs]
     if said and "rewards" not in inputs:
         raise UsageError(f"write_report got {', '.join(said)} without rewards, the labels that its page is about")
-    missing = [name for name in ESTIMATED if name not in inputs]
-    if missing and "rewards" not in inputs:
+    needed = ("dataset",) if "rewards" in inputs else ESTIMATED
+    missing = [name for name in needed if name not in inputs]
+    if missing:
         kinds = ", ".join(f"{name} (a {INPUTS[name].kind})" for name in missing)
-        raise UsageError(f"write_report needs input {kinds}; or rewards (a {Kind.REWARDS}) for a page on reward labels")
+        raise UsageError(
+            f"write_report needs input {kinds}; or rewards (a {Kind.REWARDS}) for a page on reward labels; "
+            f"or clips (a {Kind.CLIPS}) and scores for one on a clip reward"
+        )
 
 
 def _look(config: Config) -> run_card.Look:
@@ -179,3 +205,23 @@ def _write_reward_card(config: Config, inputs: Inputs, output: Output) -> Mappin
     get_logger("write_report").info("told", headline=summary["headline"], detail=summary["detail"])
     labelled = int(found.facts.merged.is_labelled.sum())
     return {"episodes": found.facts.num_episodes, "frames": found.facts.num_frames, "labelled_frames": labelled}
+
+
+def _write_clip_card(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
+    from robolift.reports import clip_findings, clip_reward  # noqa: PLC0415
+    from robolift.reports.page import clip_card  # noqa: PLC0415
+
+    clips = inputs.one("clips")
+    sources = clip_reward.ClipSources(
+        clips=clips,
+        scores=inputs.one("scores"),
+        **{name: inputs.get_one(name) for name in FILMED[2:]},
+    )
+    found = clip_findings.find(sources)
+    html = clip_card.build_page(found, clips, output.plan, title=config.title, num_pictures=config.num_pictures)
+    _write_page(config, output, html)
+    summary = clip_findings.summarize(found)
+    output.write_json(SUMMARY_FILE, summary)
+    output.metrics.update(clip_findings.metrics(found))
+    get_logger("write_report").info("told", headline=summary["headline"], detail=summary["detail"])
+    return {"clips": len(found.clips), "subsets": found.validation.num_subsets if found.validation else 0}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from robolift.data.frames import pack_frames
 from robolift.errors import UsageError
 from robolift.training import distributed
 from robolift.training.checkpoint import StateStore
+from robolift.training.device import device_for, threads
 from robolift.training.distributed import World
 from robolift.training.loop import LoopOptions, fit
 from robolift.value_model import checkpoint as checkpoints
@@ -169,34 +169,6 @@ def initial_model(checkpoint: Checkpoint, seed: int) -> ValueModel:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ValueModel(checkpoint.config, shape)
-
-
-def device_for(name: str, local_rank: int = 0) -> torch.device:
-    """Return the device of a process, set up so that the same work gives the same bits.
-
-    Raises:
-        UsageError: If it is ``cuda`` and there is none.
-    """
-    if name == "cpu":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UsageError("device is cuda, but this machine or this build of PyTorch has none; use device: cpu")
-    torch.cuda.set_device(local_rank)
-    # Without these the same run twice differs in the last bits, and a resumed run from an uninterrupted one.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(mode=True)
-    return torch.device("cuda", local_rank)
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Compute with this many threads, since their number decides in which order floats are added."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

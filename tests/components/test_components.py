@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from robolift.schema import Kind
-from robolift.stages import NAMES, labeling_plan, stage_advantage_plan
+from robolift.stages import NAMES, clips_plan, labeling_plan, stage_advantage_plan
 from robolift.stages.preflight import RECAP
 from robolift.stages.stage import find
 
@@ -21,7 +21,10 @@ OTHER_DOORS = sorted(
 )
 """(stage, file) of components that call a stage with other inputs than its usual one."""
 SOURCES = [*((name, "component") for name in FOLDERS), *OTHER_DOORS]
-PLANNERS = {"check_run", "check_dataset", "check_labeling", "plan_shards", "plan_stage_advantage"}
+PLANNERS = {
+    *("check_run", "check_dataset", "check_labeling", "check_clips", "check_address", "check_reward"),
+    *("plan_shards", "plan_stage_advantage"),
+}
 MAX_BODY_LINES = 20
 
 
@@ -43,8 +46,10 @@ def test_stages_that_have_another_door():
         ("export_dataset", "rewards"),
         ("label_advantage", "annotated"),
         ("label_advantage", "predicted"),
+        ("score_clips", "control"),
         ("train_policy", "normalized"),
         ("train_value", "estimator"),
+        ("write_report", "clips"),
         ("write_report", "estimator"),
         ("write_report", "rewards"),
     ]
@@ -94,11 +99,11 @@ def test_what_a_pipeline_hands_to_a_stage_is_known_to_the_first_check(name, file
 
 def _wirings(name, file):
     """Return the wirings of the pipelines that use this door: those that take another one of the stage do not."""
-    others = {"rewards": [labeling_plan.WIRING]}
+    others = {"rewards": [labeling_plan.WIRING], "clips": [clips_plan.WIRING], "control": [clips_plan.WIRING]}
     if file != "component":
         return others.get(file, [stage_advantage_plan.WIRING])
     elsewhere = [wiring for stage, door in OTHER_DOORS if stage == name for wiring in _wirings(stage, door)]
-    every = (RECAP, stage_advantage_plan.WIRING, labeling_plan.WIRING)
+    every = (RECAP, stage_advantage_plan.WIRING, labeling_plan.WIRING, clips_plan.WIRING)
     return [wiring for wiring in every if name in wiring.stages and wiring not in elsewhere]
 
 

@@ -223,6 +223,7 @@ def test_a_pool_without_gpus_is_asked_for_none(site):
         ({"labeller": {"size": "gpu.huge"}}, "labeller.size in .* is gpu.huge; there are: cpu.small"),
         ({"labeller": {"pool": "tpu"}}, "no node pool 'tpu'"),
         ({"labeller": {"gpus": 1}}, "labeller.gpus"),
+        ({"encoder": {"size": "gpu.huge"}}, "encoder.size in .* is gpu.huge; there are: cpu.small"),
         ("- a list", "holds list, expected a mapping"),
         ("{", "is not YAML"),
     ],
@@ -296,6 +297,22 @@ def test_gpus_of_a_labeller_that_would_idle_are_doubted(site):
     assert doubt == "stages.annotate_rewards.device is cpu, and its step gets GPUs that would idle; set it to cuda"
     (doubt,) = _launch.check_shapes(LABELING, {"model": "cosmos", "endpoint": "http://vllm/v1"})
     assert doubt.startswith("no model runs in the step, and 1 GPUs of labeller.size would idle")
+
+
+def test_features_are_measured_where_the_placement_file_says(site):
+    site({"pools": POOLS})
+    asked = _resources.resources("extract_features")
+    assert (asked.pool, asked.gpus, asked.cpu) == ("cpu", 0, "8")
+    on_gpu = {"stages": {"extract_features": {"device": "cuda"}}}
+    with pytest.raises(
+        UsageError, match=r"extract_features.device is cuda, and its step gets no GPU; set encoder.size"
+    ):
+        _launch.check_shapes({"extract_features"}, on_gpu)
+    site({"pools": POOLS, "encoder": {"size": "gpu.small"}})
+    assert _resources.resources("extract_features").gpus == 1
+    assert _launch.check_shapes({"extract_features"}, on_gpu) == []
+    (doubt,) = _launch.check_shapes({"extract_features"}, {})
+    assert doubt.startswith("stages.extract_features.device is cpu, and its step gets GPUs that would idle")
 
 
 def test_the_key_of_an_endpoint_comes_from_a_secret_to_the_labeller_alone(site, tmp_path):

@@ -46,12 +46,14 @@ SLOW = ("random", "publish")
 class Step:
     """One stage of the chain: its configuration, which stages feed it, and when it is killed.
 
-    In the configuration ``{places}`` stands for a folder with what comes from elsewhere: see :func:`lay_out`.
+    In the configuration ``{places}`` stands for a folder with what comes from elsewhere: see :func:`lay_out`. Fields in
+    ``addresses`` are told where the output of a stage lies, as people would be who come between two runs.
     """
 
     config: dict[str, Any] = field(default_factory=dict)
     inputs: dict[str, tuple[str, ...]] = field(default_factory=dict)
     moments: tuple[str, ...] = QUICK
+    addresses: dict[str, str] = field(default_factory=dict)
 
 
 STEPS = {
@@ -141,6 +143,41 @@ STEPS = {
         {"policy": ("train_policy",), "dataset": ("import_dataset",)},
         ("first", "publish"),
     ),
+    "simulate_videos": Step(
+        {"num_videos": 4, "num_participants": 4, "seconds": 24, "height": 64, "fps": 15}, moments=("first", "publish")
+    ),
+    "ingest_videos": Step(inputs={"recording": ("simulate_videos",)}),
+    "extract_clips": Step({"side": 64, "num_annotated": 1, "num_random": 8}, {"videos": ("ingest_videos",)}, SLOW),
+    "extract_features": Step(
+        {"extractors": ["blur", "exposure", "motion", "hands_colour", "embedding"], "decode_side": 64},
+        {"clips": ("extract_clips",)},
+        SLOW,
+    ),
+    "merge_features": Step(inputs={"clips": ("extract_clips",), "shards": ("extract_features",)}),
+    "propose_pairs": Step({"num_pairs": 40}, {"clips": ("extract_clips",)}),
+    "simulate_preferences": Step(inputs={"pairs": ("propose_pairs",), "clips": ("extract_clips",)}),
+    "import_preferences": Step(
+        inputs={"pairs": ("propose_pairs",), "clips": ("extract_clips",)},
+        addresses={"preferences_uri": "simulate_preferences"},
+    ),
+    "train_reward": Step(
+        {"held_out": 0.5},
+        {"features": ("merge_features",), "preferences": ("import_preferences",), "clips": ("extract_clips",)},
+    ),
+    "score_clips": Step(inputs={"features": ("merge_features",), "model": ("train_reward",)}),
+    "train_downstream": Step(
+        {"num_subsets": 10, "num_random": 3, "num_seeds": 1},
+        {"features": ("merge_features",), "scores": ("score_clips",), "clips": ("extract_clips",)},
+    ),
+    "validate_reward": Step(
+        {"bootstrap": 100},
+        {
+            "scores": ("score_clips",),
+            "downstream": ("train_downstream",),
+            "features": ("merge_features",),
+            "model": ("train_reward",),
+        },
+    ),
     "write_report": Step(
         inputs={
             "dataset": ("import_dataset",),
@@ -220,7 +257,8 @@ def undisturbed(shared: Path, configured):
     def get(name: str) -> Manifest:
         if name not in made:
             inputs = {key: [get(stage).uri for stage in stages] for key, stages in STEPS[name].inputs.items()}
-            config = configured(name, made.get("import_dataset"))
+            told = {key: get(stage).uri for key, stage in STEPS[name].addresses.items()}
+            config = {**configured(name, made.get("import_dataset")), **told}
             made[name] = execute(name, config, inputs, str(shared / "undisturbed"))
         return made[name]
 
@@ -274,7 +312,8 @@ def test_a_stage_killed_at_any_moment_ends_in_the_same_bytes(name, undisturbed, 
         key: [str(root / stage / undisturbed(stage).digest) for stage in stages] for key, stages in step.inputs.items()
     }
     config_file = tmp_path / "config.yaml"
-    config = configured(name, undisturbed("import_dataset"))
+    told = {key: undisturbed(stage).uri for key, stage in step.addresses.items()}
+    config = {**configured(name, undisturbed("import_dataset")), **told}
     config_file.write_text(yaml.safe_dump({"output_root": str(root), "inputs": inputs, "config": config}))
     target = root / name / expected.digest
 

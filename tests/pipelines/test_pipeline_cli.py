@@ -11,12 +11,12 @@ import yaml
 
 from components import _local, _parameters
 from robolift.errors import UsageError
-from robolift.stages import NAMES, labeling_plan, stage_advantage_plan
+from robolift.stages import NAMES, clips_plan, labeling_plan, stage_advantage_plan
 from robolift.stages.preflight import RECAP
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
-PIPELINES = ("recap", "stage_advantage", "reward_labeling")
+PIPELINES = ("recap", "stage_advantage", "reward_labeling", "clip_reward")
 
 
 def _pipeline(*args, **env):
@@ -55,7 +55,9 @@ def test_compiled_pipeline_is_byte_identical_twice_and_golden(compiled, pipeline
     assert content == golden.read_bytes(), "the compiled pipeline changed: run `make golden` and read the diff"
 
 
-@pytest.mark.parametrize(("pipeline", "parameters"), [("recap", 10), ("stage_advantage", 12), ("reward_labeling", 11)])
+@pytest.mark.parametrize(
+    ("pipeline", "parameters"), [("recap", 10), ("stage_advantage", 12), ("reward_labeling", 11), ("clip_reward", 12)]
+)
 def test_a_pipeline_has_at_most_twelve_parameters_and_long_retries(compiled, pipeline, parameters):
     assert len(_spec(compiled, pipeline)["root"]["inputDefinitions"]["parameters"]) == parameters
     text = (compiled / f"{pipeline}-one.yaml").read_text()
@@ -69,6 +71,7 @@ def test_a_pipeline_has_at_most_twelve_parameters_and_long_retries(compiled, pip
         ("recap", RECAP),
         ("stage_advantage", stage_advantage_plan.WIRING),
         ("reward_labeling", labeling_plan.WIRING),
+        ("clip_reward", clips_plan.WIRING),
     ],
 )
 def test_a_run_can_configure_the_stages_that_its_pipeline_has(compiled, pipeline, wiring):
@@ -130,6 +133,24 @@ def test_reward_labeling_asks_in_shards_and_lets_no_label_past_the_measure(compi
         assert told["producerTask"] == "merge-rewards"
 
 
+def test_clip_reward_ends_with_pairs_or_goes_on_to_a_gate_behind_the_report(compiled):
+    spec = _spec(compiled, "clip_reward")
+    prepared = spec["root"]["dag"]["tasks"]
+    assert {name for name in prepared if not name.startswith(("condition", "for-loop"))} == {
+        *("check-clips", "ingest-videos", "extract-clips", "plan-shards", "merge-features", "propose-pairs")
+    }
+    (train,) = (task for task in prepared.values() if "triggerPolicy" in task)
+    mode = "inputs.parameter_values['pipelinechannel--mode']"
+    assert train["triggerPolicy"]["condition"] == f"{mode} != 'prepare'"
+    dag = spec["components"][train["componentRef"]["name"]]["dag"]["tasks"]
+    artifacts = {name: set(task.get("inputs", {}).get("artifacts", {})) for name, task in dag.items()}
+    scored = {"features", "model", "scores"}
+    assert artifacts["validate-reward"] == {*scored, "downstream", "controls", "ablations"}
+    assert artifacts["write-report"] == {*scored, "clips", "pairs", "preferences", "validation"}
+    assert artifacts["check-reward"] == {"validation", "report"}
+    assert dag["check-reward"]["inputs"]["artifacts"]["report"]["taskOutputArtifact"]["producerTask"] == "write-report"
+
+
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_no_library_code_travels_in_the_compiled_file(compiled, pipeline):
     text = (compiled / f"{pipeline}-one.yaml").read_text()
@@ -145,6 +166,7 @@ def test_list_names_the_pipelines():
     assert "positive_fraction: Float = 0.3" in done.stdout
     assert "stage_advantage: kai0's stage advantage" in done.stdout
     assert "reward_labeling: A model and people say" in done.stdout
+    assert "clip_reward: Egocentric videos" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -275,6 +297,49 @@ def test_what_reward_labeling_takes(compiled):
     _parameters.check(spec, {"output_root": "r", "mode": "import_reviews", "reviews_uri": "s3://b/l", "model": "m"})
 
 
+NO_HANDS = "stages.extract_features.extractors=[blur, motion]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["mode=both"], "mode is both, expected one of: prepare, train, simulate"),
+        (["mode=train"], "preferences_uri is empty; give the folder"),
+        (["preferences_uri=s3://b/l"], "mode prepare imports none; set mode: train"),
+        (["mode=simulate", "preferences_uri=s3://b/l"], "mode simulate imports none"),
+        (["mode=simulate", "videos_uri=s3://b/v"], "simulated annotators know only simulated videos"),
+        (["source=gopro"], "source: Input should be"),
+        (["annotations_uri=s3://b/a.csv"], "annotations_uri without videos_uri"),
+        (["num_pairs=0"], "num_pairs: "),
+        (["num_shards=65"], "num_shards is 65, expected at most 64"),
+        (["seed=-1"], "seed: "),
+        (["stages.train_reward.drop=[hands]"], "stages.train_reward.drop: the pipeline sets it"),
+        (["stages.score_clips.method=random"], "stages.score_clips.method: the pipeline sets it"),
+        (["stages.propose_pairs.num_pairs=9"], "use its parameter num_pairs instead"),
+        (["stages.extract_features.extractors=[hands]"], "extractor hands needs hand_model"),
+        (["stages.train_policy.steps=3"], "stages.train_policy: no such stage"),
+    ],
+)
+def test_a_wrong_parameter_of_clip_reward_is_named(compiled, overrides, message):
+    given = _parameters.overlay({"output_root": "/nowhere"}, [NO_HANDS, *overrides])
+    with pytest.raises(UsageError, match=re.escape(message)):
+        _parameters.check(_spec(compiled, "clip_reward"), given)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["mode=simulate"],
+        ["mode=train", "preferences_uri=s3://b/labels"],
+        ["videos_uri=s3://b/videos", "source=epic", "annotations_uri=s3://b/epic.csv"],
+    ],
+)
+def test_what_clip_reward_takes(compiled, overrides):
+    given = _parameters.overlay({"output_root": "/nowhere"}, [NO_HANDS, *overrides])
+    _parameters.check(_spec(compiled, "clip_reward"), given)
+
+
 def test_kai0_s_flags_need_no_preset_in_stage_advantage(compiled):
     given = _parameters.overlay({"output_root": "/nowhere"}, ["stages.label_advantage.threshold=30"])
     _parameters.check(_spec(compiled, "stage_advantage"), given)
@@ -316,8 +381,17 @@ def test_submit_without_a_host_ends_with_64():
 def test_every_params_file_is_valid(compiled):
     paths = sorted((ROOT / "params").glob("*.yaml"))
     assert [path.stem for path in paths] == [
-        *("demo_pixels", "demo_state", "nightly", "recap", "reward_labeling", "stage_advantage")
+        *(
+            "clip_reward",
+            "demo_clips",
+            "demo_pixels",
+            "demo_state",
+            "nightly",
+            "recap",
+            "reward_labeling",
+            "stage_advantage",
+        )
     ]
     for path in paths:
-        pipeline = path.stem if path.stem in PIPELINES else "recap"
+        pipeline = path.stem if path.stem in PIPELINES else {"demo_clips": "clip_reward"}.get(path.stem, "recap")
         _parameters.check(_spec(compiled, pipeline), {"output_root": "/nowhere", **_parameters.read(str(path))})

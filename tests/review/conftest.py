@@ -33,9 +33,9 @@ def server(coded: Manifest, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     folder = tmp_path_factory.mktemp("job")
     (folder / "pairs.csv").write_text(PAIRS)
     values = write_values(folder / "runs", coded)
-    options = ["--ask", "segments,outcome,stages", "--num-task-stages", "2", "--overlap", "1"]
+    options = ["--dataset", coded.uri, "--ask", "segments,outcome,stages", "--num-task-stages", "2", "--overlap", "1"]
     options += ["--pairs", str(folder / "pairs.csv"), "--values", values.uri]
-    served = Server(folder, coded.uri, options, PEOPLE).start()
+    served = Server(folder, options, PEOPLE).start()
     yield served
     served.kill()
 
@@ -46,7 +46,7 @@ def serve(coded: Manifest, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     started: list[Server] = []
 
     def serve(ask: str) -> Server:
-        started.append(Server(tmp_path / "job", coded.uri, ["--ask", ask], PEOPLE[:1]).start())
+        started.append(Server(tmp_path / "job", ["--dataset", coded.uri, "--ask", ask], PEOPLE[:1]).start())
         return started[-1]
 
     yield serve

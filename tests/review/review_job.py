@@ -90,7 +90,6 @@ class Server:
     """A labelling server in a process of its own, on one labels folder; it can be killed and started again."""
 
     folder: Path
-    dataset: str
     options: Sequence[str]
     people: Sequence[str]
     port: int = 0
@@ -115,7 +114,7 @@ class Server:
         return f"token-of-{name}-0123456789"
 
     def start(self) -> Server:
-        command = [sys.executable, "-m", "robolift", "review", "--dataset", self.dataset, "--labels", self.labels]
+        command = [sys.executable, "-m", "robolift", "review", "--labels", self.labels]
         command += ["--port", str(self.port), "--tokens", str(self.folder / "tokens.yaml"), *self.options]
         log = (self.folder / "log").open("a")
         self.process = subprocess.Popen(command, stdout=log, stderr=log, text=True, env=dict(os.environ))

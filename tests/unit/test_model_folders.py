@@ -7,6 +7,7 @@ import pytest
 
 from robolift import storage
 from robolift.annotators.transports.models import materialize, model_digest
+from robolift.data import models
 from robolift.errors import DataError, UsageError
 
 FILES = {"config.json": b"{}", "model.safetensors": b"\x00\x01", "nested/extra.txt": b"more"}
@@ -71,7 +72,7 @@ def test_a_copy_has_the_bytes_and_their_digest_as_name(remote, local, cache):
     digest = model_digest(remote)
     assert digest == model_digest(local)
     copy = materialize(remote, digest)
-    assert copy == cache / digest
+    assert copy == cache / digest / "tiny"
     assert {name: (copy / name).read_bytes() for name in FILES} == FILES
     assert [path.name for path in cache.iterdir()] == [digest]
 
@@ -99,7 +100,7 @@ def test_other_content_of_a_local_model_is_refused(local):
 
 @pytest.mark.parametrize("ask", [model_digest, materialize])
 def test_no_folder(tmp_path, ask):
-    with pytest.raises(UsageError, match=r"no files in the model's folder .*nowhere"):
+    with pytest.raises(UsageError, match=r"no (model at|files in the model's folder) .*nowhere"):
         ask(str(tmp_path / "nowhere"))
 
 
@@ -129,6 +130,19 @@ def test_a_cache_that_may_not_be_written(local, tmp_path, monkeypatch):
         storage.remove("memory://models")
 
 
+def test_encoders_and_labellers_share_one_copy(remote, cache):
+    write(remote)
+    digest = model_digest(remote)
+    assert digest == models.model_digest(remote)
+    copy = models.materialize(remote)
+    storage.remove(remote)
+    assert materialize(remote, digest) == copy
+    assert models.model_digest(str(copy)) == digest
+    assert {str(path.relative_to(cache / digest)) for path in (cache / digest).rglob("*") if path.is_file()} == {
+        f"tiny/{name}" for name in FILES
+    }
+
+
 def test_another_process_may_be_quicker(remote, cache, monkeypatch):
     write(remote)
     digest = model_digest(remote)
@@ -138,4 +152,4 @@ def test_another_process_may_be_quicker(remote, cache, monkeypatch):
         raise OSError("directory not empty")
 
     monkeypatch.setattr("pathlib.Path.rename", lose)
-    assert materialize(remote) == cache / digest
+    assert materialize(remote) == cache / digest / "tiny"

@@ -9,6 +9,7 @@ import torch
 from dot_world import DotDataset
 from test_value_predict import values_of
 
+from robolift.training import device
 from robolift.value_model import predict, train
 from robolift.value_model.recipe import Recipe
 
@@ -17,7 +18,7 @@ LENGTHS = (7, 1, 5, 12, 2, 6, 10, 11)
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    with train.threads(1):
+    with device.threads(1):
         yield
 
 

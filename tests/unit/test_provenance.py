@@ -119,3 +119,16 @@ def test_every_real_stage_reaches_the_schema_and_none_the_neutral_modules():
         closure = provenance.import_closure(f"robolift.stages.{name}")
         assert "robolift.schema" in closure
         assert not set(closure) & provenance.NEUTRAL
+
+
+def test_a_package_that_lists_its_modules_reaches_all_of_them(package):
+    registry = package / "reports" / "__init__.py"
+    registry.write_text("import pkgutil\nNAMES = [module.name for module in pkgutil.iter_modules(__path__)]\n")
+    (package / "stages" / "label.py").write_text("from robolift import reports\n")
+    assert provenance.import_closure("robolift.stages.label") == (
+        "robolift.reports",
+        "robolift.reports.card",
+        "robolift.reports.plots",
+        "robolift.stages.label",
+    )
+    assert changed(package / "reports" / "plots.py") == {"label", "report"}

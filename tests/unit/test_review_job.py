@@ -20,9 +20,9 @@ from robolift.annotators.review.job import (
     keep,
     read_gold,
     read_job,
-    read_pairs,
     settle,
 )
+from robolift.annotators.review.pairs import ByFrames, read_pairs
 from robolift.annotators.review.work import FRESH_S, Work
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError, UsageError
@@ -39,9 +39,9 @@ def opened(dataset):
 def test_a_job_is_written_once_and_later_starts_agree(opened, tmp_path):
     labels = str(tmp_path)
     job = Job(dataset=jobs.sources_of(opened), ask=("outcome",), seed=3)
-    assert settle(labels, job, opened) == settle(labels, job, opened) == read_job(labels) == job
+    assert settle(labels, job) == settle(labels, job) == read_job(labels) == job
     with pytest.raises(UsageError, match=r"seed is 3 there, 4 here; .*ask|ask.*; seed is 3 there, 4 here"):
-        settle(labels, job.model_copy(update={"seed": 4, "ask": ("stages",)}), opened)
+        settle(labels, job.model_copy(update={"seed": 4, "ask": ("stages",)}))
     assert read_job(labels) == job
 
 
@@ -63,7 +63,7 @@ def test_an_episode_with_fewer_frames_than_stages_is_to_be_skipped_unless_it_fai
 def test_a_store_that_keeps_no_writers_apart_is_refused(opened, tmp_path, monkeypatch):
     monkeypatch.setattr(storage, "create_exclusive", lambda uri, content: storage.write_bytes(uri, content) or True)
     with pytest.raises(UsageError, match="this store overwrites"):
-        settle(str(tmp_path), Job(dataset=jobs.sources_of(opened)), opened)
+        settle(str(tmp_path), Job(dataset=jobs.sources_of(opened)))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -123,10 +123,10 @@ def test_wrong_gold_is_named(tmp_path, gold):
 def test_pairs(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text(HEADER.rstrip() + ",clip_a_id,clip_b_id\nx,0,0,5,1,1,4,left,right\n")
-    pair = read_pairs(str(path), LENGTHS)["x"]
-    assert (pair.a.model_dump(), pair.ids) == ({"episode": 0, "start": 0, "stop": 5}, ("left", "right"))
+    pair = read_pairs(str(path), ByFrames(LENGTHS))["x"]
+    assert (pair.a.model_dump(), pair.ids) == ({"number": 0, "start": 0, "stop": 5}, ("left", "right"))
     path.write_text(HEADER + "b,0,0,5,1,1,4\na,0,0,5,1,1,4\n")
-    pairs = read_pairs(str(path), LENGTHS)
+    pairs = read_pairs(str(path), ByFrames(LENGTHS))
     assert (list(pairs), pairs["a"].ids) == (["b", "a"], ("0_0_5", "1_1_4"))
 
 
@@ -147,13 +147,13 @@ def test_pairs(tmp_path):
 def test_a_wrong_pair_is_named_by_its_line(tmp_path, text):
     (tmp_path / "pairs.csv").write_text(text)
     with pytest.raises(DataError, match=r"pairs\.csv, line 2"):
-        read_pairs(str(tmp_path / "pairs.csv"), LENGTHS)
+        read_pairs(str(tmp_path / "pairs.csv"), ByFrames(LENGTHS))
 
 
 def test_a_pair_stands_once(tmp_path):
     (tmp_path / "pairs.csv").write_text(HEADER + "x,0,0,5,1,0,4\n" * 2)
     with pytest.raises(DataError, match=r"pair x stands twice\n  where: .*line 3"):
-        read_pairs(str(tmp_path / "pairs.csv"), LENGTHS)
+        read_pairs(str(tmp_path / "pairs.csv"), ByFrames(LENGTHS))
 
 
 def test_what_is_stored_is_read_back(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from robolift.annotators.review import packs as module
+from robolift.annotators.review.footage import EpisodeFootage
 from robolift.annotators.review.packs import Packs, pack
 from robolift.data.dataset import Dataset
 from robolift.data.jpeg import JpegEncoder
@@ -42,7 +43,7 @@ def opened(dataset):
 
 @pytest.fixture
 def packs(opened):
-    made = Packs(opened)
+    made = Packs(EpisodeFootage(opened))
     yield made
     made.close()
 
@@ -85,7 +86,7 @@ def test_the_first_frames_do_not_wait_for_the_rest_of_their_chunk(opened, packs,
     assert packs.decoded == 3
     found += unpack(packs.frames(2, CAMERA, 3, 10))
     assert packs.decoded == 10
-    other = Packs(opened)
+    other = Packs(EpisodeFootage(opened))
     assert found + unpack(packs.frames(2, CAMERA, 10, 24)) == unpack(other.frames(2, CAMERA, 0, 24))
     assert unpack(packs.frames(2, CAMERA, 2, 12)) == unpack(other.frames(2, CAMERA, 2, 12))
     other.close()
@@ -94,7 +95,7 @@ def test_the_first_frames_do_not_wait_for_the_rest_of_their_chunk(opened, packs,
 def test_chunks_out_of_order_and_side_by_side_are_the_same(opened, packs, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 4)
     whole = unpack(packs.frames(2, CAMERA, 0, 24))
-    other = Packs(opened)
+    other = Packs(EpisodeFootage(opened))
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(lambda start: other.frames(2, CAMERA, start, start + 4), [20, 0, 12, 4, 16, 8, 0, 20]))
     found = dict(zip([20, 0, 12, 4, 16, 8], parts, strict=False))
@@ -105,7 +106,7 @@ def test_chunks_out_of_order_and_side_by_side_are_the_same(opened, packs, monkey
 
 def test_the_cache_is_bounded_in_bytes(opened, monkeypatch):
     monkeypatch.setattr(module, "CHUNK", 4)
-    packs = Packs(opened, cache_bytes=2000)
+    packs = Packs(EpisodeFootage(opened), cache_bytes=2000)
     for start in range(0, 24, 4):
         packs.frames(2, CAMERA, start, start + 4)
     assert packs._held_bytes == sum(len(picture) for chunk in packs._chunks.values() for picture in chunk)
@@ -116,7 +117,7 @@ def test_the_cache_is_bounded_in_bytes(opened, monkeypatch):
 
 def test_few_videos_stay_open_and_all_can_be_read(opened, monkeypatch):
     monkeypatch.setattr(module, "OPEN_VIDEOS", 2)
-    packs = Packs(opened, cache_bytes=1)
+    packs = Packs(EpisodeFootage(opened), cache_bytes=1)
     jobs = [(episode, camera) for episode in range(8) for camera in opened.cameras] * 3
     with ThreadPoolExecutor(6) as pool:
         for body in pool.map(lambda job: packs.frames(*job, 0, 6), jobs):

@@ -7,6 +7,7 @@ import torch
 from dot_world import DotDataset
 
 from robolift.errors import DataError
+from robolift.training import device
 from robolift.value_model import predict, train
 from robolift.value_model.recipe import Recipe
 
@@ -39,7 +40,7 @@ def values_of(dataset, model, checkpoint, folder, *, num_shards=1, batch_size=16
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    with train.threads(1):
+    with device.threads(1):
         yield
 
 

@@ -14,6 +14,7 @@ from dot_world import DotDataset
 
 from robolift.data.split import split_episodes
 from robolift.errors import DataError, UsageError
+from robolift.training import device
 from robolift.training.distributed import World
 from robolift.value_model import augment, checkpoint, train
 from robolift.value_model.evaluation import outcome_auc
@@ -260,7 +261,7 @@ def test_augmentation_is_left_out_of_evaluation(monkeypatch):
 
 def test_threads_are_put_back():
     before = torch.get_num_threads()
-    with train.threads(before + 1):
+    with device.threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
     assert os.environ.get("RANK") is None

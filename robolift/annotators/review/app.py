@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -28,13 +27,14 @@ from robolift.annotators.review.desk import (
     UnseenError,
 )
 from robolift.annotators.review.events import EventError
+from robolift.annotators.review.footage import Footage
 from robolift.annotators.review.guard import Guard, note_refusal
 from robolift.annotators.review.identity import Identity, RefusedError, Sessions
 from robolift.annotators.review.lanes import Lanes
 from robolift.annotators.review.leases import Lease, StaleLeaseError
 from robolift.annotators.review.packs import MAX_FRAMES, Packs
+from robolift.annotators.review.pairs import Excerpt
 from robolift.annotators.review.progress import Progress
-from robolift.data.dataset import Dataset
 from robolift.errors import RoboliftError
 from robolift.logging import get_logger
 
@@ -83,24 +83,18 @@ class Review:
     """What the server serves.
 
     Attributes:
-        dataset: Episodes that people see.
+        footage: What people see.
         desk: Their work.
-        lanes: What models say.
+        lanes: What models say of episodes; None where clips are shown.
         identity: How people are known.
         hosts: Names that the server is served under.
     """
 
-    dataset: Dataset
+    footage: Footage
     desk: Desk
-    lanes: Lanes
+    lanes: Lanes | None
     identity: Identity
     hosts: Collection[str]
-
-    @property
-    def version(self) -> str:
-        """Return what identifies the frames: the content of the dataset's sources."""
-        digests = "\0".join(f"{source.uri} {source.digest}" for source in self.dataset.sources)
-        return hashlib.sha256(digests.encode()).hexdigest()[:16]
 
 
 class Decoders:
@@ -114,7 +108,7 @@ class Decoders:
 
 def create_app(review: Review) -> FastAPI:
     """Return the application, guarded."""
-    packs, sessions = Packs(review.dataset), Sessions(review.desk.labels)
+    packs, sessions = Packs(review.footage), Sessions(review.desk.labels)
     # Threads of their own: however many frames are waited for, an event is stored at once.
     decoders = Decoders(os.cpu_count() or 1)
 
@@ -130,8 +124,10 @@ def create_app(review: Review) -> FastAPI:
     _serve_page(app, review)
     _serve_session(app, review, sessions)
     _serve_assignment(app, review)
-    _serve_episodes(app, review)
+    _serve_footage(app, review)
     _serve_frames(app, review, packs, decoders)
+    if review.lanes is not None:
+        _serve_lanes(app, review, review.lanes)
     _serve_work(app, review)
     _serve_overview(app, review)
     return app
@@ -223,7 +219,7 @@ def _person(request: Request) -> Person:
 
 
 def _serve_session(app: FastAPI, review: Review, sessions: Sessions) -> None:
-    job, dataset = review.desk.job, review.dataset
+    job, footage = review.desk.job, review.footage
 
     @app.get("/api/session")
     def session(request: Request) -> dict[str, Any]:
@@ -234,13 +230,13 @@ def _serve_session(app: FastAPI, review: Review, sessions: Sessions) -> None:
             "csrf": csrf,
             "job": job.model_dump(include={"ask", "num_task_stages", "blind", "lease_s", "overlap"}),
             "dataset": {
-                "fps": dataset.fps,
-                "cameras": list(dataset.cameras),
-                "tasks": list(dataset.tasks),
-                "num_episodes": dataset.num_episodes,
-                "version": review.version,
+                "fps": footage.fps,
+                "cameras": list(footage.cameras),
+                "tasks": list(footage.tasks),
+                "num_episodes": len(review.desk.items["episode"]),
+                "version": footage.version,
             },
-            "lanes": review.lanes.present,
+            "lanes": review.lanes.present if review.lanes else {},
             "modes": [mode for mode, items in review.desk.items.items() if items],
         }
 
@@ -273,56 +269,44 @@ def _serve_assignment(app: FastAPI, review: Review) -> None:
         return {"epoch": body.epoch, "expires_in_s": 0}
 
 
-def _episode_item(dataset: Dataset, episode: int) -> str:
-    if not 0 <= episode < dataset.num_episodes:
-        raise NoSuchItemError(episode)
-    return f"episode:{episode}"
+def _length(footage: Footage, number: int) -> int:
+    if not 0 <= number < len(footage.lengths):
+        raise NoSuchItemError(number)
+    return footage.lengths[number]
 
 
-def _serve_episodes(app: FastAPI, review: Review) -> None:
-    dataset = review.dataset
-    tasks, outcomes = (dataset.episodes.column(name).to_pylist() for name in ("task", "outcome"))
+def _is_hidden(request: Request, review: Review, item: str) -> bool:
+    return review.desk.job.blind and not review.desk.completed(_annotator(request), item)
 
-    def is_hidden(request: Request, item: str) -> bool:
-        return review.desk.job.blind and not review.desk.completed(_annotator(request), item)
 
-    @app.get("/api/episodes/{episode}")
-    def facts(request: Request, episode: int) -> dict[str, Any]:
-        item = _episode_item(dataset, episode)
-        hidden = is_hidden(request, item)
-        return {
-            "item": item,
-            "length": int(dataset.starts[episode + 1] - dataset.starts[episode]),
-            "fps": dataset.fps,
-            "task": tasks[episode],
-            "outcome": None if hidden else outcomes[episode],
-            "blind": hidden,
-            "cameras": {camera: list(dataset.image_size(camera)) for camera in dataset.cameras},
-        }
+def _serve_footage(app: FastAPI, review: Review) -> None:
+    footage = review.footage
+    sizes = {camera: list(footage.image_size(camera)) for camera in footage.cameras}
 
-    @app.get("/api/episodes/{episode}/lanes")
-    def lanes(request: Request, episode: int) -> dict[str, Any]:
-        item = _episode_item(dataset, episode)
-        return review.lanes.of(episode, hidden=is_hidden(request, item))
+    @app.get(f"/api/{footage.noun}s/{{number}}")
+    def facts(request: Request, number: int) -> dict[str, Any]:
+        length, item = _length(footage, number), f"{footage.noun}:{number}"
+        hidden = review.lanes is not None and _is_hidden(request, review, item)  # of clips nothing is told
+        about = footage.about(number) | ({"outcome": None} if hidden else {})
+        return {"item": item, "length": length, "fps": footage.fps, "cameras": sizes, "blind": hidden, **about}
 
 
 def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Decoders) -> None:
-    dataset, version = review.dataset, review.version
+    footage = review.footage
 
-    @app.get("/api/episodes/{episode}/frames/{camera:path}")
+    @app.get(f"/api/{footage.noun}s/{{number}}/frames/{{camera:path}}")
     async def frames(
-        request: Request, episode: int, camera: str, start: int = 0, stop: int | None = None, v: str = ""
+        request: Request, number: int, camera: str, start: int = 0, stop: int | None = None, v: str = ""
     ) -> Response:
-        _episode_item(dataset, episode)
-        if camera not in dataset.cameras:
+        length = _length(footage, number)
+        if camera not in footage.cameras:
             raise HTTPException(404, "there is no such camera")
-        length = int(dataset.starts[episode + 1] - dataset.starts[episode])
         end = min(length, start + 64) if stop is None else min(stop, length)
         if not 0 <= start < end or end - start > MAX_FRAMES:
             raise HTTPException(422, f"expected frames in 0..{length}, at most {MAX_FRAMES}")
-        # An address without the dataset's version may mean other frames tomorrow: the browser must ask again.
-        lasting = "private, max-age=31536000, immutable" if v == version else "private, no-cache"
-        tag = f'"{version}-{episode}-{dataset.cameras.index(camera)}-{start}-{end}"'
+        # An address without the footage's version may mean other frames tomorrow: the browser must ask again.
+        lasting = "private, max-age=31536000, immutable" if v == footage.version else "private, no-cache"
+        tag = f'"{footage.version}-{number}-{footage.cameras.index(camera)}-{start}-{end}"'
         headers = {"ETag": tag, "Cache-Control": lasting}
         if request.headers.get("if-none-match") == tag:
             return Response(status_code=304, headers=headers)
@@ -330,8 +314,19 @@ def _serve_frames(app: FastAPI, review: Review, packs: Packs, decoders: Decoders
             if await request.is_disconnected():  # went on to other frames meanwhile
                 return Response(status_code=CLIENT_CLOSED_REQUEST)
             loop = asyncio.get_running_loop()
-            body = await loop.run_in_executor(decoders.pool, packs.frames, episode, camera, start, end)
+            body = await loop.run_in_executor(decoders.pool, packs.frames, number, camera, start, end)
         return Response(body, media_type="application/octet-stream", headers=headers)
+
+
+def _serve_lanes(app: FastAPI, review: Review, lanes: Lanes) -> None:
+    @app.get("/api/episodes/{episode}/lanes")
+    def lanes_of(request: Request, episode: int) -> dict[str, Any]:
+        _length(review.footage, episode)
+        return lanes.of(episode, hidden=_is_hidden(request, review, f"episode:{episode}"))
+
+
+def _place(review: Review, excerpt: Excerpt) -> dict[str, Any]:
+    return {review.footage.noun: excerpt.number, "start": excerpt.start, "stop": excerpt.stop}
 
 
 def _serve_work(app: FastAPI, review: Review) -> None:
@@ -355,9 +350,9 @@ def _serve_work(app: FastAPI, review: Review) -> None:
     @app.get("/api/pairs/{pair_id}")
     def pair(request: Request, pair_id: str) -> dict[str, Any]:
         desk.check_item(f"pair:{pair_id}")
-        clips = [desk.pairs[pair_id].a.model_dump(), desk.pairs[pair_id].b.model_dump()]
+        shown = [_place(review, excerpt) for excerpt in (desk.pairs[pair_id].a, desk.pairs[pair_id].b)]
         flipped = desk.is_flipped(pair_id, _annotator(request))
-        first, second = reversed(clips) if flipped else clips
+        first, second = reversed(shown) if flipped else shown
         return {"item": f"pair:{pair_id}", "a": first, "b": second, "flipped": flipped}
 
     @app.post("/api/events")
@@ -367,16 +362,14 @@ def _serve_work(app: FastAPI, review: Review) -> None:
 
 
 def _serve_overview(app: FastAPI, review: Review) -> None:
-    progress, dataset = Progress(review.desk), review.dataset
-    lengths = dataset.episodes.column("length").to_pylist()
-    tasks = dataset.episodes.column("task").to_pylist()
+    progress, footage = Progress(review.desk), review.footage
     facts: dict[str, dict[str, Any]] = {
-        f"episode:{number}": {"length": length, "task": task}
-        for number, (length, task) in enumerate(zip(lengths, tasks, strict=True))
+        f"episode:{number}": {"length": footage.lengths[number], "task": footage.about(number)["task"]}
+        for number in range(len(review.desk.items["episode"]))
     }
     for pair in review.desk.pairs.values():
         longer = max(pair.a.stop - pair.a.start, pair.b.stop - pair.b.start)
-        facts[f"pair:{pair.pair_id}"] = {"length": longer, "task": tasks[pair.a.episode]}
+        facts[f"pair:{pair.pair_id}"] = {"length": longer, "task": footage.about(pair.a.number)["task"]}
 
     @app.get("/api/items")
     def items(request: Request, mode: Mode = "episode") -> list[dict[str, Any]]:

@@ -8,13 +8,14 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from robolift.errors import UsageError
+from robolift.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from robolift.annotators.review.app import Review
+    from robolift.annotators.review.footage import Footage
     from robolift.annotators.review.identity import Identity
-    from robolift.annotators.review.job import Job
-    from robolift.data.dataset import Dataset
+    from robolift.annotators.review.job import Job, SourceDigest
+    from robolift.annotators.review.lanes import Lanes
 
 NAME = "review"
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
@@ -24,16 +25,18 @@ SHUTDOWN_S = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     data = parser.add_argument_group("what is labelled")
-    data.add_argument("--dataset", required=True, metavar="URI", help="imported dataset")
+    shown = data.add_mutually_exclusive_group(required=True)
+    shown.add_argument("--dataset", default="", metavar="URI", help="imported dataset")
+    shown.add_argument("--clips", default="", metavar="URI", help="ClipSet, of which only pairs are compared")
     data.add_argument("--labels", required=True, metavar="URI", help="folder that keeps what people do")
     data.add_argument("--rewards", default="", metavar="URI", help="RewardSet to show, once a person is done")
     data.add_argument("--values", default="", metavar="URI", help="ValueSet to show, likewise")
     data.add_argument("--advantage", default="", metavar="URI", help="LabelSet to show, likewise")
-    data.add_argument("--pairs", default="", metavar="URI", help="CSV of pairs of clips to compare")
+    data.add_argument("--pairs", default="", metavar="URI", help="pairs to compare: a PairSet, or a CSV")
     data.add_argument("--gold", default="", metavar="URI", help="JSON of items with known answers")
     job = parser.add_argument_group("how")
     job.add_argument(
-        "--ask", default="segments,outcome", help="of segments, frames, outcome, stages; empty: pairs only"
+        "--ask", help="of segments, frames, outcome, stages (default: segments,outcome); empty: pairs only"
     )
     job.add_argument("--num-task-stages", type=int, default=1, metavar="N", help="stages that `stages` divides into")
     job.add_argument("--overlap", type=float, default=0.15, help="share of the items that several people label")
@@ -129,40 +132,83 @@ def is_loopback(host: str) -> bool:
 
 def _review(args: argparse.Namespace, identity: Identity) -> Review:
     """Open everything that is served, and check that it fits together."""
-    from robolift import manifest as manifests  # noqa: PLC0415
     from robolift import storage  # noqa: PLC0415
     from robolift.annotators.review import job as jobs  # noqa: PLC0415
     from robolift.annotators.review.app import Review  # noqa: PLC0415
     from robolift.annotators.review.desk import Desk  # noqa: PLC0415
-    from robolift.annotators.review.lanes import Lanes  # noqa: PLC0415
-    from robolift.data.dataset import Dataset  # noqa: PLC0415
+    from robolift.annotators.review.pairs import read_pairs  # noqa: PLC0415
 
     _check_place(args.labels)
-    manifest = manifests.load(args.dataset)
-    dataset = Dataset.open(manifest)
-    lengths = dataset.episodes.column("length").to_pylist()
-    lanes = Lanes(dataset, manifest, rewards_uri=args.rewards, values_uri=args.values, advantage_uri=args.advantage)
-    job, given = _job(args, dataset), {}
+    footage, lanes, job = _clips(args) if args.clips else _dataset(args)
+    lengths = footage.lengths if footage.noun == "episode" else []
+    given = {}
     if args.pairs:
-        jobs.read_pairs(args.pairs, lengths)  # what is wrong is not kept
-        given[jobs.PAIRS_FILE] = storage.read_bytes(args.pairs)
+        pairs_uri = _pairs_file(args)
+        read_pairs(pairs_uri, footage.naming)  # what is wrong is not kept
+        given[jobs.PAIRS_FILE] = storage.read_bytes(pairs_uri)
     if args.gold:
         jobs.read_gold(args.gold, lengths)
         given[jobs.GOLD_FILE] = storage.read_bytes(args.gold)
-    settled = jobs.settle(args.labels, job, dataset)
+    settled = jobs.settle(args.labels, job)
     for name, content in given.items():
         jobs.keep(args.labels, name, content)
     desk = Desk(
         args.labels,
         settled,
         lengths=lengths,
-        pairs=jobs.read_pairs(storage.join(args.labels, jobs.PAIRS_FILE), lengths),
+        pairs=read_pairs(storage.join(args.labels, jobs.PAIRS_FILE), footage.naming),
         gold=jobs.read_gold(storage.join(args.labels, jobs.GOLD_FILE), lengths),
     )
     if not any(desk.items.values()):
-        raise UsageError("nothing is asked: give --ask, or --pairs")
+        raise UsageError("nothing is asked: give --pairs" + ("" if args.clips else ", or --ask"))
     hosts = {*LOOPBACK_NAMES, args.host, *args.served_name}
-    return Review(dataset=dataset, desk=desk, lanes=lanes, identity=identity, hosts=hosts)
+    return Review(footage=footage, desk=desk, lanes=lanes, identity=identity, hosts=hosts)
+
+
+def _dataset(args: argparse.Namespace) -> tuple[Footage, Lanes, Job]:
+    from robolift import manifest as manifests  # noqa: PLC0415
+    from robolift.annotators.review.footage import EpisodeFootage  # noqa: PLC0415
+    from robolift.annotators.review.job import sources_of  # noqa: PLC0415
+    from robolift.annotators.review.lanes import Lanes  # noqa: PLC0415
+    from robolift.data.dataset import Dataset  # noqa: PLC0415
+
+    manifest = manifests.load(args.dataset)
+    dataset = Dataset.open(manifest)
+    lanes = Lanes(dataset, manifest, rewards_uri=args.rewards, values_uri=args.values, advantage_uri=args.advantage)
+    asked = "segments,outcome" if args.ask is None else args.ask
+    return EpisodeFootage(dataset), lanes, _job(args, asked, dataset=sources_of(dataset))
+
+
+def _clips(args: argparse.Namespace) -> tuple[Footage, None, Job]:
+    from robolift import manifest as manifests  # noqa: PLC0415
+    from robolift.annotators.review.footage import ClipFootage  # noqa: PLC0415
+
+    unfit = [name for name in ("ask", "rewards", "values", "advantage") if getattr(args, name)]
+    if unfit:
+        raise UsageError(f"{', '.join(f'--{name}' for name in unfit)}: of episodes; of --clips only --pairs are asked")
+    manifest = manifests.load(args.clips)
+    return ClipFootage(manifest), None, _job(args, "", clips=manifest.digest)
+
+
+def _pairs_file(args: argparse.Namespace) -> str:
+    """Return the CSV of a PairSet that was made of these clips, or ``--pairs`` itself if it is no finished output."""
+    from robolift import manifest as manifests  # noqa: PLC0415
+    from robolift import storage  # noqa: PLC0415
+    from robolift.schema import Kind  # noqa: PLC0415
+
+    uri = str(args.pairs)
+    if not storage.exists(storage.join(uri, manifests.MANIFEST_FILE)):
+        return uri
+    pairs = manifests.expect(manifests.load(uri), Kind.PAIRS, name="pairs")
+    made_of = [parent.digest for parent in pairs.inputs.get("clips", [])]
+    if not args.clips or made_of != [manifests.load(args.clips).digest]:
+        raise DataError(
+            "these pairs are of other clips",
+            where=uri,
+            expected=args.clips or "a CSV of frames of episodes",
+            mend="give the ClipSet that the pairs were proposed from",
+        )
+    return pairs.file("pairs.csv")
 
 
 def _check_place(labels: str) -> None:
@@ -181,23 +227,26 @@ def _check_place(labels: str) -> None:
         path = path.rpartition("/")[0]
 
 
-def _job(args: argparse.Namespace, dataset: Dataset) -> Job:
+def _job(args: argparse.Namespace, asked: str, *, dataset: tuple[SourceDigest, ...] = (), clips: str = "") -> Job:
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from robolift.annotators.review.job import Job, sources_of  # noqa: PLC0415
+    from robolift.annotators.review.job import Job  # noqa: PLC0415
 
-    asked = tuple(word.strip() for word in args.ask.split(",") if word.strip())
+    words = tuple(word.strip() for word in asked.split(",") if word.strip())
     try:
-        return Job(
-            dataset=sources_of(dataset),
-            ask=asked,
-            num_task_stages=args.num_task_stages,
-            overlap=args.overlap,
-            annotators_per_item=args.annotators_per_item,
-            gold_rate=args.gold_rate,
-            lease_s=args.lease_s,
-            blind=not args.no_blind,
-            seed=args.seed,
+        return Job.model_validate(
+            {
+                "dataset": dataset,
+                "clips": clips,
+                "ask": words,
+                "num_task_stages": args.num_task_stages,
+                "overlap": args.overlap,
+                "annotators_per_item": args.annotators_per_item,
+                "gold_rate": args.gold_rate,
+                "lease_s": args.lease_s,
+                "blind": not args.no_blind,
+                "seed": args.seed,
+            }
         )
     except ValidationError as error:
         lines = [f"--{str(problem['loc'][0]).replace('_', '-')}: {problem['msg']}" for problem in error.errors()]

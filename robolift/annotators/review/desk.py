@@ -12,8 +12,9 @@ from robolift.annotators.review import assignment, events
 from robolift.annotators.review.consensus import Consensus, consensus
 from robolift.annotators.review.events import Event, EventError
 from robolift.annotators.review.fold import completed, fold_item, item_length
-from robolift.annotators.review.job import Gold, Job, Pair
+from robolift.annotators.review.job import Gold, Job
 from robolift.annotators.review.leases import Lease, Leases, StaleLeaseError, clock_ms
+from robolift.annotators.review.pairs import Pair
 from robolift.annotators.review.work import Work
 
 MAX_EVENTS = 500
@@ -23,7 +24,7 @@ OTHER_CLIP = {"A": "B", "B": "A"}
 
 
 class NoSuchItemError(Exception):
-    """The dataset has no such episode, or the job no such pair."""
+    """There is no such episode, clip or pair."""
 
 
 class TooManyHeldError(Exception):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import secrets
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from pydantic import (
@@ -17,7 +15,6 @@ from pydantic import (
     ValidationError,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from robolift import storage
@@ -46,8 +43,10 @@ class SourceDigest(_Document):
 class Job(_Document):
     """``job.json``."""
 
-    dataset: tuple[SourceDigest, ...]
+    dataset: tuple[SourceDigest, ...] = ()
     """Sources of the dataset when the work began; a dataset that only grew since is still the same job's."""
+    clips: str = ""
+    """Digest of the clips that are compared, where the work is on clips and no dataset."""
     ask: tuple[Ask, ...] = ("segments", "outcome")
     """What is asked of an episode; empty: only pairs are shown."""
     num_task_stages: int = Field(default=1, ge=1, le=100, validate_default=True)
@@ -100,33 +99,6 @@ class Gold(_Document):
     prefer: Literal["A", "B", "tie"] | None = None
 
 
-class Clip(_Document):
-    """Some consecutive frames of an episode."""
-
-    episode: int = Field(ge=0)
-    start: int = Field(ge=0)
-    stop: int
-
-    @model_validator(mode="after")
-    def _forward(self) -> Clip:
-        if self.stop <= self.start:
-            raise ValueError(f"frames {self.start} to {self.stop} are no clip")
-        return self
-
-
-class Pair(_Document):
-    """Two clips to compare.
-
-    Attributes:
-        ids: What the clips are called elsewhere (``clip_a_id``, ``clip_b_id``).
-    """
-
-    pair_id: str
-    a: Clip
-    b: Clip
-    ids: tuple[str, str]
-
-
 def sources_of(dataset: Dataset) -> tuple[SourceDigest, ...]:
     """Return what identifies the content of a dataset, source by source."""
     return tuple(_digest(source) for source in dataset.sources)
@@ -140,19 +112,23 @@ def check_dataset(job: Job, dataset: Dataset, *, where: str) -> None:
     """Check that the work was done on this dataset, or on its beginning before it grew.
 
     Raises:
-        DataError: If it was done on another one.
+        DataError: If it was done on another one, or on clips.
     """
-    present = sources_of(dataset)
-    if not job.dataset or present[: len(job.dataset)] != job.dataset:
+    _check_subject(job, Job(dataset=sources_of(dataset)), where=where)
+
+
+def _check_subject(job: Job, present: Job, *, where: str) -> None:
+    same_sources = bool(job.dataset) and present.dataset[: len(job.dataset)] == job.dataset
+    if job.clips != present.clips or not (job.clips or same_sources):
         raise DataError(
-            "this is the work on another dataset",
+            f"this is the work on {'other clips' if job.clips else 'another dataset'}",
             where=where,
-            expected=", ".join(source.digest for source in present),
-            mend="give the dataset that was labelled, or another labels folder",
+            expected=present.clips or ", ".join(source.digest for source in present.dataset),
+            mend="give what the work was on, or another labels folder",
         )
 
 
-def settle(labels: str, job: Job, dataset: Dataset) -> Job:
+def settle(labels: str, job: Job) -> Job:
     """Write the job at the first start, and hold a later start to it.
 
     Returns:
@@ -160,18 +136,18 @@ def settle(labels: str, job: Job, dataset: Dataset) -> Job:
 
     Raises:
         UsageError: If the folder's job has another rule.
-        DataError: If it is of another dataset or unreadable.
+        DataError: If it is of another dataset or other clips, or unreadable.
     """
     _check_store(labels)
     uri = storage.join(labels, JOB_FILE)
     if storage.create_exclusive(uri, storage.to_json_bytes(job.model_dump(mode="json"))):
         return job
     found = read_job(labels)
-    check_dataset(found, dataset, where=uri)
+    _check_subject(found, job, where=uri)
     wrong = [
         f"{name} is {getattr(found, name)!r} there, {getattr(job, name)!r} here"
         for name in Job.model_fields
-        if name != "dataset" and getattr(found, name) != getattr(job, name)
+        if name not in ("dataset", "clips") and getattr(found, name) != getattr(job, name)
     ]
     if wrong:
         raise UsageError(f"{uri}: {'; '.join(wrong)}; give the same options as before, or another labels folder")
@@ -243,55 +219,3 @@ def read_gold(uri: str, lengths: Sequence[int]) -> dict[str, Gold]:
                 f"gold item {item!r} speaks of what is not there", where=uri, expected="episodes and frames in range"
             )
     return found
-
-
-def read_pairs(uri: str, lengths: Sequence[int]) -> dict[str, Pair]:
-    """Read pairs of clips to compare, by pair id, in the file's order; empty where there is no such file.
-
-    Args:
-        uri: CSV with the columns pair_id, episode_a, start_a, stop_a, episode_b, start_b, stop_b and perhaps clip_a_id
-            and clip_b_id.
-        lengths: Frames of each episode.
-
-    Raises:
-        DataError: Naming the line that is wrong.
-    """
-    if not storage.exists(uri):
-        return {}
-    try:
-        rows = list(csv.DictReader(io.StringIO(storage.read_bytes(uri).decode("utf-8-sig"))))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"not a CSV file: {error}", where=uri, mend="write the file again") from None
-    pairs: dict[str, Pair] = {}
-    for line, row in enumerate(rows, start=2):
-        try:
-            pair = _pair(row, lengths)
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f"not a pair of clips: {error}",
-                where=f"{uri}, line {line}",
-                expected="pair_id,episode_a,start_a,stop_a,episode_b,start_b,stop_b",
-            ) from None
-        if pair.pair_id in pairs:
-            raise DataError(f"pair {pair.pair_id} stands twice", where=f"{uri}, line {line}", expected="one line each")
-        pairs[pair.pair_id] = pair
-    return pairs
-
-
-def _pair(row: Mapping[str, Any], lengths: Sequence[int]) -> Pair:
-    clips = {}
-    for side in "ab":
-        clip = Clip.model_validate({key: row[f"{key}_{side}"] for key in ("episode", "start", "stop")})
-        if clip.episode >= len(lengths) or clip.stop > lengths[clip.episode]:
-            raise ValueError(f"episode {clip.episode} has no frames {clip.start} to {clip.stop}")
-        clips[side] = clip
-    if not ITEM.fullmatch(f"pair:{row['pair_id']}"):
-        raise ValueError(
-            f"pair_id is {row['pair_id']!r}, expected 1 to 64 letters, digits, dots, dashes or underscores"
-        )
-    ids = tuple(row.get(f"clip_{side}_id") or _name(clips[side]) for side in "ab")
-    return Pair(pair_id=row["pair_id"], a=clips["a"], b=clips["b"], ids=(ids[0], ids[1]))
-
-
-def _name(clip: Clip) -> str:
-    return f"{clip.episode}_{clip.start}_{clip.stop}"

@@ -1,4 +1,4 @@
-"""Frames for the page: an episode's camera decoded in order, as packs of JPEGs that a browser unpacks by itself."""
+"""Frames for the page: a recording's camera decoded in order, as packs of JPEGs that a browser unpacks by itself."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from robolift.data.dataset import Dataset
+from robolift.annotators.review.footage import Footage
 from robolift.data.jpeg import JpegEncoder
 from robolift.data.video_decoder import VideoDecoder
 
@@ -40,7 +40,7 @@ def _chunk_of(frame: int) -> tuple[int, int]:
 
 @dataclass
 class _Film:
-    """One camera of one episode, open where decoding stopped last; not open yet until it is first decoded."""
+    """One camera of one recording, open where decoding stopped last; not open yet until it is first decoded."""
 
     decoder: VideoDecoder | None = None
     start_s: float = 0.0
@@ -53,9 +53,9 @@ class _Film:
 class Packs:
     """Decodes and encodes frames by chunks, and keeps those used last."""
 
-    def __init__(self, dataset: Dataset, *, cache_bytes: int = CACHE_BYTES) -> None:
-        """Serve frames of ``dataset``, keeping at most ``cache_bytes`` of JPEGs."""
-        self._dataset = dataset
+    def __init__(self, footage: Footage, *, cache_bytes: int = CACHE_BYTES) -> None:
+        """Serve frames of ``footage``, keeping at most ``cache_bytes`` of JPEGs."""
+        self._footage = footage
         self._cache_bytes = cache_bytes
         self._held_bytes = 0
         self._chunks: OrderedDict[tuple[int, str, int], list[bytes]] = OrderedDict()
@@ -63,19 +63,19 @@ class Packs:
         self._lock = threading.Lock()
         self.decoded = 0
 
-    def frames(self, episode: int, camera: str, start: int, stop: int) -> bytes:
-        """Return frames ``start`` to ``stop`` (exclusive) of an episode as a pack.
+    def frames(self, number: int, camera: str, start: int, stop: int) -> bytes:
+        """Return frames ``start`` to ``stop`` (exclusive) of a recording as a pack.
 
-        Going through an episode in order decodes each frame once: the video stays open between chunks.
+        Going through a recording in order decodes each frame once: the video stays open between chunks.
 
         Raises:
             DataError: If the video is missing, damaged, changed or too short.
-            UsageError: If there is no such episode or camera.
+            UsageError: If there is no such recording or camera.
         """
         pictures: list[bytes] = []
         while start < stop:
             first, end = _chunk_of(start)
-            pictures += self._chunk(episode, camera, first)[start - first : stop - first]
+            pictures += self._chunk(number, camera, first)[start - first : stop - first]
             start = end
         return pack(pictures)
 
@@ -86,26 +86,25 @@ class Packs:
         for film in films:
             self._shut(film)
 
-    def _chunk(self, episode: int, camera: str, first: int) -> list[bytes]:
-        key = (episode, camera, first)
+    def _chunk(self, number: int, camera: str, first: int) -> list[bytes]:
+        key = (number, camera, first)
         while True:
             if (held := self._held(key)) is not None:
                 return held
-            film = self._film(episode, camera)
+            film = self._film(number, camera)
             with film.lock:
                 if (held := self._held(key)) is not None:  # another request was waiting for the same
                     return held
                 if film.closed:  # others needed the place
                     continue
-                pictures = self._decode(film, self._opened(film, episode, camera), first)
+                pictures = self._decode(film, self._opened(film, number, camera), first)
                 self._keep(key, pictures)
                 return pictures
 
-    def _opened(self, film: _Film, episode: int, camera: str) -> VideoDecoder:
+    def _opened(self, film: _Film, number: int, camera: str) -> VideoDecoder:
         """Return the film's decoder; a store may take seconds to give the video, while others go on with theirs."""
         if film.decoder is None:
-            source, index = self._dataset.locate(episode)
-            clip = self._dataset.reader(source).clip(index, camera)
+            clip = self._footage.video(number, camera)
             film.decoder, film.start_s, film.length = (
                 VideoDecoder(clip.uri, fps=clip.fps),
                 clip.start_s,
@@ -123,8 +122,8 @@ class Packs:
         self.decoded += count
         return pictures
 
-    def _film(self, episode: int, camera: str) -> _Film:
-        key, dropped = (episode, camera), []
+    def _film(self, number: int, camera: str) -> _Film:
+        key, dropped = (number, camera), []
         with self._lock:
             film = self._films[key] = self._films.pop(key) if key in self._films else _Film()
             while len(self._films) > OPEN_VIDEOS:

@@ -77,9 +77,14 @@ export class Api {
     return this.#ask("/api/disagreements");
   }
 
+  /** What there is to see, named "episodes/3" or "clips/3". */
+  footage(name) {
+    return this.#ask(`/api/${name}`);
+  }
+
   /** JPEGs of the frames [start, stop) of a camera, as views of one buffer. */
-  async frames(episode, camera, start, stop, signal) {
-    const address = `/api/episodes/${episode}/frames/${encodeURIComponent(camera)}?start=${start}&stop=${stop}&v=${this.#version}`;
+  async frames(footage, camera, start, stop, signal) {
+    const address = `/api/${footage}/frames/${encodeURIComponent(camera)}?start=${start}&stop=${stop}&v=${this.#version}`;
     return unpack(await this.#send(address, { signal }, (response) => response.arrayBuffer()));
   }
 

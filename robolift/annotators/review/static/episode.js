@@ -50,7 +50,7 @@ export class EpisodeView {
     this.record = new Record({ outbox, item, length: episode.length, onChange: () => this.#changed() });
     this.record.restore(mine);
     const onTrouble = (text) => text && this.app.say(text);
-    this.player.open(api, { episode: index, facts: episode, onTrouble }).catch((error) => this.app.trouble(error));
+    this.player.open(api, { footage: `episodes/${index}`, facts: episode, onTrouble }).catch((error) => this.app.trouble(error));
     find("#frame-of").textContent = "";
     await this.reload();
   }

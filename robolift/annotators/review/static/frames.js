@@ -35,9 +35,9 @@ export class Clip {
   #centre = 0; // the frame shown last
   #closed = false;
 
-  /** Frames [start, stop) of an episode of `length` frames; `onTrouble(text | null)` hears of failed fetches. */
-  constructor(api, { episode, cameras, length, start = 0, stop = length, budget = BITMAPS_BYTES, onTrouble = () => undefined }) {
-    Object.assign(this, { api, episode, cameras, length, start, stop, budget, onTrouble });
+  /** Frames [start, stop) of `footage` of `length` frames; `onTrouble(text | null)` hears of failed fetches. */
+  constructor(api, { footage, cameras, length, start = 0, stop = length, budget = BITMAPS_BYTES, onTrouble = () => undefined }) {
+    Object.assign(this, { api, footage, cameras, length, start, stop, budget, onTrouble });
   }
 
   /** Bitmaps of frame k, one a camera, if they are decoded already. */
@@ -182,7 +182,7 @@ export class Clip {
     this.#asked = performance.now();
     const [, stop] = chunkOf(start, this.length);
     const jpegs = await Promise.all(
-      this.cameras.map((camera) => this.api.frames(this.episode, camera, start, stop, signal)),
+      this.cameras.map((camera) => this.api.frames(this.footage, camera, start, stop, signal)),
     );
     const bytes = jpegs.flat().reduce((sum, jpeg) => sum + jpeg.byteLength, 0);
     const pack = { stop, jpegs, bytes, used: performance.now() };

@@ -6,6 +6,7 @@ import { Player } from "./player.js";
 import { Record } from "./record.js";
 
 const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+const footageOf = ({ episode, clip }) => (clip === undefined ? `episodes/${episode}` : `clips/${clip}`);
 const WORDS = { A: "A is better", B: "B is better", tie: "Alike" };
 
 export class PairView {
@@ -27,18 +28,19 @@ export class PairView {
   /** Shows a pair; `mine` is what the server has of this annotator, `pair` which clips it has. */
   async open(item, mine, pair) {
     const { api, outbox } = this.app;
-    const episodes = await Promise.all([pair.a, pair.b].map(({ episode }) => api.episode(episode)));
+    const footage = [pair.a, pair.b].map(footageOf);
+    const facts = await Promise.all(footage.map((name) => api.footage(name)));
     Object.assign(this, { item, pair });
     this.root.hidden = false;
     this.clips = [pair.a, pair.b];
     this.lengths = this.clips.map(({ start, stop }) => stop - start);
     this.length = Math.max(...this.lengths);
-    this.fps = episodes[0].fps;
+    this.fps = facts[0].fps;
     this.#place = 0;
     find("#pair-place").max = String(this.length - 1);
     this.record = new Record({ outbox, item, length: 0, onChange: (state) => this.#changed(state) });
     this.record.restore(mine);
-    const shown = this.players.map((player, side) => player.open(api, { ...this.clips[side], facts: episodes[side] }));
+    const shown = this.players.map((player, side) => player.open(api, { ...this.clips[side], footage: footage[side], facts: facts[side] }));
     Promise.all(shown).then(() => this.item === item && !this.record?.closed && !calm() && this.#play(), (error) => this.app.trouble(error));
   }
 

@@ -23,13 +23,13 @@ export class Player {
     this.contexts = [];
   }
 
-  /** Shows frames [start, stop) of an episode; `facts` is what the server says about it. */
-  open(api, { episode, facts, start = 0, stop = facts.length, onTrouble }) {
+  /** Shows frames [start, stop) of `footage`, named as in addresses; `facts` is what the server says about it. */
+  open(api, { footage, facts, start = 0, stop = facts.length, onTrouble }) {
     this.close();
     const cameras = Object.keys(facts.cameras);
     const names = cameras.map((camera) => camera.replace(/^observation\.images?\./, ""));
     Object.assign(this, { fps: facts.fps, frame: null, wanted: start });
-    this.#clip = new Clip(api, { episode, cameras, length: facts.length, start, stop, budget: this.budget, onTrouble });
+    this.#clip = new Clip(api, { footage, cameras, length: facts.length, start, stop, budget: this.budget, onTrouble });
     this.#showCanvases(names, Object.values(facts.cameras));
     this.#enlarge(Math.max(0, names.findIndex((name) => !HELD.test(name)))); // the overview, not what a hand sees
     return this.seek(start);

@@ -25,7 +25,7 @@ export class Prefetch {
     if (next === null) return;
     const { cameras, length } = await this.api.episode(next);
     const [start, stop] = chunkOf(0, length);
-    await Promise.all(Object.keys(cameras).map((camera) => this.api.frames(next, camera, start, stop)));
+    await Promise.all(Object.keys(cameras).map((camera) => this.api.frames(`episodes/${next}`, camera, start, stop)));
   }
 
   async #guess(index) {

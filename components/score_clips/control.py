@@ -1,0 +1,35 @@
+"""Score clips as a control does: the same stage without a model.
+
+An artifact that a pipeline doesn't make can't be left out of a component's signature, so this is one of its own.
+"""
+
+from kfp import dsl
+
+from components._artifacts import ClipScores, FeatureSet
+from components._images import image
+
+
+@dsl.component(base_image=image("score_clips"), install_kfp_package=False)
+def score_clips(
+    features: dsl.Input[FeatureSet],
+    method: str,
+    seed: int,
+    stages: dict,
+    output_root: str,
+    scores: dsl.Output[ClipScores],
+    metrics: dsl.Output[dsl.Metrics],
+    page: dsl.Output[dsl.Markdown],
+) -> str:
+    """Give every clip a score without a model."""
+    from robolift.stages.component import run_component
+
+    return run_component(
+        "score_clips",
+        artifact=scores,
+        shown={"metrics": metrics, "page": page},
+        output_root=output_root,
+        stages=stages,
+        inputs={"features": features},
+        method=method,
+        seed=seed,
+    )

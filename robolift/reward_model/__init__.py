@@ -1,0 +1,1 @@
+"""A reward model for clips, learned from people's preferences (Bradley-Terry); in torch."""

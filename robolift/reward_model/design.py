@@ -14,7 +14,7 @@ from robolift.errors import DataError, UsageError
 EMBEDDING = "embedding"
 FAMILIES: Mapping[str, tuple[str, ...]] = {
     "hands": ("hands", "hand_motion"),
-    "motion": ("motion_mean", "motion_var", "jerk"),
+    "motion": ("motion_mean", "motion_var", "jerk", "shake"),
 }
 """Names that stand for several fields when something is dropped."""
 FLAT = 1e-9

@@ -22,7 +22,7 @@ class Recipe(BaseModel):
     """Scalar features it sees, besides the embedding."""
     drop: tuple[str, ...] = ()
     """Features left out for an ablation: names of fields, `embedding`, `hands` (hands and hand_motion) or `motion`
-    (motion_mean, motion_var, jerk)."""
+    (motion_mean, motion_var, jerk, shake)."""
     pca: int = Field(default=16, ge=0)
     """Principal components of the embedding that `linear` sees; 0: none."""
     beta: float = Field(default=1.0, gt=0)

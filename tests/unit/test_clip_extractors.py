@@ -8,11 +8,12 @@ import pytest
 import skimage.data
 import skimage.filters
 import skimage.measure
+import skimage.registration
 from small_clips import coloured, grey, shifted, texture, watch
 
 from robolift.clips import extractors
 from robolift.clips.extractor import Clip
-from robolift.clips.extractors import blur, exposure, hands_colour, motion
+from robolift.clips.extractors import blur, exposure, hands_colour, motion, shake
 from robolift.clips.hand_path import HandPath
 from robolift.clips.letterbox import picture_area
 from robolift.clips.measuring import sample
@@ -31,7 +32,7 @@ def checkerboard(side: int) -> np.ndarray:
 
 
 def test_all_files_of_the_package_are_registered():
-    assert extractors.names() == ["blur", "embedding", "exposure", "hands", "hands_colour", "motion"]
+    assert extractors.names() == ["blur", "embedding", "exposure", "hands", "hands_colour", "motion", "shake"]
     assert list(extractors.load(["motion", "blur"])) == ["motion", "blur"]
 
 
@@ -129,6 +130,54 @@ def test_the_motion_of_one_frame_is_not_known():
     assert found.missing == dict.fromkeys(("motion_mean", "motion_var", "jerk"), "a clip of one frame")
 
 
+def moved(picture: np.ndarray, places: list[tuple[int, int]], size: int = 200) -> list[np.ndarray]:
+    """Look at a large picture through a window whose upper left corner is at (x, y)."""
+    return [coloured(picture[y : y + size, x : x + size]) for x, y in places]
+
+
+def test_shake_is_how_much_the_camera_changes_its_way():
+    coffee = grey_photograph("coffee")
+    found = watch("shake", moved(coffee, [(100, 100), (102, 100), (104, 100), (101, 104)]), fps=15.0)
+    # Shifts (2, 0), (2, 0), (-3, 4): changes 0 and |(-5, 4)|, of 200 px, fifteen times a second.
+    assert found.scalars == {"shake": pytest.approx(np.hypot(5, 4) / 2 / 200 * 15, rel=0.01)}
+    turning = watch("shake", moved(coffee, [(60 + 5 * k, 100) for k in range(6)]))
+    assert turning.scalars["shake"] < 0.01
+    assert watch("shake", [coloured(coffee[:200, :200])] * 4).scalars == {"shake": pytest.approx(0, abs=1e-6)}
+
+
+def test_shake_does_not_mind_focus_light_or_a_moving_hand():
+    places = [(100, 100), (104, 98), (99, 101), (103, 103), (100, 97)]
+    clear = moved(grey_photograph("coffee"), places)
+    dim = [np.asarray(cv2.GaussianBlur(frame, (0, 0), 2) * 0.3, np.uint8) for frame in clear]
+    acting = [frame.copy() for frame in clear]
+    for k, frame in enumerate(acting):
+        frame[120:160, 20 + 30 * k : 60 + 30 * k] = SKIN
+    plain = watch("shake", clear).scalars["shake"]
+    assert watch("shake", dim).scalars["shake"] == pytest.approx(plain, rel=0.05)
+    assert watch("shake", acting).scalars["shake"] == pytest.approx(plain, rel=0.05)
+    # What the eye calls motion depends on all of these.
+    assert watch("motion", dim).scalars["motion_mean"] < 0.9 * watch("motion", clear).scalars["motion_mean"]
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_shifts_are_those_of_scikit_image(name):
+    picture = grey_photograph(name)
+    before, after = (picture[y : y + 180, x : x + 240] for x, y in ((60, 50), (51, 56)))
+    window = np.outer(np.hanning(180), np.hanning(240))
+    oracle, *_ = skimage.registration.phase_cross_correlation(before * window, after * window)
+    np.testing.assert_allclose(shake.shift(before, after), -oracle[::-1], atol=0.1)
+    np.testing.assert_allclose(shake.shift(before, after), (9, -6), atol=0.1)
+
+
+def test_a_shift_that_is_not_clear_is_left_out():
+    rng = np.random.default_rng(0)
+    noise = [coloured(rng.integers(0, 256, (120, 120), np.uint8)) for _ in range(8)]
+    assert watch("shake", noise).missing == {"shake": "no three neighbouring frames whose shift is clear"}
+    assert watch("shake", noise[:2]).missing == {"shake": "no three neighbouring frames whose shift is clear"}
+    steady = moved(grey_photograph("coffee"), [(100, 100), (103, 100), (106, 100)], size=120)
+    assert watch("shake", [*noise[:2], *steady]).scalars["shake"] < 0.02
+
+
 def with_hand(x: int, y: int, side: int = 20) -> np.ndarray:
     picture = grey(110, 100)
     picture[y : y + side, x : x + side] = SKIN
@@ -156,6 +205,11 @@ def test_the_largest_region_counts_and_a_speck_does_not():
     # 0.3 % of 10 000 pixels are 30.
     assert hands_colour.centroids(hands_colour.skin(with_hand(10, 30, side=5))) == []
     assert hands_colour.centroids(hands_colour.skin(with_hand(10, 30, side=6))) == [pytest.approx((0.13, 0.33))]
+
+
+@pytest.mark.parametrize("colour", [(255, 236, 190), (21, 17, 12), (90, 71, 60)])
+def test_skin_in_bad_light_is_skin(colour):
+    assert hands_colour.skin(np.full((4, 4, 3), colour, np.uint8)).all()
 
 
 def test_speed_is_of_one_hand_when_another_becomes_the_largest():

@@ -1,9 +1,9 @@
 """Hands by their colour: connected regions of skin colour in a frame. Quick, needs no model.
 
-A pixel is skin where its chromaticity (r, g) = (R, G) / (R + G + B) lies in a range and it isn't dark, R + G + B >= 60;
+A pixel is skin where its chromaticity (r, g) = (R, G) / (R + G + B) lies in a range and it isn't dark, R + G + B >= 45;
 a region is a hand from 0.3 % of the picture on. Chromaticity leaves out how strongly a scene is lit: Störring et al.,
-"Skin colour detection under changing lighting conditions", 1999. The range is that of the simulated videos, where
-nothing else has it; wood and faces have it too, so real videos want `hands`.
+"Skin colour detection under changing lighting conditions", 1999. The range is that of the simulated videos in
+their worst light, where nothing else has it; wood and faces have it too, so real videos want `hands`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from robolift.clips.hand_path import SCALARS, TRACKS, HandPath
 __all__ = ["SCALARS", "TRACKS", "VERSION", "start"]
 
 VERSION = 1
-RED, GREEN = (0.40, 0.48), (0.29, 0.35)
-MIN_SUM = 60
+RED, GREEN = (0.37, 0.48), (0.28, 0.355)
+MIN_SUM = 45
 MIN_SHARE = 0.003
 CONNECTIVITY = 8
 

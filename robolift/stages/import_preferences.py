@@ -16,6 +16,8 @@ from robolift import schema, storage
 from robolift.annotators.agreement import krippendorff_alpha
 from robolift.annotators.review.events import FOLDER, by_annotator_and_item, list_objects, read_object
 from robolift.annotators.review.fold import alive, fold_item
+from robolift.annotators.review.job import PAIRS_FILE
+from robolift.annotators.review.pairs import ByClip, read_pairs
 from robolift.clips import preferences
 from robolift.clips.inputs import Clips
 from robolift.clips.preferences import Answer
@@ -76,6 +78,8 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     uri = storage.normalize(config.preferences_uri)
     clips = Clips.open(inputs.one("clips"))
     pairs = _pairs(inputs)
+    if pairs is not None and _planned[uri]:
+        _check_shown(uri, pairs, clips)
     answers, skipped = _events(uri, pairs) if _planned[uri] else _csv(uri)
     preferences.check_known(answers, clips.clip_id, where=uri)
     if pairs is not None:
@@ -125,6 +129,25 @@ def _pairs(inputs: Inputs) -> dict[str, tuple[str, str]] | None:
     table = schema.read_parquet(manifest.file("pairs.parquet"))
     columns = [table.column(name).to_pylist() for name in ("pair_id", "clip_a_id", "clip_b_id")]
     return {pair_id: (a, b) for pair_id, a, b in zip(*columns, strict=True)}
+
+
+def _check_shown(uri: str, pairs: Mapping[str, tuple[str, str]], clips: Clips) -> None:
+    """Check that the pairs that the page showed are these: events name a pair by its id alone.
+
+    A folder that simulated people wrote to holds no pairs.
+
+    Raises:
+        DataError: If an id stood for other clips, or a clip that was shown is not known.
+    """
+    kept = storage.join(uri, PAIRS_FILE)
+    for pair_id, shown in read_pairs(kept, ByClip(clips.clip_id, clips.num_frames)).items():
+        if pair_id in pairs and pairs[pair_id] != shown.ids:
+            raise DataError(
+                f"pair {pair_id} was shown as {' and '.join(shown.ids)}, and is {' and '.join(pairs[pair_id])} here",
+                where=kept,
+                expected="the pairs that people were shown",
+                mend="give the PairSet that the page was started with",
+            )
 
 
 def _csv(uri: str) -> tuple[list[Answer], list[dict[str, str]]]:

@@ -23,6 +23,9 @@ from robolift.stages.stage import execute
 HEADER = "pair_id,clip_a_id,clip_b_id,preference,timestamp,annotator_id"
 
 
+SAID_A = (("prefer", "A"), ("complete", None))
+
+
 def _answer(a: str, b: str, said: str, *, pair: str = "", who: str = "ann", time: str = "") -> Answer:
     return Answer(
         pair_id=pair or f"{a}{b}{said}", clip_a_id=a, clip_b_id=b, preference=said, timestamp=time, annotator_id=who
@@ -257,6 +260,23 @@ def test_unknown_clips_and_pairs_are_refused(output_root: str, tmp_path: Path) -
         _import(output_root, str(path), world)
     with pytest.raises(DataError, match="holds no events"):
         _import(output_root, str(tmp_path), world)
+
+
+def test_answers_about_other_pairs_of_the_same_names_are_refused(output_root: str, tmp_path: Path) -> None:
+    world = clip_sets.make_world(output_root, num_participants=2, clips=4)
+    asked = {"num_pairs": 6, "repeat_fraction": 0}
+    shown, other = (
+        execute("propose_pairs", {**asked, "seed": seed}, {"clips": world.clips.uri}, output_root) for seed in (0, 1)
+    )
+    labels = storage.normalize(str(tmp_path / "labels"))
+    first = schema.read_parquet(shown.file("pairs.parquet")).to_pylist()[0]
+    said = [review_events.event(op, value, item=f"pair:{first['pair_id']}") for op, value in SAID_A]
+    review_events.store(labels, *said)
+    storage.write_bytes(storage.join(labels, "pairs.csv"), storage.read_bytes(shown.file("pairs.csv")))
+    assert _import(output_root, labels, world, shown).counts["annotations"] == 1
+    sides = f"{first['clip_a_id']} and {first['clip_b_id']}"
+    with pytest.raises(DataError, match=f"pair {first['pair_id']} was shown as {sides}, and is"):
+        _import(output_root, labels, world, other)
 
 
 def test_an_annotator_who_contradicts_himself_is_left_out(output_root: str, tmp_path: Path) -> None:

@@ -202,7 +202,7 @@ def lay_out(places: Path, dataset: Manifest | None) -> None:
     rows = {"index": np.arange(frames.num_rows), **keys, "progress_sparse": np.linspace(0, 1, frames.num_rows)}
     pq.write_table(pa.table(rows), places / "sarm_progress.parquet")
     reviews = str(places / "reviews")
-    settle(reviews, Job(dataset=sources_of(opened), ask=("outcome",)), opened)
+    settle(reviews, Job(dataset=sources_of(opened), ask=("outcome",)))
     said: list[dict[str, Any]] = [{"op": "outcome", "start": 3, "value": "success"}, {"op": "complete"}]
     events = [
         Event(ulid=f"{n:026d}", annotator="anna", session="session1", seq=n, item="episode:0", lease=1, **one)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robolift import schema, storage
-from robolift.annotators.review.job import read_pairs
+from robolift.annotators.review.pairs import ByClip, read_pairs
 from robolift.clips.pairs import Pair, doubt, propose
 from robolift.errors import UsageError
 from robolift.stages.stage import execute
@@ -92,12 +92,13 @@ def test_the_pages_file_tells_neither_kind_nor_reason(output_root: str) -> None:
         *("pair_id", "episode_a", "start_a", "stop_a", "episode_b", "start_b", "stop_b", "clip_a_id", "clip_b_id")
     }
     assert not any(word in content for word in ("annotated", "random", "repeat", "active", "score"))
-    shown = read_pairs(made.file("pairs.csv"), [45] * 16)  # the labelling page's own reader
+    naming = ByClip(sorted(world.clip_id), [45] * 16)
+    shown = read_pairs(made.file("pairs.csv"), naming)  # the labelling page's own reader
     table = schema.read_parquet(made.file("pairs.parquet")).to_pylist()
     assert [pair.ids for pair in shown.values()] == [(row["clip_a_id"], row["clip_b_id"]) for row in table]
     first = shown[table[0]["pair_id"]]
     assert (first.a.start, first.a.stop) == (0, 45)
-    assert sorted(world.clip_id)[first.a.episode] == table[0]["clip_a_id"]
+    assert sorted(world.clip_id)[first.a.number] == table[0]["clip_a_id"]
 
 
 def test_active_needs_a_model(output_root: str) -> None:

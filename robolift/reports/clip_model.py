@@ -79,7 +79,7 @@ def read(made: Manifest) -> Model:
             train=_ranking(metrics["train"]),
             controls={name: one for name, one in rankings.items() if one},
             weights=_weights(made, document) if document["kind"] == "linear" else {},
-            embedding=int(document["embedding"]),
+            embedding=int(document["embedding"] if document["pca"] is None else document["pca"]),
             ensemble=int(document["ensemble"]),
             held_out_videos=len(document["held_out_videos"]),
             expected_auc=None if (expected := metrics["expected_pair_auc"]) is None else float(expected),

@@ -54,13 +54,10 @@ def fit_design(
         UsageError: If nothing is left to see.
     """
     fields, with_embedding = kept_fields(recipe.fields, recipe.drop)
-    return Design.fit(
-        columns,
-        embedding if with_embedding else embedding[:, :0],
-        rows=training,
-        fields=fields,
-        components=recipe.pca if recipe.model == "linear" else None,
-    )
+    components = recipe.pca if recipe.model == "linear" else None
+    # Without a component of it, scoring must not ask for the embedding either.
+    seen = embedding if with_embedding and components != 0 else embedding[:, :0]
+    return Design.fit(columns, seen, rows=training, fields=fields, components=components)
 
 
 def train(

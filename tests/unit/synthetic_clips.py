@@ -216,7 +216,8 @@ class ClipRun:
         document = {
             "kind": self.kind,
             "fields": list(FIELDS),
-            "embedding": 2,
+            "embedding": 192,
+            "pca": 2 if self.kind == "linear" else None,
             "ensemble": 5,
             "held_out_videos": ["v2"],
         }

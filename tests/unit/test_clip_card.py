@@ -143,6 +143,7 @@ def test_people_licences_and_limits(page: Page, report: Manifest):
     assert "Whether a feature matters is open where the interval of its loss holds 0: without motion." in limits
     assert any("dealt out among the clips at random, reach up to 0.27." in limit for limit in limits)
     assert "18 of 20 proposed pairs are answered; nothing was learned of the others." in limits
+    assert any("sees 2 numbers of the pictures' embedding" in limit for limit in limits)
     assert set(limits) <= set(page.text("li"))
 
 

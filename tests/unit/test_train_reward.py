@@ -233,6 +233,7 @@ def test_dropped_features_are_not_seen(output_root: str, tmp_path: Path) -> None
     assert blind.metrics()["held_out"]["pair_auc"] < whole.metrics()["held_out"]["pair_auc"]
     only = _train(output_root, tmp_path, world, drop=("embedding", "hands"))
     assert storage.read_json(only.file("model.json"))["embedding"] == 0
+    assert storage.read_json(_train(output_root, tmp_path, world, pca=0).file("model.json"))["embedding"] == 0
     with pytest.raises(UsageError, match="drop names gloves"):
         _train(output_root, tmp_path, world, drop=("gloves",))
     with pytest.raises(UsageError, match="would see nothing"):

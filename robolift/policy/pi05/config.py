@@ -113,7 +113,7 @@ def pi05_lora() -> Pi05Config:
 
 
 def dummy() -> Pi05Config:
-    """The shape of pi0.5 in miniature (openpi's `dummy` Gemmas and a two-layer tower), which a CPU trains in seconds."""
+    """The shape of pi0.5 in miniature (openpi's `dummy` Gemmas), which a CPU trains in seconds."""
     return Pi05Config(
         preset="dummy",
         vision=SiglipConfig(width=32, depth=2, mlp_dim=64, num_heads=2, patch=14, image_side=28),

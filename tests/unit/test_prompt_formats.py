@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -105,6 +108,15 @@ def test_a_value_model_s_task_is_only_stripped_on_the_right() -> None:
 
 def test_braces_in_a_task_are_text() -> None:
     assert render("kai0", "take {state} {0}", "positive", None) == "take {state} {0}, Advantage: positive\n"
+
+
+def test_the_examples_of_the_page_are_what_models_read() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (-|\w+) \| (yes|no) \| `(.*)` \|$", page, flags=re.MULTILINE)
+    assert {name for name, *_ in rows} == set(FORMATS)
+    for name, label, has_state, text in rows:
+        state = [0.0, 1.0] if has_state == "yes" else None
+        assert render(name, "fold_the cloth", None if label == "-" else label, state) == text.replace("\\n", "\n")
 
 
 def test_openpi_s_line_end_is_tokenized_apart(tokenizer: Tokenizer) -> None:

@@ -22,8 +22,8 @@ def network(config: Pi05Config) -> Network:
     """
     vision, vlm, expert = config.vision, config.vlm, config.expert
     pictures = len(config.cameras)
-    text = Lane(tokens=pictures * vision.num_tokens + config.max_token_len, **_lane(vlm))
-    actions = Lane(tokens=config.action_horizon, **_lane(expert), conditioned=True)
+    text = _lane(vlm, pictures * vision.num_tokens + config.max_token_len, conditioned=False)
+    actions = _lane(expert, config.action_horizon, conditioned=True)
     heads = {"num_heads": vlm.num_heads, "num_kv_heads": vlm.num_kv_heads, "head_dim": vlm.head_dim}
     prefix = Stack(name="prefix", depth=vlm.depth, sequences=1, lanes=(text,), **heads)
     patches = pictures * vision.num_tokens
@@ -58,8 +58,14 @@ def network(config: Pi05Config) -> Network:
     )
 
 
-def _lane(gemma: GemmaConfig) -> dict[str, int]:
-    return {"width": gemma.width, "mlp_dim": gemma.mlp_dim, "lora_rank": gemma.lora_rank}
+def _lane(gemma: GemmaConfig, tokens: int, *, conditioned: bool) -> Lane:
+    return Lane(
+        tokens=tokens,
+        width=gemma.width,
+        mlp_dim=gemma.mlp_dim,
+        conditioned=conditioned,
+        lora_rank=gemma.lora_rank,
+    )
 
 
 def _weight(name: str, shape: tuple[int, ...], config: Pi05Config) -> Weight:

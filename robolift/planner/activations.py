@@ -1,38 +1,40 @@
-"""What a layer keeps for its gradient, and what the gradient takes on top: counted in the autodiff of our own layers.
+"""What a layer keeps for its gradient, and what the gradient takes on top.
 
-The counts are those of robolift.policy.pi05 under ``jax.vjp``, tensor by tensor; a test holds them to it. Letters: T
-tokens and D, M the width and hidden width of a lane, N all tokens of a sequence, n, k, h heads, key heads and head
-width, c bytes of the computation (2 for bfloat16).
+How many tensors of which shape is counted in the autodiff of the layers themselves (:class:`~.stack.Keeps`), to which
+tests hold it. Letters: T tokens and D, M the width and hidden width of a lane, N all tokens of a sequence, n, k, h
+heads, key heads and head width, c bytes of the computation (2 for bfloat16).
 """
 
 from __future__ import annotations
 
 from robolift.planner.network import FLOAT_BYTES, Network
-from robolift.planner.stack import Lane, Stack
-
-NORM_TENSORS = 6
-"""Float32 tensors of T x D of the two norms of a layer: input, square's input and normed input of each."""
-GATED_TENSORS, PLAIN_TENSORS = 8, 6
-"""Tensors of T x M of a feed-forward layer: six of GELU's polynomial and tanh, and the two sides of the gate."""
+from robolift.planner.stack import Stack
 
 
 def attention_bytes(stack: Stack, compute_bytes: int) -> int:
-    """Return what one layer's attention weights take, for one row: (4 + c) n N^2.
+    """Return what one layer's attention weights take, for one row: (4 + c) n N^2, 0 where none are kept.
 
-    The softmax is computed in float32 and kept, and so is its copy of the computation's type.
+    The softmax is computed in float32 and kept, and so is its copy of the computation's type. Fused attention computes
+    them again from queries, keys and one number a query (Dao et al. 2022, "FlashAttention").
     """
-    return stack.attention_pairs * (FLOAT_BYTES + compute_bytes)
+    return stack.attention_pairs * (FLOAT_BYTES + compute_bytes) * stack.keeps.attention
 
 
 def layer_bytes(stack: Stack, compute_bytes: int) -> int:
     """Return what one layer keeps for its gradient unless it is computed again, for one row.
 
-    The sum over lanes of 24 T D + c (2 T D + 8 T M), where a lane with adaRMS has 4 for 2 and a feed-forward layer
-    without gate 6 for 8; c (2 n + 2 k) N h of queries, keys, values and their mix; (4 + c) n N^2 of attention.
+    For pi0.5 in JAX the sum over lanes of 24 T D + c (2 T D + 8 T M), with 4 for 2 in a lane with adaRMS; c (2 n + 2 k)
+    N h of queries, keys, values and their mix; (4 + c) n N^2 of attention.
     """
-    lanes = sum(_lane_bytes(lane, compute_bytes) for lane in stack.lanes)
-    heads = 2 * (stack.num_heads + stack.num_kv_heads) * stack.head_dim * stack.tokens * compute_bytes
-    return stack.sequences * (lanes + heads) + attention_bytes(stack, compute_bytes)
+    keeps, c = stack.keeps, compute_bytes
+    lanes = 0
+    for lane in stack.lanes:
+        inputs = keeps.inputs + 2 * lane.conditioned
+        lanes += lane.tokens * lane.width * (FLOAT_BYTES * keeps.norms + c * inputs)
+        lanes += lane.tokens * lane.mlp_dim * c * keeps.hidden
+    keys = stack.num_kv_heads if keeps.shared_keys else stack.num_heads
+    heads = c * 2 * (stack.num_heads + keys) + FLOAT_BYTES * keeps.head_norms * stack.num_heads
+    return stack.sequences * (lanes + heads * stack.head_dim * stack.tokens) + attention_bytes(stack, c)
 
 
 def gradient_bytes(stack: Stack, compute_bytes: int) -> int:
@@ -42,7 +44,7 @@ def gradient_bytes(stack: Stack, compute_bytes: int) -> int:
     feed-forward layer is done when attention begins.
     """
     hidden = stack.sequences * sum(lane.tokens * lane.mlp_dim for lane in stack.lanes)
-    return 2 * max(compute_bytes * hidden, FLOAT_BYTES * stack.attention_pairs)
+    return 2 * max(compute_bytes * hidden, FLOAT_BYTES * stack.attention_pairs * stack.keeps.attention)
 
 
 def kept_bytes(network: Network, *, remat: bool) -> int:
@@ -52,7 +54,8 @@ def kept_bytes(network: Network, *, remat: bool) -> int:
     checkpoint at each layer), otherwise all that :func:`layer_bytes` counts; and what lies outside of the layers.
     """
     c = network.compute_bytes
-    layers = sum(s.depth * (c * s.layer_inputs if remat else layer_bytes(s, c)) for s in network.stacks)
+    inputs = network.stream_bytes
+    layers = sum(s.depth * (inputs * s.layer_inputs if remat else layer_bytes(s, c)) for s in network.stacks)
     return layers + network.outer_bytes
 
 
@@ -63,9 +66,3 @@ def working_bytes(network: Network, *, remat: bool) -> int:
     """
     c = network.compute_bytes
     return max(gradient_bytes(s, c) + (layer_bytes(s, c) if remat else 0) for s in network.stacks)
-
-
-def _lane_bytes(lane: Lane, compute_bytes: int) -> int:
-    wide = lane.tokens * lane.width
-    hidden = (GATED_TENSORS if lane.gated else PLAIN_TENSORS) * lane.tokens * lane.mlp_dim
-    return FLOAT_BYTES * NORM_TENSORS * wide + compute_bytes * ((4 if lane.conditioned else 2) * wide + hidden)

@@ -62,6 +62,7 @@ class Network:
         trainer: ``jax`` for policies, ``torch`` for value models: how arrays are cut, and what else is held.
         weights: Arrays by name.
         compute_bytes: Bytes of an element of an activation.
+        stream_bytes: Bytes of an element of what goes from layer to layer.
         stacks: Its stacks of layers, in the order in which they are computed.
         products: What it computes outside of them.
         input_bytes: One row of a batch: pictures, tokens, masks, actions.
@@ -73,6 +74,7 @@ class Network:
     trainer: Literal["jax", "torch"]
     weights: Mapping[str, Weight]
     compute_bytes: int
+    stream_bytes: int
     stacks: Sequence[Stack]
     products: Sequence[Product]
     input_bytes: int

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from robolift.planner.network import FLOAT_BYTES, Network, Product, Weight
-from robolift.planner.stack import Lane, Stack
+from robolift.planner.stack import Keeps, Lane, Stack
 from robolift.policy.pi05.config import GemmaConfig, Pi05Config
 from robolift.policy.pi05.freeze import is_updated_by_lora
 from robolift.policy.pi05.tree import names_and_shapes
 
 BFLOAT16_BYTES = 2
 RGB = 3
+GEMMA_KEEPS = Keeps(norms=6, inputs=2, hidden=8)
+"""Of each norm its input, that of the square and what is normed; six of GELU's polynomial and the gate's two sides."""
+VISION_KEEPS = Keeps(norms=6, inputs=2, hidden=6)
 CAST = ("/w", "/gating_einsum", "/linear")
 """What the names of matrices end in that are cast to the computation's type when used."""
 
@@ -25,24 +28,26 @@ def network(config: Pi05Config) -> Network:
     text = _lane(vlm, pictures * vision.num_tokens + config.max_token_len, conditioned=False)
     actions = _lane(expert, config.action_horizon, conditioned=True)
     heads = {"num_heads": vlm.num_heads, "num_kv_heads": vlm.num_kv_heads, "head_dim": vlm.head_dim}
-    prefix = Stack(name="prefix", depth=vlm.depth, sequences=1, lanes=(text,), **heads)
+    prefix = Stack(name="prefix", depth=vlm.depth, sequences=1, lanes=(text,), keeps=GEMMA_KEEPS, **heads)
     patches = pictures * vision.num_tokens
     return Network(
         preset=config.preset,
         trainer="jax",
         weights={name: _weight(name, shape, config) for name, shape in names_and_shapes(config).items()},
         compute_bytes=_compute_bytes(config),
+        stream_bytes=_compute_bytes(config),
         stacks=(
             Stack(
                 name="vision tower",
                 depth=vision.depth,
                 sequences=pictures,
+                keeps=VISION_KEEPS,
                 lanes=(Lane(tokens=vision.num_tokens, width=vision.width, mlp_dim=vision.mlp_dim, gated=False),),
                 num_heads=vision.num_heads,
                 num_kv_heads=vision.num_heads,
                 head_dim=vision.width // vision.num_heads,
             ),
-            Stack(name="both experts", depth=vlm.depth, sequences=1, lanes=(text, actions), **heads),
+            Stack(name="both experts", depth=vlm.depth, sequences=1, lanes=(text, actions), keeps=GEMMA_KEEPS, **heads),
         ),
         products=(
             Product(patches, RGB * vision.patch**2, vision.width),

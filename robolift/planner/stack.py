@@ -6,6 +6,27 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
+class Keeps:
+    """What a layer's gradient needs of its forward pass, in tensors; as the layer is written, and as autodiff takes it.
+
+    Attributes:
+        norms: Float32 tensors of tokens x width.
+        inputs: Tensors of tokens x width in the computation's type.
+        hidden: Tensors of tokens x hidden width in the computation's type.
+        shared_keys: Whether keys and values are kept once for the query heads that share them, or repeated for each.
+        head_norms: Float32 tensors of tokens x heads x head width, of norms of queries and keys.
+        attention: Whether attention weights are kept: in float32, and once more in the computation's type.
+    """
+
+    norms: int
+    inputs: int
+    hidden: int
+    shared_keys: bool = True
+    head_norms: int = 0
+    attention: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Lane:
     """Tokens that share weights in a layer; a layer of two experts has two lanes and one attention.
 
@@ -35,6 +56,7 @@ class Stack:
         depth: Layers.
         sequences: Sequences of one row of the batch: pictures for a vision tower, 1 otherwise.
         lanes: Tokens of a sequence by the weights that they share.
+        keeps: What each of its layers keeps.
         num_heads: Query heads.
         num_kv_heads: Key and value heads.
         head_dim: Width of a head.
@@ -44,6 +66,7 @@ class Stack:
     depth: int
     sequences: int
     lanes: tuple[Lane, ...]
+    keeps: Keeps
     num_heads: int
     num_kv_heads: int
     head_dim: int

@@ -13,7 +13,7 @@ from robolift.errors import EXIT_USAGE, UsageError
 from robolift.planner import activations, advice, plan, policy
 from robolift.planner.network import Network, Product, Weight
 from robolift.planner.placement import cut_first_axis
-from robolift.planner.stack import Lane, Stack
+from robolift.planner.stack import Keeps, Lane, Stack
 from robolift.policy.pi05 import config as configs
 
 GIB = 1 << 30
@@ -22,6 +22,7 @@ TOY_STACK = Stack(
     depth=2,
     sequences=1,
     lanes=(Lane(tokens=3, width=4, mlp_dim=5),),
+    keeps=Keeps(norms=6, inputs=2, hidden=8),
     num_heads=2,
     num_kv_heads=1,
     head_dim=2,
@@ -31,6 +32,7 @@ TOY = Network(
     trainer="jax",
     weights={"w": Weight((10, 10)), "frozen": Weight((4, 5), trained=False, item_bytes=2)},
     compute_bytes=2,
+    stream_bytes=2,
     stacks=(TOY_STACK,),
     products=(Product(3, 7, 4),),
     input_bytes=11,
@@ -62,6 +64,7 @@ def test_conditioned_and_adapted_lanes_by_hand():
         depth=1,
         sequences=1,
         lanes=(Lane(tokens=3, width=4, mlp_dim=5, lora_rank=2), Lane(tokens=1, width=2, mlp_dim=3, conditioned=True)),
+        keeps=Keeps(norms=6, inputs=2, hidden=8),
         num_heads=2,
         num_kv_heads=1,
         head_dim=2,

@@ -17,9 +17,6 @@ NAME = "plan"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--preset", required=True, help="size of the network: pi05, pi05_lora, ...")
-    parser.add_argument(
-        "--model", choices=("policy", "value"), default="policy", help="whose presets (default: policy)"
-    )
     where = parser.add_argument_group("on what")
     where.add_argument("--gpus", type=int, default=1, metavar="N", help="GPUs of a node (default: 1)")
     where.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default: 1)")
@@ -47,7 +44,8 @@ def run(args: argparse.Namespace) -> Iterator[str]:
     Raises:
         UsageError: If an option is wrong, or training does not fit; then with what would fit.
     """
-    network, adapted = _networks(args.model, args.preset)
+    _check_counts(args)
+    network, adapted = _networks(args.preset)
     layout = _layout(args, network)
     _check_time(args)
     batch = args.batch_size if args.batch_size is not None else max(1, plan.most_rows(network, layout)) * layout.devices
@@ -71,24 +69,27 @@ def run(args: argparse.Namespace) -> Iterator[str]:
         raise UsageError(_refusal(network, layout, batch, adapted, gpus=args.gpus))
 
 
-def _networks(model: str, preset: str) -> tuple[Network, Network | None]:
+def _networks(preset: str) -> tuple[Network, Network | None]:
     """Return the network, and the same with low-rank updates if there is one."""
-    from robolift.planner import policy  # noqa: PLC0415
+    from robolift.planner import policy  # noqa: PLC0415  (--help must be quick)
     from robolift.policy.pi05.config import PRESETS  # noqa: PLC0415
 
     if preset not in PRESETS:
         raise UsageError(
-            f"--preset {preset}: no {model} of this size can be planned; there are: {', '.join(PRESETS)}. "
+            f"--preset {preset}: no policy of this size can be planned; there are: {', '.join(PRESETS)}. "
             "What `tiny` takes depends on the dataset, and fits any machine"
         )
     adapted = PRESETS.get(f"{preset}_lora")
     return policy.network(PRESETS[preset]()), policy.network(adapted()) if adapted else None
 
 
-def _layout(args: argparse.Namespace, network: Network) -> Layout:
+def _check_counts(args: argparse.Namespace) -> None:
     for option in ("gpus", "nodes"):
         if getattr(args, option) < 1:
             raise UsageError(f"--{option} is {getattr(args, option)}; expected at least 1")
+
+
+def _layout(args: argparse.Namespace, network: Network) -> Layout:
     layout = Layout(
         devices=args.gpus * args.nodes,
         fsdp=args.gpus if args.fsdp is None else args.fsdp,

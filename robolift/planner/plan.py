@@ -59,7 +59,7 @@ class Memory:
         average: Moving average of the trained weights, float32.
         exchange: Gradients once more, where processes average them in one flat buffer.
         layer: Weights of one layer as they are used: gathered, of the computation's type, and their gradient.
-        copies: Weights of all layers in the computation's type, which a gradient without remat needs.
+        copies: Weights of all layers in the computation's type, kept by a gradient without remat and by autocast.
         inputs: Pictures, tokens and actions.
         kept: What the forward pass keeps for the gradient.
         working: What one layer takes while its gradient is computed.
@@ -94,23 +94,25 @@ class Memory:
 def memory(network: Network, layout: Layout, *, rows: int) -> Memory:
     """Return the bytes on each GPU with ``rows`` rows of the batch on it."""
     trained = network.device_bytes(layout.fsdp, trained=True)
-    exchanged = network.trainer == "torch" and layout.devices > 1 and layout.fsdp == 1
-    stacks = [s for s in network.stacks if s.depth]
-    largest = max(s.layer_weights() for s in stacks)
-    gathered = FLOAT_BYTES * (layout.fsdp > 1)
+    torch, shared = network.trainer == "torch", layout.fsdp > 1
+    largest = max(s.layer_weights() for s in network.stacks)
+    layers = sum(s.depth * s.layer_weights() for s in network.stacks)
+    # fully_shard keeps what lies outside of layers gathered from the forward pass to the gradient.
+    outside = 2 * FLOAT_BYTES * (network.size() - layers) if torch and shared else 0
     return Memory(
         parameters=trained,
         frozen=network.device_bytes(layout.fsdp, trained=False),
         gradients=trained,
         moments=2 * trained,
         average=trained if layout.average else 0,
-        exchange=trained if exchanged else 0,
-        layer=largest * (FLOAT_BYTES + network.compute_bytes + gathered),
-        copies=0 if layout.remat else network.compute_bytes * sum(s.depth * s.layer_weights() for s in stacks),
+        exchange=trained if torch and layout.devices > 1 and not shared else 0,
+        layer=largest * (FLOAT_BYTES + network.compute_bytes + FLOAT_BYTES * shared) + outside,
+        # Autocast remembers what it cast until the forward pass has ended.
+        copies=network.compute_bytes * layers if torch or not layout.remat else 0,
         inputs=BATCHES_HELD * rows * network.input_bytes,
         kept=rows * activations.kept_bytes(network, remat=layout.remat),
         working=rows * activations.working_bytes(network, remat=layout.remat),
-        attention=rows * max(activations.attention_bytes(s, network.compute_bytes) for s in stacks),
+        attention=rows * max(activations.attention_bytes(s, network.compute_bytes) for s in network.stacks),
     )
 
 
@@ -167,7 +169,7 @@ class Flops:
     Attributes:
         forward: Of the loss.
         model: Of the loss and its gradient; what model FLOPs utilization (MFU) counts.
-        executed: With the second forward pass of remat.
+        executed: With what remat computes again.
     """
 
     forward: int
@@ -188,7 +190,8 @@ def flops(network: Network, *, remat: bool) -> Flops:
     attention = sum(s.attention_flops() for s in network.stacks)
     forward = outside + products + attention
     model = 3 * outside + 2 * products + trained + 3 * attention
-    return Flops(forward=forward, model=model, executed=model + (products + attention if remat else 0))
+    again = sum(s.recomputed_flops() for s in network.stacks) if remat else 0
+    return Flops(forward=forward, model=model, executed=model + again)
 
 
 def step_seconds(network: Network, layout: Layout, batch: int, *, tflops: float, mfu: float) -> float:

@@ -138,3 +138,11 @@ class Stack:
         as 12 L H Q T for each token). Masked pairs are computed too, and are counted.
         """
         return self.depth * 4 * self.attention_pairs * self.head_dim
+
+    def recomputed_flops(self) -> int:
+        """Return the FLOPs of computing all layers again for their gradients, for one row.
+
+        A layer's last product, of its feed-forward layer, is left out: no gradient needs what it gives.
+        """
+        last = self.depth * self.sequences * sum(2 * lane.tokens * lane.width * lane.mlp_dim for lane in self.lanes)
+        return self.product_flops() + self.attention_flops() - last

@@ -115,5 +115,5 @@ def _of_a_row(network: Network) -> list[tuple[str, int]]:
             for key, words in (("remat", "with remat"), ("no_remat", "without"))
             for kind in ("kept", "working")
         ),
-        *((f"attention weights of a layer, {name}", size) for name, size in found["attention"].items()),
+        *((f"attention weights of a layer, {name}", size) for name, size in found["attention"].items() if size),
     ]

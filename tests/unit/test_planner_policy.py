@@ -145,7 +145,7 @@ def test_flops_are_those_of_the_program(preset):
         forward = flops_of(jax.make_jaxpr(loss_of(config))(params, *batch).jaxpr)
         whole = flops_of(jax.make_jaxpr(jax.grad(loss_of(config)))(params, *batch).jaxpr)
         assert counted.forward == pytest.approx(forward, rel=0.001)
-        assert counted.executed == pytest.approx(whole, rel=0.02)
+        assert counted.executed == pytest.approx(whole, rel=0.005)
 
 
 def test_frozen_matrices_have_no_gradient_to_compute():
@@ -160,7 +160,7 @@ def test_frozen_matrices_have_no_gradient_to_compute():
 
     moving = {name: leaf for name, leaf in flat.items() if trains[name]}
     whole = flops_of(jax.make_jaxpr(jax.grad(loss))(moving, frozen, *batch).jaxpr)
-    assert plan.flops(policy.network(config), remat=True).executed == pytest.approx(whole, rel=0.02)
+    assert plan.flops(policy.network(config), remat=True).executed == pytest.approx(whole, rel=0.005)
 
 
 @pytest.mark.parametrize("remat", [True, False])

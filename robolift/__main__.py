@@ -1,4 +1,4 @@
-"""Command line: ``python -m robolift <stage> --config FILE [--set key=value]``, and ``upload`` and ``download``."""
+"""Command line: ``python -m robolift <stage> --config FILE [--set key=value]``, ``plan``, ``upload``, ``download``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import yaml
 from robolift import __version__, logging, storage
 from robolift.annotators.review import cli as review
 from robolift.errors import EXIT_INTERNAL, EXIT_TERMINATED, EXIT_USAGE, RoboliftError, UsageError
+from robolift.planner import cli as planner
 from robolift.stages import NAMES
 
 COPIES = {
@@ -59,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         )
         stage.add_argument("--describe", action="store_true", help="print every configuration field and stop")
     review.add_arguments(stages.add_parser(review.NAME, help="serve the page on which people label"))
+    planner.add_arguments(
+        stages.add_parser(planner.NAME, help="say what training takes of GPUs, before asking for any")
+    )
     for name, text in COPIES.items():
         copy = stages.add_parser(name, help=text, description=f"{text.capitalize()}; nothing is ever deleted.")
         copy.add_argument("source", metavar="SRC", help="folder to copy from")
@@ -188,6 +192,9 @@ def _run(args: argparse.Namespace) -> Iterator[str]:
     """Yield what to print, as it becomes known; everything is checked before any work."""
     if args.stage in COPIES:
         yield from _copy(args)
+        return
+    if args.stage == planner.NAME:
+        yield from planner.run(args)
         return
     if args.describe:
         yield _describe(args.stage)

@@ -156,6 +156,12 @@ class Server:
         return [event for name in names for event in read_object(f"{self.labels}/{name}", lengths)]
 
 
+TELLING = """
+[...document.querySelectorAll("dialog[open], #waiting, #message, #notice, #pair-notice, #saved, #live")]
+  .map((e) => `${e.id}${e.hidden ? " (hidden)" : ""}: ${e.innerText}`)
+"""
+
+
 class Watched:
     """A page of one annotator; ``close`` fails where the browser had anything to complain about."""
 
@@ -213,16 +219,20 @@ class Watched:
         while self.page.get_attribute("#cameras", "data-frame") != str(frame):
             if time.monotonic() > deadline:
                 shown = self.page.get_attribute("#cameras", "data-frame")
-                told = self.page.evaluate("document.querySelector('dialog[open], #waiting, #message').innerText")
-                raise AssertionError(f"frame {frame} is not shown, {shown} is; {told!r}, {self.says()!r}")
+                raise AssertionError(f"frame {frame} is not shown, {shown} is; {self.tale()}")
             self.page.wait_for_timeout(10)
 
     def left(self, item: str) -> None:
         """Wait until the page has gone on from an item."""
         deadline = time.monotonic() + START_S
         while self.page.url.endswith(f"#{item}"):
-            assert time.monotonic() < deadline, f"still at {item}"
+            assert time.monotonic() < deadline, f"still at {item}; {self.tale()}"
             self.page.wait_for_timeout(50)
+
+    def tale(self) -> str:
+        """Return what the page tells of its state, for the message of a test that waited in vain."""
+        told = self.page.evaluate(TELLING)
+        return f"{told}, complaints: {self.complaints}"
 
     def saved(self) -> Watched:
         self.page.wait_for_selector("#saved[data-state='saved']")

@@ -25,6 +25,8 @@ def clips_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture
 def page(browser: Any, clips_server: Server, request: pytest.FixtureRequest) -> Iterator[Watched]:
     annotator, item = request.param
+    for pair_id, *_ in PAIRS:
+        clips_server.free(f"pair:{pair_id}", keep=())
     opened = Watched(browser, clips_server, annotator, reduced_motion="reduce").open(item)
     yield opened
     opened.close()

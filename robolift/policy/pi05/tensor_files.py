@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -21,9 +21,9 @@ from safetensors import SafetensorError, safe_open
 from robolift import storage
 from robolift.errors import DataError
 
-CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+CODES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """NumPy's names of the types that weights may have and the format's, in the order in which a file holds them."""
-ITEMSIZE = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 DTYPES = {code: name for name, code in CODES.items()}
 ALIGNMENT = 8
 
@@ -46,17 +46,6 @@ class Spec(NamedTuple):
     def of(cls, array: np.ndarray) -> Spec:
         """Return the spec of an array."""
         return cls(tuple(array.shape), array.dtype.name)
-
-
-class Tensors(Protocol):
-    """Named tensors that are read one at a time."""
-
-    @property
-    def specs(self) -> Mapping[str, Spec]:
-        """Return what is there."""
-
-    def read(self, name: str) -> np.ndarray:
-        """Return one tensor."""
 
 
 class TensorFile:

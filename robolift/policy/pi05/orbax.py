@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -62,7 +63,7 @@ def load(path: Path, *, where: str) -> Params:
         restore_args={ITEM: unflatten(dict.fromkeys(found, ocp.RestoreArgs(restore_type=np.ndarray)))},
     )
     try:
-        restored = flatten(ocp.PyTreeCheckpointer().restore(path, args=arguments)[ITEM])
+        restored = flatten(_checkpointer().restore(path, args=arguments)[ITEM])
     except FAILURES as error:
         raise _damaged(error, where) from error
     return unflatten({name.removesuffix(_level(found)): array for name, array in restored.items()})
@@ -70,7 +71,7 @@ def load(path: Path, *, where: str) -> Params:
 
 def _names(path: Path, *, where: str) -> dict[str, Any]:
     try:
-        return flatten(ocp.PyTreeCheckpointer().metadata(path).item_metadata.tree[ITEM])
+        return flatten(_checkpointer().metadata(path).item_metadata.tree[ITEM])
     except FAILURES as error:
         raise _damaged(error, where) from error
 
@@ -117,5 +118,15 @@ def save(params: Params, uri: str) -> None:
 
 def _save_local(params: Params, path: Path) -> None:
     tree: dict[str, Any] = {ITEM: params}
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path, tree)
+    with _checkpointer() as checkpointer:
+        checkpointer.save(path, args=ocp.args.PyTreeSave(tree))
+
+
+def _checkpointer() -> Any:
+    """Return what this process reads and writes with by itself; else Orbax waits for all processes of the job."""
+    this = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process{this}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)

@@ -14,19 +14,21 @@ from robolift.policy.pi05.config import dummy
 
 CONFIG = dummy()
 CLOSE = 1e-5
-velocity = jax.jit(network.velocity, static_argnums=1)
+# Compiling is most of the time of these tests; without LLVM's optimizations it is half.
+compiled = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+velocity = compiled(network.velocity, static_argnums=1)
 
 
 def _params(config=CONFIG):
-    return tree.unflatten(jax.tree.map(jnp.asarray, pi05_case.weights(config)))
+    return tree.unflatten(pi05_case.weights(config))
 
 
 def _inputs(case):
-    return network.Inputs(*map(jnp.asarray, case[:4]))
+    return network.Inputs(*case[:4])
 
 
 def _time(case):
-    return jnp.asarray(case.beta) * 0.999 + 0.001
+    return case.beta * np.float32(0.999) + np.float32(0.001)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +51,7 @@ def test_outputs_are_openpis(name, case):
     config = CONFIG if name == "dummy" else pi05_case.with_lora()
     recorded, params, inputs = pi05_case.golden(name), _params(config), _inputs(case)
 
-    @jax.jit
+    @compiled
     def outputs(params, actions, noise, time):
         return (
             network.loss_rows(params, config, inputs, actions, noise, time, config.action_dim),
@@ -66,7 +68,7 @@ def test_the_loss_is_of_the_real_dims_alone(params, case):
     time, real = _time(case), 3
     share = time[:, None, None]
     found = velocity(params, CONFIG, _inputs(case), share * case.noise + (1 - share) * case.actions, time)
-    rows = jax.jit(network.loss_rows, static_argnums=(1, 6))(
+    rows = compiled(network.loss_rows, static_argnums=(1, 6))(
         params, CONFIG, _inputs(case), case.actions, case.noise, time, real
     )
     wanted = ((np.asarray(found) - (case.noise - case.actions))[:, :, :real] ** 2).mean((1, 2))
@@ -74,12 +76,13 @@ def test_the_loss_is_of_the_real_dims_alone(params, case):
 
 
 def test_cached_velocity_is_velocity(params, case):
-    @jax.jit
-    def cached(noisy, time):
-        cache = network.prefix_cache(params, CONFIG, _inputs(case))
+    @compiled
+    def cached(params, inputs, noisy, time):
+        cache = network.prefix_cache(params, CONFIG, inputs)
         return network.cached_velocity(params, CONFIG, cache, noisy, time)
 
-    _assert_close(cached(case.noise, _time(case)), velocity(params, CONFIG, _inputs(case), case.noise, _time(case)))
+    inputs, chunk = _inputs(case), (case.noise, _time(case))
+    _assert_close(cached(params, inputs, *chunk), velocity(params, CONFIG, inputs, *chunk))
 
 
 def test_the_prefix_does_not_depend_on_the_actions(params, case, monkeypatch):
@@ -91,39 +94,32 @@ def test_the_prefix_does_not_depend_on_the_actions(params, case, monkeypatch):
 
     monkeypatch.setattr(gemma, "forward", recording)
 
-    @jax.jit
-    def both(noisy, time):
+    @compiled
+    def both(params, noisy, time):
         seen.clear()
         network.velocity(params, CONFIG, _inputs(case), noisy, time)
         ((prefix, suffix), _), *_ = seen
         return prefix, suffix
 
-    (prefix, suffix), (again, other) = both(case.noise, _time(case)), both(case.actions, 1 - _time(case))
+    (prefix, suffix), (again, other) = (
+        both(params, case.noise, _time(case)),
+        both(params, case.actions, 1 - _time(case)),
+    )
     np.testing.assert_array_equal(prefix, again)
-    assert float(jnp.abs(suffix - other).max()) > 0.1
+    assert np.abs(np.asarray(suffix) - other).max() > 0.1
 
 
 def test_what_is_masked_changes_nothing_and_what_is_not_does(params, case):
     inputs, noisy, time = _inputs(case), case.noise, _time(case)
-    before = velocity(params, CONFIG, inputs, noisy, time)
+    before = np.asarray(velocity(params, CONFIG, inputs, noisy, time))
 
     def after(camera_seen, token_seen):
-        images = jnp.where(inputs.image_mask[..., None, None, None] == camera_seen, -inputs.images, inputs.images)
-        tokens = jnp.where(inputs.token_mask == token_seen, (inputs.tokens + 1) % CONFIG.vocabulary, inputs.tokens)
+        images = np.where(inputs.image_mask[..., None, None, None] == camera_seen, -inputs.images, inputs.images)
+        tokens = np.where(inputs.token_mask == token_seen, (inputs.tokens + 1) % CONFIG.vocabulary, inputs.tokens)
         return velocity(params, CONFIG, inputs._replace(images=images, tokens=tokens), noisy, time)
 
     np.testing.assert_array_equal(after(False, False), before)
-    assert float(jnp.abs(after(True, False) - before).max(axis=(1, 2)).min()) > 1e-3
-
-
-def test_longer_padding_changes_nothing(params, case):
-    inputs = _inputs(case)
-    short = replace(CONFIG, max_token_len=CONFIG.max_token_len - 8)
-    cut = inputs._replace(tokens=inputs.tokens[:, :-8], token_mask=inputs.token_mask[:, :-8])
-    found = velocity(params, short, cut, case.noise, _time(case))
-    whole = velocity(params, CONFIG, inputs, case.noise, _time(case))
-    _assert_close(found[1:], whole[1:])
-    assert float(jnp.abs(found[0] - whole[0]).max()) > 1e-4  # this row's prompt is as long as it can be
+    assert np.abs(after(True, False) - before).max(axis=(1, 2)).min() > 1e-3
 
 
 def test_recomputing_layers_changes_no_gradient(params, case):
@@ -134,7 +130,7 @@ def test_recomputing_layers_changes_no_gradient(params, case):
             rows = network.loss_rows(params, config, _inputs(case), case.actions, case.noise, _time(case), 8)
             return rows.mean()
 
-        return tree.flatten(jax.jit(jax.grad(loss))(params))
+        return tree.flatten(compiled(jax.grad(loss))(params))
 
     kept, again = gradient(False), gradient(True)
     for path, value in kept.items():
@@ -147,8 +143,8 @@ def test_bfloat16_computes_near_float32_and_its_gradients_are_float32(params, ca
     half, inputs, time = replace(CONFIG, dtype="bfloat16"), _inputs(case), _time(case)
     found = velocity(params, half, inputs, case.noise, time)
     assert found.dtype == jnp.float32
-    difference = jnp.abs(found - velocity(params, CONFIG, inputs, case.noise, time)).max()
-    assert 1e-5 < float(difference) < 0.1
+    exact = np.asarray(velocity(params, CONFIG, inputs, case.noise, time))
+    assert 1e-5 < np.abs(found - exact).max() < 0.1
 
     def loss(params):
         return network.loss_rows(params, half, inputs, case.actions, case.noise, time, 8).mean()
@@ -158,11 +154,16 @@ def test_bfloat16_computes_near_float32_and_its_gradients_are_float32(params, ca
 
 def test_a_fresh_low_rank_update_changes_nothing(params, case):
     config = pi05_case.with_lora()
-    fresh = tree.flatten(network.init(jax.random.key(0), config))
-    updates = {path: value for path, value in fresh.items() if "lora" in path}
-    assert len(updates) == 2 * 2 * 5  # two factors of five matrices in two experts
-    assert all(np.any(value) == path.endswith("lora_a") for path, value in updates.items())
-    updated = tree.unflatten({**tree.flatten(params), **updates})
+    zero = {path: np.zeros(w.shape, np.float32) for path, w in tree.weights(config).items() if w.spread == 0}
+    first, second = ({path for path in tree.weights(config) if path.endswith(end)} for end in ("lora_a", "lora_b"))
+    assert len(first) == len(second) == 2 * 5  # matrices of two experts
+    assert second <= zero.keys()
+    assert not first & zero.keys()
+    plain = tree.flatten(params)
+    updates = {path: value for path, value in pi05_case.weights(config).items() if path not in plain} | {
+        path: zero[path] for path in second
+    }
+    updated = tree.unflatten({**plain, **updates})
     args = (_inputs(case), case.noise, _time(case))
     np.testing.assert_array_equal(velocity(updated, config, *args), velocity(params, CONFIG, *args))
 
@@ -176,20 +177,21 @@ def test_guidance(params, case):
     inputs = _inputs(case)
     bare = inputs._replace(tokens=(inputs.tokens + 1) % CONFIG.vocabulary)
 
-    @jax.jit
-    def sampled(guidance):
+    @compiled
+    def sampled(params, inputs, bare, guidance):
         options = {"steps": 2, "guidance": guidance, "unconditional": bare}
-        return network.sample(params, CONFIG, inputs, jnp.asarray(case.noise), **options)
+        return network.sample(params, CONFIG, inputs, case.noise, **options)
 
-    alone = jax.jit(partial(network.sample, config=CONFIG, steps=2))
-    plain, without = (alone(params, inputs=seen, noise=jnp.asarray(case.noise)) for seen in (inputs, bare))
-    _assert_close(sampled(1.0), plain)
-    _assert_close(sampled(0.0), without)
-    assert float(jnp.abs(sampled(2.0) - plain).max()) > 1e-3
+    alone = compiled(partial(network.sample, config=CONFIG, steps=2))
+    plain, without = (alone(params, inputs=seen, noise=case.noise) for seen in (inputs, bare))
+    _assert_close(sampled(params, inputs, bare, 1.0), plain)
+    _assert_close(sampled(params, inputs, bare, 0.0), without)
+    assert np.abs(np.asarray(sampled(params, inputs, bare, 2.0)) - plain).max() > 1e-3
 
 
 def test_fresh_weights_are_float32_of_the_said_spread_and_the_same_for_a_key():
-    fresh, again, other = (tree.flatten(network.init(jax.random.key(k), CONFIG)) for k in (0, 0, 1))
+    init = compiled(network.init, static_argnums=1)
+    fresh, again, other = (jax.tree.map(np.asarray, tree.flatten(init(jax.random.key(k), CONFIG))) for k in (0, 0, 1))
     for path, weight in tree.weights(CONFIG).items():
         assert fresh[path].dtype == jnp.float32
         np.testing.assert_array_equal(fresh[path], again[path])

@@ -17,6 +17,9 @@ NAME = "plan"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--preset", required=True, help="size of the network: pi05, pi05_lora, ...")
+    parser.add_argument(
+        "--model", choices=("policy", "value"), default="policy", help="whose presets (default: policy)"
+    )
     where = parser.add_argument_group("on what")
     where.add_argument("--gpus", type=int, default=1, metavar="N", help="GPUs of a node (default: 1)")
     where.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default: 1)")
@@ -24,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--fsdp", type=int, metavar="N", help="GPUs that share one copy (default: those of a node)")
     how = parser.add_argument_group("how")
     how.add_argument("--batch-size", type=int, metavar="N", help="rows of a step (default: the most that fit)")
+    how.add_argument(
+        "--pictures",
+        type=int,
+        default=3,
+        metavar="N",
+        help="value models: pictures of a row, which are cameras, times two where two frames are compared (default: 3)",
+    )
     how.add_argument("--remat", choices=("on", "off"), default="on", help="compute layers again (default: on)")
     how.add_argument(
         "--ema", action=argparse.BooleanOptionalAction, default=True, help="moving average of weights (default: on)"
@@ -45,7 +55,7 @@ def run(args: argparse.Namespace) -> Iterator[str]:
         UsageError: If an option is wrong, or training does not fit; then with what would fit.
     """
     _check_counts(args)
-    network, adapted = _networks(args.preset)
+    network, adapted = _networks(args.model, args.preset, args.pictures)
     layout = _layout(args, network)
     _check_time(args)
     batch = args.batch_size if args.batch_size is not None else max(1, plan.most_rows(network, layout)) * layout.devices
@@ -69,22 +79,28 @@ def run(args: argparse.Namespace) -> Iterator[str]:
         raise UsageError(_refusal(network, layout, batch, adapted, gpus=args.gpus))
 
 
-def _networks(preset: str) -> tuple[Network, Network | None]:
+def _networks(model: str, preset: str, pictures: int) -> tuple[Network, Network | None]:
     """Return the network, and the same with low-rank updates if there is one."""
-    from robolift.planner import policy  # noqa: PLC0415  (--help must be quick)
-    from robolift.policy.pi05.config import PRESETS  # noqa: PLC0415
+    from robolift.planner import policy, value  # noqa: PLC0415  (--help must be quick)
+    from robolift.policy.pi05 import config as policies  # noqa: PLC0415
+    from robolift.value_model import presets as values  # noqa: PLC0415
 
-    if preset not in PRESETS:
+    made = {name: make() for name, make in values.PRESETS.items()}
+    towers = {name: config for name, config in made.items() if isinstance(config, values.TokenModelConfig)}
+    known = list(policies.PRESETS if model == "policy" else towers)
+    if preset not in known:
         raise UsageError(
-            f"--preset {preset}: no policy of this size can be planned; there are: {', '.join(PRESETS)}. "
+            f"--preset {preset}: no {model} of this size can be planned; there are: {', '.join(known)}. "
             "What `tiny` takes depends on the dataset, and fits any machine"
         )
-    adapted = PRESETS.get(f"{preset}_lora")
-    return policy.network(PRESETS[preset]()), policy.network(adapted()) if adapted else None
+    if model == "value":
+        return value.network(towers[preset], pictures=pictures), None
+    adapted = policies.PRESETS.get(f"{preset}_lora")
+    return policy.network(policies.PRESETS[preset]()), policy.network(adapted()) if adapted else None
 
 
 def _check_counts(args: argparse.Namespace) -> None:
-    for option in ("gpus", "nodes"):
+    for option in ("gpus", "nodes", "pictures"):
         if getattr(args, option) < 1:
             raise UsageError(f"--{option} is {getattr(args, option)}; expected at least 1")
 

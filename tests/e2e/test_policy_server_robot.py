@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import httpx
 import numpy as np
@@ -20,6 +21,7 @@ from websockets.sync.client import connect
 from robolift.labeling.prompts import advantage_prompts
 from robolift.manifest import Manifest
 from robolift.policy import presets
+from robolift.policy.encoder import EncoderSpec
 from robolift.policy.normalize import Normalizer
 from robolift.policy.server.prompt_rule import PromptLabel
 from robolift.policy.server.served import ServedPolicy
@@ -156,10 +158,6 @@ def test_the_forced_prompt_decides_what_the_robot_does(tmp_path, capsys, label, 
 
 @pytest.mark.slow
 def test_twenty_episodes_through_the_server_are_those_of_the_policy_itself(tmp_path, capsys):
-    from dataclasses import replace
-
-    from robolift.policy.encoder import EncoderSpec
-
     eye = EncoderSpec(cameras=(CAMERA,), image_size=(48, 48), channels=(4,), kernels=(3,), strides=(2,))
     seen = sum(STATES) + eye.num_features
     output = checkpoint(
@@ -168,12 +166,10 @@ def test_twenty_episodes_through_the_server_are_those_of_the_policy_itself(tmp_p
         encoder=eye,
         observation=Normalizer(np.zeros(seen, np.float32), np.ones(seen, np.float32)),
     )
-    server = Process(output.uri)
-    try:
+    with Process(output.uri) as server:
         with bad_company(server.address):
             served = play(20, robot(server.address), cameras=("corner2",))
         stats = httpx.get(f"{server.base}/stats").json()
-    finally:
         code, log = server.end(signal.SIGTERM)
     assert code == 143, log[-2000:]
     say(capsys, stats)

@@ -104,7 +104,7 @@ def publish_small(root: Any, *, kind: Kind = Kind.POLICY, **changes: Any) -> Man
 
 
 class Process:
-    """The command as a process, to be told to stop."""
+    """The command as a process, to be told to stop; a context manager that kills what was not."""
 
     def __init__(self, checkpoint: str, *words: str) -> None:
         command = [sys.executable, "-m", "robolift", "serve", "--checkpoint", checkpoint, "--port", "0", *words]
@@ -116,6 +116,13 @@ class Process:
         self.address = self.process.stdout.readline().removeprefix("policy server: ").strip()
         assert self.address, self.end()
         self.base = self.address.replace("ws://", "http://")
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.end()
 
     def end(self, number: int = signal.SIGKILL) -> tuple[int, str]:
         """Send a signal; returns the exit code and the log."""

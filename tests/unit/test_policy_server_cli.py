@@ -55,20 +55,20 @@ def test_labels_on_the_command_line_are_those_of_the_rule():
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
 def test_a_process_serves_until_it_is_told_to_stop(checkpoint, spec, number, code):
-    server = Process(checkpoint.uri, "--guidance", "2", "--prompt-label", "negative")
-    client = robot_client.connect(server.address)
-    assert client.get_server_metadata()["checkpoint"] == checkpoint.digest
-    observation = {key: array[0] for key, array in observe(spec, 1).items()}
-    found = client.infer({**observation, "prompt": "fold", "seed": 3})["actions"]
-    expected = Policy.load(checkpoint.uri).act(
-        observe(spec, 1), prompts=["fold, Advantage: negative"], seed=[3], guidance=2.0
-    )
-    np.testing.assert_array_equal(found, expected[0])
-    with pytest.raises(RuntimeError, match=r"observation\.state is not finite"):
-        client.infer({**observation, "observation.state": np.full(3, np.inf), "prompt": "fold"})
-    assert httpx.get(f"{server.base}/healthz").text == "OK\n"
-    ended, log = server.end(number)
-    assert ended == code
+    with Process(checkpoint.uri, "--guidance", "2", "--prompt-label", "negative") as server:
+        client = robot_client.connect(server.address)
+        assert client.get_server_metadata()["checkpoint"] == checkpoint.digest
+        observation = {key: array[0] for key, array in observe(spec, 1).items()}
+        found = client.infer({**observation, "prompt": "fold", "seed": 3})["actions"]
+        expected = Policy.load(checkpoint.uri).act(
+            observe(spec, 1), prompts=["fold, Advantage: negative"], seed=[3], guidance=2.0
+        )
+        np.testing.assert_array_equal(found, expected[0])
+        with pytest.raises(RuntimeError, match=r"observation\.state is not finite"):
+            client.infer({**observation, "observation.state": np.full(3, np.inf), "prompt": "fold"})
+        assert httpx.get(f"{server.base}/healthz").text == "OK\n"
+        ended, log = server.end(number)
+        assert ended == code
     last = json.loads(log.splitlines()[-1])
     assert (last["event"], last["answers"], last["refusals"]) == ("served", 1, 1)
     assert last["infer_ms"]["p95"] > 0
@@ -98,6 +98,15 @@ def test_a_label_that_was_not_trained_is_refused(capsys, tmp_path):
 def test_a_port_that_is_taken_is_found_before_the_policy_is_loaded(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         code, said = refused(capsys, "--checkpoint", "/nowhere", "--port", str(taken.getsockname()[1]))
+    assert (code, "choose another --port" in said) == (64, True)
+
+
+def test_a_port_that_somebody_took_while_the_policy_was_loaded(capsys, checkpoint, monkeypatch):
+    with socket.socket() as rival:
+        rival.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        rival.bind(("127.0.0.1", 0))
+        monkeypatch.setattr("robolift.policy.server.served.ServedPolicy.warm_up", lambda _: rival.listen())
+        code, said = refused(capsys, "--checkpoint", checkpoint.uri, "--port", str(rival.getsockname()[1]))
     assert (code, "choose another --port" in said) == (64, True)
 
 

@@ -74,7 +74,7 @@ class Trap:
     ("message", "problem"),
     [
         (b"", "incomplete"),
-        (b"\xc1", "unreadable"),
+        (b"\xc1", "unreadable message: not msgpack"),
         (b"\x81\xa1a", "incomplete"),
         (array() + b"\0", "extra data"),
         (b"GET / HTTP/1.1\r\n\r\n", "extra data"),

@@ -59,7 +59,7 @@ def serve(args: argparse.Namespace) -> Iterator[str]:
     _check(args)
     with _bind(args.host, args.port) as listening:
         server = _server(args)
-        listening.listen()  # not before: whoever gets through is answered
+        _open(listening)  # not before: whoever gets through is answered
         host, port = listening.getsockname()[:2]
         yield f"policy server: ws://{f'[{host}]' if ':' in host else host}:{port}"
         received = asyncio.run(_until_told(server, listening))
@@ -82,8 +82,20 @@ def _bind(host: str, port: int) -> socket.socket:
         bound.bind((host, port))
     except (OSError, OverflowError) as error:
         bound.close()
-        raise UsageError(f"can't listen on {host} port {port}: {error}; choose another --port") from None
+        raise _taken(host, port, error) from None
     return bound
+
+
+def _open(bound: socket.socket) -> None:
+    try:
+        bound.listen()
+    except OSError as error:  # two may have bound it while neither listened
+        host, port = bound.getsockname()[:2]
+        raise _taken(host, port, error) from None
+
+
+def _taken(host: str, port: int, error: Exception) -> UsageError:
+    return UsageError(f"can't listen on {host} port {port}: {error}; choose another --port")
 
 
 def _server(args: argparse.Namespace) -> PolicyServer:

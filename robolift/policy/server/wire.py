@@ -64,7 +64,7 @@ def unpack(message: bytes) -> Any:
             max_ext_len=0,
         )
     except (ValueError, TypeError, OverflowError) as error:
-        raise _damaged(f"{error}") from error
+        raise _damaged(f"{error}" or "not msgpack") from error
 
 
 class _Reader:

@@ -157,6 +157,7 @@ def test_the_forced_prompt_decides_what_the_robot_does(tmp_path, capsys, label, 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_twenty_episodes_through_the_server_are_those_of_the_policy_itself(tmp_path, capsys):
     eye = EncoderSpec(cameras=(CAMERA,), image_size=(48, 48), channels=(4,), kernels=(3,), strides=(2,))
     seen = sum(STATES) + eye.num_features

@@ -18,8 +18,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 EXTRAS = {
     "cpu/requirements.txt": ("report", "launch"),
     "torch/requirements-cuda.txt": ("torch", "vlm", "clips"),
-    "jax/requirements-cpu.txt": ("jax", "sim"),
-    "jax/requirements-cuda.txt": ("jax-cuda", "sim"),
+    "jax/requirements-cpu.txt": ("jax", "sim", "serve"),
+    "jax/requirements-cuda.txt": ("jax-cuda", "sim", "serve"),
     "review/requirements.txt": ("review",),
 }
 # What torch's CUDA build depends on and its CPU build doesn't; both are the same version of torch.

@@ -7,13 +7,15 @@ only ever sees prompts of the table that its labels were made with.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from robolift.errors import DataError, UsageError
 
 BINARY_LABELS = ("negative", "positive")
+UNLABELLED = "none"
+"""Names the bare task where a label is expected."""
 _MARK = ", Advantage: "
 _LABELLED = re.compile(rf"(.*){_MARK}({'|'.join(BINARY_LABELS)}|0|[1-9][0-9]{{0,8}})", re.DOTALL)
 
@@ -59,6 +61,21 @@ def split(text: str) -> tuple[str, str | int | None]:
         return text, None
     task, label = match.groups()
     return task, int(label) if label.isdecimal() else label
+
+
+def best_label(task: str, trained: Collection[str]) -> str | int:
+    """Return the label to act under: ``positive``, or the highest slice, or ``none`` where no label was trained.
+
+    Args:
+        task: Task text of the dataset.
+        trained: Prompts that occurred in training.
+    """
+    if prompt(task, BINARY_LABELS[1]) in trained:
+        return BINARY_LABELS[1]
+    before = prompt(task, 0).removesuffix("0")
+    tails = [text.removeprefix(before) for text in trained if text.startswith(before)]
+    # By number, not by place: a policy may have been trained on some slices only.
+    return max((int(tail) for tail in tails if tail.isdecimal()), default=UNLABELLED)
 
 
 @dataclass(frozen=True)

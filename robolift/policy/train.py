@@ -16,7 +16,7 @@ from robolift.errors import DataError
 from robolift.labeling.prompts import PromptTable, advantage_prompts
 from robolift.logging import get_logger
 from robolift.manifest import Manifest
-from robolift.policy import hosts, loop, model, norm_stats
+from robolift.policy import hosts, learning, loop, model, norm_stats
 from robolift.policy.checkpoint import PolicySpec, StateStore, save_policy
 from robolift.policy.data import ChunkData, Labels, Prepared, prepare
 from robolift.policy.presets import PRESETS
@@ -193,7 +193,7 @@ def _tell(recipe: Recipe, spec: PolicySpec) -> None:
     get_logger("policy").info("network", preset=recipe.preset, num_weights=model.count(size), **facts)
 
 
-def _report(fitted: loop.Fit, prepared: Prepared, prompts: PromptTable, dataset: Dataset) -> Trained:
+def _report(fitted: learning.Fit, prepared: Prepared, prompts: PromptTable, dataset: Dataset) -> Trained:
     chunks = prepared.chunks
     counts = np.bincount(chunks.prompt[chunks.rows], minlength=len(prompts))
     episode = np.searchsorted(dataset.starts, np.concatenate([chunks.rows, chunks.held_out_rows]), side="right")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -27,25 +27,22 @@ SPEC_FILE = "policy.json"
 LATEST_FILE = "latest.json"
 STATE_FILE = "state.safetensors"
 POLICY_PREFIX = "policy."
+SpecT = TypeVar("SpecT")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicySpec:
-    """Everything needed to act besides the weights; ``policy.json``.
+class TaughtSpec:
+    """What every policy says about itself besides its network.
 
     Attributes:
-        architecture: Sizes of the network.
-        objective: ``flow`` or ``regression``.
         variant: What it was trained on, see ``train_policy``.
-        prompts: The whole prompt table; one embedding row each, whatever the variant.
+        prompts: The whole prompt table, whatever the variant.
         bare_prompts: For each prompt the row of its task without a label.
         trained_prompts: Rows of the table that occurred in training; only these may be asked for.
         held_out_episodes: Episodes of the dataset that neither it nor its encoder was trained on, sorted; None where
             an older policy does not say.
         state_keys: Dataset columns of the state, in order.
         state_dims: Their lengths.
-        encoder: The image encoder, None without cameras.
-        observation: Normaliser of states, then features.
         action: Normaliser of actions.
         action_horizon: Actions of a chunk.
         execute: Actions of a chunk to carry out before asking again.
@@ -53,8 +50,6 @@ class PolicySpec:
         steps: Optimizer steps it was trained.
     """
 
-    architecture: PolicyConfig
-    objective: Objective
     variant: str
     prompts: PromptTable
     bare_prompts: tuple[int, ...]
@@ -62,18 +57,65 @@ class PolicySpec:
     held_out_episodes: tuple[int, ...] | None
     state_keys: tuple[str, ...]
     state_dims: tuple[int, ...]
-    encoder: EncoderSpec | None
-    observation: Normalizer
     action: Normalizer
     action_horizon: int
     execute: int
     fps: float
     steps: int
 
+    def taught(self) -> dict[str, Any]:
+        """Return the above ready for JSON."""
+        plain = ("variant", "action_horizon", "execute", "fps", "steps")
+        return {
+            **{name: getattr(self, name) for name in plain},
+            "action_dim": len(self.action.offset),
+            "prompts": self.prompts.to_dict(),
+            "bare_prompts": list(self.bare_prompts),
+            "trained_prompts": list(self.trained_prompts),
+            "held_out_episodes": self.held_out_episodes,
+            "state_keys": list(self.state_keys),
+            "state_dims": list(self.state_dims),
+            "action": self.action.to_dict(),
+        }
+
+    @staticmethod
+    def read_taught(document: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that :meth:`taught` wrote."""
+        held_out = document.get("held_out_episodes")
+        return {
+            **{name: document[name] for name in ("variant", "action_horizon", "execute", "fps", "steps")},
+            "prompts": PromptTable.from_dict(document["prompts"]),
+            "held_out_episodes": None if held_out is None else tuple(held_out),
+            "action": Normalizer.from_dict(document["action"]),
+            **{name: tuple(document[name]) for name in ("bare_prompts", "trained_prompts", "state_keys", "state_dims")},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySpec(TaughtSpec):
+    """Everything needed to act besides the weights, for the network of :mod:`robolift.policy.model`; ``policy.json``.
+
+    Attributes:
+        architecture: Sizes of the network.
+        objective: ``flow`` or ``regression``.
+        encoder: The image encoder, None without cameras.
+        observation: Normaliser of states, then features.
+    """
+
+    architecture: PolicyConfig
+    objective: Objective
+    encoder: EncoderSpec | None
+    observation: Normalizer
+
     @property
     def cameras(self) -> tuple[str, ...]:
         """Cameras the policy looks through."""
         return self.encoder.cameras if self.encoder else ()
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) of its images, None without cameras."""
+        return self.encoder.image_size if self.encoder else None
 
     @property
     def shape(self) -> PolicyShape:
@@ -88,48 +130,28 @@ class PolicySpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
-        plain = ("objective", "variant", "action_horizon", "execute", "fps", "steps")
         return {
-            **{name: getattr(self, name) for name in plain},
+            **self.taught(),
+            "objective": self.objective,
             "preset": self.architecture.preset,
             "architecture": asdict(self.architecture),
             "cameras": list(self.cameras),
             "image_size": list(self.encoder.image_size) if self.encoder else None,
-            "action_dim": len(self.action.offset),
-            "prompts": self.prompts.to_dict(),
-            "bare_prompts": list(self.bare_prompts),
-            "trained_prompts": list(self.trained_prompts),
-            "held_out_episodes": self.held_out_episodes,
-            "state_keys": list(self.state_keys),
-            "state_dims": list(self.state_dims),
             "encoder": self.encoder.to_dict() if self.encoder else None,
             "observation": self.observation.to_dict(),
-            "action": self.action.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> PolicySpec:
         """Return what :meth:`to_dict` wrote."""
-        held_out = document.get("held_out_episodes")
         architecture = dict(document["architecture"])
         architecture["hidden_widths"] = tuple(architecture["hidden_widths"])
         return cls(
+            **cls.read_taught(document),
             architecture=PolicyConfig(**architecture),
             objective=document["objective"],
-            variant=document["variant"],
-            prompts=PromptTable.from_dict(document["prompts"]),
-            bare_prompts=tuple(document["bare_prompts"]),
-            trained_prompts=tuple(document["trained_prompts"]),
-            held_out_episodes=None if held_out is None else tuple(held_out),
-            state_keys=tuple(document["state_keys"]),
-            state_dims=tuple(document["state_dims"]),
             encoder=EncoderSpec.from_dict(document["encoder"]) if document["encoder"] else None,
             observation=Normalizer.from_dict(document["observation"]),
-            action=Normalizer.from_dict(document["action"]),
-            action_horizon=document["action_horizon"],
-            execute=document["execute"],
-            fps=document["fps"],
-            steps=document["steps"],
         )
 
 
@@ -168,19 +190,28 @@ def save_policy(folder: Path, spec: PolicySpec, params: Params, encoder_weights:
     storage.write_bytes(str(folder / SPEC_FILE), storage.to_json_bytes(spec.to_dict()))
 
 
+def read_spec(uri: str, parse: Callable[[Mapping[str, Any]], SpecT]) -> SpecT:
+    """Return what a policy folder's ``policy.json`` says, in the form that ``parse`` makes of it.
+
+    Raises:
+        DataError: If it is missing or damaged.
+    """
+    where = storage.join(uri, SPEC_FILE)
+    try:
+        return parse(storage.read_json(where))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"not a policy: {error!r}", where=where, expected=SPEC_FILE, mend="run train_policy again"
+        ) from error
+
+
 def load_policy(uri: str) -> tuple[PolicySpec, Params, encoder.Weights]:
     """Load a policy folder from any store.
 
     Raises:
         DataError: If a file is missing, damaged or does not fit the other.
     """
-    where = storage.join(uri, SPEC_FILE)
-    try:
-        spec = PolicySpec.from_dict(storage.read_json(where))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"not a policy: {error!r}", where=where, expected=SPEC_FILE, mend="run train_policy again"
-        ) from error
+    spec = read_spec(uri, PolicySpec.from_dict)
     where = storage.join(uri, WEIGHTS_FILE)
     tensors = read_tensors(where)
     own = {n.removeprefix(POLICY_PREFIX): t for n, t in tensors.items() if n.startswith(POLICY_PREFIX)}

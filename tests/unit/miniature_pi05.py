@@ -1,4 +1,4 @@
-"""What the tests of training pi0.5 stand on: a network of a few thousand weights and chunks that only the label decides."""
+"""What the tests of training pi0.5 stand on: a small network, and chunks whose action only the label decides."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from toy_policies import PROMPTS, two_modes
 from robolift.data.tokenizer import Tokenizer
 from robolift.labeling.prompt_formatter import PromptFormatter
 from robolift.policy import learning
+from robolift.policy.normalize import Normalizer
 from robolift.policy.pi05.batches import PromptedRows
 from robolift.policy.pi05.config import GemmaConfig, Pi05Config, SiglipConfig, dummy
 from robolift.policy.pi05.learner import Pi05Learner, decays
+from robolift.policy.pi05.policy_files import Pi05Spec
 from robolift.policy.recipe import Recipe
 
 SIDE = 14
@@ -33,6 +35,7 @@ def config(**changes: Any) -> Pi05Config:
         cameras=("base_0_rgb",),
         action_dim=4,
         action_horizon=1,
+        remat=False,
     )
     return replace(small, **changes)
 
@@ -43,9 +46,8 @@ def recipe(**changes: Any) -> Recipe:
 
 
 def tokenizer(folder: Path) -> Tokenizer:
-    path = folder / "tiny.model"
-    path.write_bytes(tiny_tokenizer())
-    return Tokenizer.load(str(path), vocabulary=VOCABULARY)
+    (folder / "tiny.model").write_bytes(tiny_tokenizer())
+    return Tokenizer.load(str(folder / "tiny.model"), vocabulary=VOCABULARY)
 
 
 def rows(network: Pi05Config, settings: Recipe, words: Tokenizer) -> PromptedRows:
@@ -67,3 +69,31 @@ def rows(network: Pi05Config, settings: Recipe, words: Tokenizer) -> PromptedRow
 def learner(network: Pi05Config, settings: Recipe) -> Pi05Learner:
     optimizer = learning.make_optimizer(settings, decays)
     return Pi05Learner(config=network, recipe=settings, real_dims=REAL_DIMS, optimizer=optimizer)
+
+
+def with_updates(network: Pi05Config, rank: int = 2) -> Pi05Config:
+    """Return the same network with low-rank updates of both experts."""
+    return replace(network, vlm=replace(GEMMA, lora_rank=rank), expert=replace(GEMMA, lora_rank=rank))
+
+
+def spec_of(data: PromptedRows, network: Pi05Config, **changes: Any) -> Pi05Spec:
+    """Return the specification of a policy that was trained on these rows under every prompt."""
+    spec = Pi05Spec(
+        variant="advantage",
+        prompts=data.prompts,
+        bare_prompts=(0, 0, 0),
+        trained_prompts=(0, 1, 2),
+        held_out_episodes=(),
+        state_keys=("observation.state",),
+        state_dims=(3,),
+        action=Normalizer(np.zeros(1, np.float32), np.ones(1, np.float32)),
+        action_horizon=1,
+        execute=1,
+        fps=10.0,
+        steps=1,
+        config=network,
+        camera_keys={"base_0_rgb": "topview"},
+        state=Normalizer(np.zeros(3, np.float32), np.ones(3, np.float32)),
+        formatter=data.formatter.to_dict(),
+    )
+    return replace(spec, **changes)

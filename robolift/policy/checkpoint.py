@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 import numpy as np
+import safetensors
 import safetensors.numpy
 from safetensors import SafetensorError
 
@@ -21,6 +23,7 @@ from robolift.policy.encoder import EncoderSpec
 from robolift.policy.model import Objective, Params, PolicyShape
 from robolift.policy.normalize import Normalizer
 from robolift.policy.presets import PolicyConfig
+from robolift.policy.tensor_files import Spec, writing
 
 WEIGHTS_FILE = "model.safetensors"
 SPEC_FILE = "policy.json"
@@ -157,8 +160,16 @@ class PolicySpec(TaughtSpec):
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
     """Return the arrays of a tree by dotted path, on the host; every process of the job has to call it."""
-    leaves = jax.tree_util.tree_flatten_with_path(hosts.to_host(tree))[0]
+    return {name: hosts.to_host(leaf) for name, leaf in _named(tree).items()}
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _forget(_name: str, _tensor: np.ndarray) -> None:
+    """Write nothing: what every process fetches, the main one writes."""
 
 
 def unflatten(template: Any, tensors: Mapping[str, np.ndarray], *, where: str) -> Any:
@@ -256,11 +267,16 @@ class StateStore:
 
         Every process of the job has to call it; the main one writes.
         """
-        tensors = flatten(tree)
-        if not hosts.this_host().is_main:
-            return
-        storage.write_bytes(self.file, safetensors.numpy.save(tensors, metadata={"document": json.dumps(document)}))
-        storage.write_bytes(storage.join(self.uri, LATEST_FILE), storage.to_json_bytes({"step": step}))
+        leaves = _named(tree)
+        is_main = hosts.this_host().is_main
+        specs = {name: Spec.of(leaf) for name, leaf in leaves.items()}
+        opened = writing(self.file, specs, {"document": json.dumps(document)}) if is_main else nullcontext(_forget)
+        with opened as write:
+            # One array at a time: those of a large network together may not fit into the memory of the host.
+            for name, leaf in leaves.items():
+                write(name, hosts.to_host(leaf))
+        if is_main:
+            storage.write_bytes(storage.join(self.uri, LATEST_FILE), storage.to_json_bytes({"step": step}))
 
     def load(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
         """Return the tree in the form of ``template`` and the document, None if none was saved.
@@ -270,14 +286,14 @@ class StateStore:
         """
         if not storage.exists(self.file):
             return None
-        content = storage.read_bytes(self.file)
         try:
-            tensors = safetensors.numpy.load(content)
+            with storage.as_local(self.file) as path, safetensors.safe_open(str(path), "np") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+                document = json.loads(file.metadata()["document"])
         except SafetensorError as error:
             raise DataError(
                 f"the saved training state is damaged: {error}",
                 where=self.file,
                 mend=f"delete {self.uri} to train from the start",
             ) from error
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return unflatten(template, tensors, where=self.file), json.loads(header["__metadata__"]["document"])
+        return unflatten(template, tensors, where=self.file), document

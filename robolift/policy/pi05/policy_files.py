@@ -17,9 +17,9 @@ from robolift.data.tokenizer import Tokenizer
 from robolift.labeling.prompt_formatter import PromptFormatter
 from robolift.policy.checkpoint import SPEC_FILE, WEIGHTS_FILE, TaughtSpec, read_spec
 from robolift.policy.normalize import Normalizer
-from robolift.policy.pi05 import weights
 from robolift.policy.pi05.config import GemmaConfig, Pi05Config, SiglipConfig
 from robolift.policy.pi05.tree import Params
+from robolift.policy.pi05.weights import load_params, save_params
 
 TOKENIZER_FILE = "tokenizer.model"
 
@@ -76,7 +76,7 @@ class Pi05Spec(TaughtSpec):
 
 def save(folder: Path, spec: Pi05Spec, params: Params, tokenizer: bytes) -> None:
     """Write a policy that acts by itself. Every process of the job has to call it; the main one writes."""
-    weights.save_params(params, str(folder / WEIGHTS_FILE))
+    save_params(params, str(folder / WEIGHTS_FILE))
     storage.write_bytes(str(folder / TOKENIZER_FILE), tokenizer)
     storage.write_bytes(str(folder / SPEC_FILE), storage.to_json_bytes(spec.to_dict()))
 
@@ -88,6 +88,6 @@ def load(uri: str) -> tuple[Pi05Spec, dict[str, np.ndarray], PromptFormatter]:
         DataError: If a file is missing, damaged or does not fit the others.
     """
     spec = read_spec(uri, Pi05Spec.from_dict)
-    params = weights.load_params(storage.join(uri, WEIGHTS_FILE), spec.config)
+    params = load_params(storage.join(uri, WEIGHTS_FILE), spec.config)
     tokenizer = Tokenizer.load(storage.join(uri, TOKENIZER_FILE), vocabulary=spec.config.vocabulary)
     return spec, params, PromptFormatter.from_dict(spec.formatter, tokenizer)

@@ -18,7 +18,8 @@ from robolift.policy import learning, loss
 from robolift.policy.checkpoint import StateStore
 from robolift.policy.pi05 import network, tree, weights
 from robolift.policy.pi05.acting import Pi05Network
-from robolift.policy.pi05.batches import as_inputs
+from robolift.policy.pi05.batches import Batch, as_inputs
+from robolift.policy.pi05.config import PRESETS
 from robolift.policy.pi05.learner import decays
 from robolift.policy.recipe import Recipe
 
@@ -148,6 +149,22 @@ def test_the_label_chooses_the_action(words, tmp_path):
         return float(acting.act([*acting.inputs([picture], state, prompt, prompt), noise][:-1], noise, 1.0)[0, 0, 0])
 
     assert act(POSITIVE) - act(NEGATIVE) > 0.5
+
+
+@pytest.mark.parametrize(("preset", "trained"), [("pi05", 3_353_433_872), ("pi05_lora", 466_957_072)])
+def test_a_step_of_the_full_presets_gives_a_state_of_the_same_form(preset, trained):
+    settings = Recipe(preset=preset, tokenizer="t", cameras=["a", "b", "c"])
+    full = PRESETS[preset]()
+    learner = miniature.learner(full, settings)
+    state, frozen = learner.template()
+    shapes = ((2, 3, 224, 224, 3), *[(2, 200)] * 4, (2, 50, 32), (2, 50), (2,))
+    kinds = ("uint8", "int32", "bool", "int32", "bool", *["float32"] * 3)
+    batch = Batch(*(jax.ShapeDtypeStruct(shape, kind) for shape, kind in zip(shapes, kinds, strict=True)))
+    after = jax.eval_shape(learning.make_step(learner.objective, settings, learner.optimizer), state, batch, frozen)
+    forms = [[(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(found)] for found in (after, state)]
+    assert forms[0] == forms[1]
+    assert sum(weight.size for weight in after.params.values()) == trained
+    assert sum(weight.size for weight in frozen.values()) == tree.count(full) - trained
 
 
 def test_matrices_decay_and_biases_norms_and_embeddings_do_not():

@@ -84,7 +84,7 @@ class Pi05Learner:
         if not missing:
             return tree.unflatten(params)
         loaded = self._loaded()
-        drawn = jax.jit(self._drawing([path for path in missing if path not in loaded], jnp.float32))(self._key)
+        drawn = jax.jit(self._drawing([path for path in missing if path not in loaded], jnp.float32))()
         return tree.unflatten({**loaded, **hosts.to_host(drawn), **params})
 
     def objective(self, params: Flat, frozen: Flat, key: jax.Array, batch: Batch) -> jax.Array:
@@ -97,18 +97,18 @@ class Pi05Learner:
 
     def measure(self, frozen: Flat, batch: Batch) -> Callable[[Flat], jax.Array]:
         """Return the compiled loss on held-out rows."""
-        compiled = jax.jit(self._loss)
-        return lambda params: compiled(params, frozen, jax.random.key(EVAL_KEY), batch)
+
+        @jax.jit
+        def measured(params: Flat, frozen: Flat, batch: Batch) -> jax.Array:
+            return self._loss(params, frozen, jax.random.key(EVAL_KEY), batch)
+
+        return lambda params: measured(params, frozen, batch)
 
     def _loss(self, params: Flat, frozen: Flat, key: jax.Array, batch: Batch) -> jax.Array:
         whole = tree.unflatten({**params, **frozen})
         inputs = as_inputs(batch.images, batch.tokens, batch.mask)
         velocity = functools.partial(network.velocity, whole, self.config, inputs)
         return flow_loss(velocity, key, batch.actions, batch.real, batch.weight, real_dims=self.real_dims)
-
-    @property
-    def _key(self) -> jax.Array:
-        return learning.weights_key(self.recipe.seed)
 
     def _placed(self, places: Flat) -> Flat:
         """Return the first values of some weights where ``places`` wants them, in the types they are kept in."""
@@ -119,13 +119,13 @@ class Pi05Learner:
             if path in loaded
         }
         drawn = {path: place for path, place in places.items() if path not in loaded}
-        return {**given, **jax.jit(self._drawing(list(drawn)), out_shardings=drawn)(self._key)}
+        return {**given, **jax.jit(self._drawing(list(drawn)), out_shardings=drawn)()}
 
-    def _drawing(self, paths: list[str], dtype: Any = None) -> Callable[[jax.Array], Flat]:
-        """Return a function of the key that draws some weights, in the types they are kept in or in ``dtype``."""
+    def _drawing(self, paths: list[str], dtype: Any = None) -> Callable[[], Flat]:
+        """Return a function that draws some weights, in the types they are kept in or in ``dtype``."""
 
-        def draw(key: jax.Array) -> Flat:
-            fresh = tree.flatten(network.init(key, self.config))
+        def draw() -> Flat:
+            fresh = tree.flatten(network.init(learning.weights_key(self.recipe.seed), self.config))
             return {path: fresh[path].astype(dtype or self._dtype(path)) for path in paths}
 
         return draw

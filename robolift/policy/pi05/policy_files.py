@@ -15,6 +15,7 @@ import numpy as np
 from robolift import storage
 from robolift.data.tokenizer import Tokenizer
 from robolift.labeling.prompt_formatter import PromptFormatter
+from robolift.policy import hosts
 from robolift.policy.checkpoint import SPEC_FILE, WEIGHTS_FILE, TaughtSpec, read_spec
 from robolift.policy.normalize import Normalizer
 from robolift.policy.pi05.config import GemmaConfig, Pi05Config, SiglipConfig
@@ -77,8 +78,9 @@ class Pi05Spec(TaughtSpec):
 def save(folder: Path, spec: Pi05Spec, params: Params, tokenizer: bytes) -> None:
     """Write a policy that acts by itself. Every process of the job has to call it; the main one writes."""
     save_params(params, str(folder / WEIGHTS_FILE))
-    storage.write_bytes(str(folder / TOKENIZER_FILE), tokenizer)
-    storage.write_bytes(str(folder / SPEC_FILE), storage.to_json_bytes(spec.to_dict()))
+    if hosts.this_host().is_main:
+        storage.write_bytes(str(folder / TOKENIZER_FILE), tokenizer)
+        storage.write_bytes(str(folder / SPEC_FILE), storage.to_json_bytes(spec.to_dict()))
 
 
 def load(uri: str) -> tuple[Pi05Spec, dict[str, np.ndarray], PromptFormatter]:

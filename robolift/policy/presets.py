@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from robolift.policy.pi05 import config as pi05
-from robolift.policy.pi05.config import Pi05Config
-
 
 @dataclass(frozen=True, kw_only=True)
 class PolicyConfig:
@@ -33,4 +30,4 @@ def tiny() -> PolicyConfig:
     return PolicyConfig(preset="tiny", hidden_widths=(256, 256, 256), prompt_width=16, time_width=64, sampling_steps=10)
 
 
-PRESETS: dict[str, Callable[[], PolicyConfig | Pi05Config]] = {"tiny": tiny, **pi05.PRESETS}
+PRESETS: dict[str, Callable[[], PolicyConfig]] = {"tiny": tiny}

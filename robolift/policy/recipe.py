@@ -114,10 +114,11 @@ class Recipe(Pi05Settings, BaseModel):
     @field_validator("preset")
     @classmethod
     def _known(cls, value: str) -> str:
+        sizes = [*PRESETS, *PI05_PRESETS]
         if value in RECIPES:
-            raise ValueError(f"{value} is a recipe, not a size: set recipe to it; sizes are: {', '.join(PRESETS)}")
-        if value not in PRESETS:
-            raise ValueError(f"no preset {value!r}; there are: {', '.join(PRESETS)}")
+            raise ValueError(f"{value} is a recipe, not a size: set recipe to it; sizes are: {', '.join(sizes)}")
+        if value not in sizes:
+            raise ValueError(f"no preset {value!r}; there are: {', '.join(sizes)}")
         return value
 
     @model_validator(mode="after")

@@ -19,7 +19,7 @@ from robolift.policy.checkpoint import StateStore
 from robolift.policy.chunk_assembly import encoder_held_out
 from robolift.policy.data import Labels
 from robolift.policy.pi05 import assembly as pi05
-from robolift.policy.pi05.config import Pi05Config
+from robolift.policy.pi05.config import PRESETS as PI05_PRESETS
 from robolift.policy.presets import PRESETS
 from robolift.policy.recipe import UNLABELLED, Recipe
 
@@ -80,10 +80,9 @@ def train(recipe: Recipe, sources: Sources, *, work_uri: str, folder: Path) -> T
 
 def _assemble(recipe: Recipe, sources: Sources, material: Material) -> Assembly:
     """Return the network that the recipe's preset names: the one place of training that tells networks apart."""
-    config = PRESETS[recipe.preset]()
-    if isinstance(config, Pi05Config):
-        return pi05.assemble(config, recipe, material)
-    return chunk_assembly.assemble(config, recipe, sources, material)
+    if recipe.is_pi05:
+        return pi05.assemble(PI05_PRESETS[recipe.preset](), recipe, material)
+    return chunk_assembly.assemble(PRESETS[recipe.preset](), recipe, sources, material)
 
 
 def publishes() -> bool:

@@ -53,7 +53,8 @@ def tokenizer(folder: Path) -> Tokenizer:
 def rows(network: Pi05Config, settings: Recipe, words: Tokenizer) -> PromptedRows:
     """Return the chunks of :func:`toy_policies.two_modes` with random pictures."""
     chunks = two_modes()
-    chunks = replace(chunks, observation=np.clip(chunks.observation / 3, -1, 1))
+    held_out = chunks.held_out_rows if settings.val_fraction else chunks.held_out_rows[:0]
+    chunks = replace(chunks, observation=np.clip(chunks.observation / 3, -1, 1), held_out_rows=held_out)
     shape = (len(chunks.actions), len(network.cameras), SIDE, SIDE, 3)
     return PromptedRows(
         chunks=chunks,

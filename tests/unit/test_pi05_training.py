@@ -60,7 +60,7 @@ def test_a_run_that_goes_on_ends_with_the_same_bits(words, tmp_path):
 
 def test_low_rank_training_changes_updates_and_what_they_leave_open(words, tmp_path):
     lora = replace(miniature.with_updates(CONFIG), dtype="bfloat16")
-    settings = miniature.recipe(steps=3, frozen=["PaliGemma/img/.*"], learning_rate=1e-2)
+    settings = miniature.recipe(steps=3, val_fraction=0, frozen=["PaliGemma/img/.*"], learning_rate=1e-2)
     learner, fitted = train(lora, settings, words, StateStore(str(tmp_path)))
     first = tree.flatten(learner.whole({}))
     last = tree.flatten(learner.whole(fitted.params))
@@ -136,7 +136,9 @@ def test_labels_are_dropped_at_the_recipe_s_rate(words):
 
 
 def test_the_label_chooses_the_action(words, tmp_path):
-    settings = miniature.recipe(steps=150, learning_rate=3e-3, batch_size=16, log_every=150, save_every=150)
+    settings = miniature.recipe(
+        steps=150, val_fraction=0, learning_rate=3e-3, batch_size=16, log_every=150, save_every=150
+    )
     learner, fitted = train(CONFIG, settings, words, StateStore(str(tmp_path)))
     data = miniature.rows(CONFIG, settings, words)
     acting = Pi05Network(miniature.spec_of(data, CONFIG), learner.whole(fitted.params), data.formatter)

@@ -96,7 +96,7 @@ class Learner(Protocol[Batch_contra]):
     def objective(self, params: Params, frozen: Params, key: jax.Array, batch: Batch_contra) -> jax.Array:
         """Return the loss that is minimised; ``key`` draws noise, flow time and dropped labels."""
 
-    def measure(self, frozen: Params, batch: Batch_contra) -> Callable[[Params], jax.Array]:
+    def measure(self, frozen: Params, batch: Batch_contra, mesh: Mesh) -> Callable[[Params], jax.Array]:
         """Return the compiled loss on held-out rows, always with the same noise, as a function of trained weights."""
 
 
@@ -215,7 +215,8 @@ def run(learner: Learner[BatchT], data: Rows[BatchT], recipe: Recipe, store: Sta
         out_shardings=places,
         donate_argnums=0,
     )
-    measure = _held_out_loss(learner, data, frozen, mesh)
+    held_out = data.held_out()
+    measure = None if held_out is None else learner.measure(frozen, held_out, mesh)
     sampler = EpochSampler(num_rows=data.num_rows, batch_size=recipe.batch_size, seed=recipe.seed)
     with stop_requests() as asked:
         for step in range(int(state.step), recipe.steps):
@@ -240,18 +241,6 @@ def _must_stop(state: State, done: int, asked: threading.Event) -> bool:
     # Two programs that talk to other machines must not be under way at once: they may begin in another order there.
     jax.block_until_ready(state)  # type: ignore[no-untyped-call]
     return hosts.any_of_us(said=asked.is_set())
-
-
-def _held_out_loss(
-    learner: Learner[BatchT], data: Rows[BatchT], frozen: Params, mesh: Mesh
-) -> Callable[[Params], jax.Array] | None:
-    batch = data.held_out()
-    if batch is None:
-        return None
-    num_rows = len(jax.tree.leaves(batch)[0])
-    shared = num_rows % mesh.size == 0
-    placed = hosts.put(batch, sharding.batch_sharding(mesh) if shared else sharding.replicated(mesh))
-    return learner.measure(frozen, placed)
 
 
 def _record(

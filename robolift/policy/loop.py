@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import optax  # type: ignore[import-untyped]
+from jax.sharding import Mesh
 
-from robolift.policy import hosts, learning, model
+from robolift.policy import hosts, learning, model, sharding
 from robolift.policy import loss as losses
 from robolift.policy.checkpoint import StateStore
 from robolift.policy.data import ChunkData
@@ -87,9 +88,11 @@ class ChunkLearner:
         """Return the loss that is minimised."""
         return make_objective(self.shape, self.recipe, self.bare)(params, frozen, key, batch)
 
-    def measure(self, _frozen: Params, batch: Batch) -> Callable[[Params], jax.Array]:
-        """Return the compiled loss on held-out rows."""
-        return jax.jit(lambda params: losses.loss(params, jax.random.key(EVAL_KEY), batch, self.shape))
+    def measure(self, _frozen: Params, batch: Batch, mesh: Mesh) -> Callable[[Params], jax.Array]:
+        """Return the compiled loss on held-out rows, which every device holds whole."""
+        alone = jax.process_count() == 1
+        placed = jax.device_put(batch) if alone else hosts.put(batch, sharding.replicated(mesh))
+        return jax.jit(lambda params: losses.loss(params, jax.random.key(EVAL_KEY), placed, self.shape))
 
     def _state(self) -> State:
         return initial_state(self.config, self.shape, self.recipe, self.optimizer)

@@ -15,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax  # type: ignore[import-untyped]
+from jax.sharding import Mesh
 
 from robolift.errors import DataError
-from robolift.policy import hosts, learning
+from robolift.policy import hosts, learning, sharding
 from robolift.policy.learning import EVAL_KEY, State
 from robolift.policy.loss import flow_loss
 from robolift.policy.pi05 import freeze, network, tree, weights
@@ -95,14 +96,15 @@ class Pi05Learner:
         mask = jnp.where(dropped, batch.bare_mask, batch.mask)
         return self._loss(params, frozen, loss_key, batch._replace(tokens=tokens, mask=mask))
 
-    def measure(self, frozen: Flat, batch: Batch) -> Callable[[Flat], jax.Array]:
-        """Return the compiled loss on held-out rows."""
+    def measure(self, frozen: Flat, batch: Batch, mesh: Mesh) -> Callable[[Flat], jax.Array]:
+        """Return the compiled loss on held-out rows, spread over the devices as those of a step are."""
+        placed = hosts.put(batch, sharding.batch_sharding(mesh))
 
         @jax.jit
         def measured(params: Flat, frozen: Flat, batch: Batch) -> jax.Array:
             return self._loss(params, frozen, jax.random.key(EVAL_KEY), batch)
 
-        return lambda params: measured(params, frozen, batch)
+        return lambda params: measured(params, frozen, placed)
 
     def _loss(self, params: Flat, frozen: Flat, key: jax.Array, batch: Batch) -> jax.Array:
         whole = tree.unflatten({**params, **frozen})

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -21,11 +21,11 @@ from safetensors import SafetensorError, safe_open
 from robolift import storage
 from robolift.errors import DataError
 
-CODES = {"float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+CODES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """NumPy's names of the types that weights may have and the format's, in the order in which a file holds them."""
-STORED = {"float64": "F64", "float32": "F32", "int32": "I32", "float16": "F16", "bfloat16": "BF16"}
+STORED = {"float64": "F64", "float32": "F32", "int32": "I32", "bfloat16": "BF16", "float16": "F16"}
 """The same of all types that may be written: a training state counts its steps too."""
-ITEMSIZE = {"float64": 8, "float32": 4, "int32": 4, "float16": 2, "bfloat16": 2}
+ITEMSIZE = {"float64": 8, "float32": 4, "int32": 4, "bfloat16": 2, "float16": 2}
 DTYPES = {code: name for name, code in STORED.items()}
 ALIGNMENT = 8
 
@@ -48,17 +48,6 @@ class Spec(NamedTuple):
     def of(cls, array: np.ndarray) -> Spec:
         """Return the spec of an array."""
         return cls(tuple(array.shape), array.dtype.name)
-
-
-class Tensors(Protocol):
-    """Named tensors that are read one at a time."""
-
-    @property
-    def specs(self) -> Mapping[str, Spec]:
-        """Return what is there."""
-
-    def read(self, name: str) -> np.ndarray:
-        """Return one tensor."""
 
 
 class TensorFile:

@@ -1,4 +1,4 @@
-"""openpi's Orbax checkpoint item ``params``: written and read, one array at a time.
+"""openpi's Orbax checkpoint item ``params``: written and read.
 
 The item's tree is ``{"params": <weights>}``. openpi's trainer leaves a level ``value`` below every name (flax's), its
 published weights don't have it; both are read, and we write without.
@@ -9,9 +9,11 @@ Source: openpi, ``training/checkpoints.py`` and ``restore_params`` of ``models/m
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -24,12 +26,12 @@ ITEM = "params"
 MARKER = "_METADATA"
 """File that every item has; on a store it is written last."""
 NNX_LEVEL = "/value"
-FAILURES = (ValueError, KeyError, TypeError, OSError)
-"""What Orbax and TensorStore raise at a damaged checkpoint."""
+FAILURES = (ValueError, KeyError, TypeError, OSError, AttributeError)
+"""What Orbax and TensorStore raise at a damaged checkpoint; the last where Orbax finds no metadata and says None."""
 
 
-class OrbaxItem:
-    """A ``params`` item that is open for reading.
+def specs(path: Path, *, where: str) -> dict[str, Spec]:
+    """Return what a ``params`` item holds, by the paths of the tree.
 
     Args:
         path: Its folder.
@@ -38,46 +40,53 @@ class OrbaxItem:
     Raises:
         DataError: If it is damaged or another item.
     """
+    found = _names(path, where=where)
+    return {
+        name.removesuffix(_level(found)): Spec(tuple(array.shape), np.dtype(array.dtype).name)
+        for name, array in found.items()
+    }
 
-    def __init__(self, path: Path, *, where: str) -> None:
-        self._path = path
-        self._where = where
-        self._checkpointer = ocp.PyTreeCheckpointer()
-        try:
-            found = flatten(self._checkpointer.metadata(path).item_metadata.tree[ITEM])
-        except FAILURES as error:
-            raise self._damaged(error) from error
-        self._level = NNX_LEVEL if all(name.endswith(NNX_LEVEL) for name in found) else ""
-        self.specs = {
-            name.removesuffix(self._level): Spec(tuple(array.shape), np.dtype(array.dtype).name)
-            for name, array in found.items()
-        }
 
-    def read(self, name: str) -> np.ndarray:
-        """Return one array.
+def load(path: Path, *, where: str) -> Params:
+    """Return the arrays of a ``params`` item, on the host.
 
-        Raises:
-            DataError: If its bytes are damaged.
-        """
-        path = f"{ITEM}/{name}{self._level}"
-        arguments = ocp.args.PyTreeRestore(
-            item=unflatten({path: 0}),
-            restore_args=unflatten({path: ocp.RestoreArgs(restore_type=np.ndarray)}),
-            partial_restore=True,
-        )
-        try:
-            restored = self._checkpointer.restore(self._path, args=arguments)
-        except FAILURES as error:
-            raise self._damaged(error) from error
-        return np.asarray(flatten(restored)[path])
+    Args:
+        path: Its folder.
+        where: Its address in messages.
 
-    def _damaged(self, error: Exception) -> DataError:
-        return DataError(
-            f"not readable as openpi's weights: {error!r}",
-            where=self._where,
-            expected=f"the item {ITEM!r} of an Orbax checkpoint",
-            mend="copy the folder again, all of it",
-        )
+    Raises:
+        DataError: If it is damaged or another item.
+    """
+    found = _names(path, where=where)
+    arguments = ocp.args.PyTreeRestore(
+        item={ITEM: unflatten(dict.fromkeys(found, 0))},
+        restore_args={ITEM: unflatten(dict.fromkeys(found, ocp.RestoreArgs(restore_type=np.ndarray)))},
+    )
+    try:
+        restored = flatten(_checkpointer().restore(path, args=arguments)[ITEM])
+    except FAILURES as error:
+        raise _damaged(error, where) from error
+    return unflatten({name.removesuffix(_level(found)): array for name, array in restored.items()})
+
+
+def _names(path: Path, *, where: str) -> dict[str, Any]:
+    try:
+        return flatten(_checkpointer().metadata(path).item_metadata.tree[ITEM])
+    except FAILURES as error:
+        raise _damaged(error, where) from error
+
+
+def _level(names: Iterable[str]) -> str:
+    return NNX_LEVEL if all(name.endswith(NNX_LEVEL) for name in names) else ""
+
+
+def _damaged(error: Exception, where: str) -> DataError:
+    return DataError(
+        f"not readable as openpi's weights: {error!r}",
+        where=where,
+        expected=f"the item {ITEM!r} of an Orbax checkpoint",
+        mend="copy the folder again, all of it",
+    )
 
 
 def save(params: Params, uri: str) -> None:
@@ -109,5 +118,15 @@ def save(params: Params, uri: str) -> None:
 
 def _save_local(params: Params, path: Path) -> None:
     tree: dict[str, Any] = {ITEM: params}
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path, tree)
+    with _checkpointer() as checkpointer:
+        checkpointer.save(path, args=ocp.args.PyTreeSave(tree))
+
+
+def _checkpointer() -> Any:
+    """Return what this process reads and writes with by itself; else Orbax waits for all processes of the job."""
+    this = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process{this}"
+    )
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)

@@ -1,4 +1,4 @@
-"""Weights of pi0.5 in forms that other tools read: loaded strictly, saved one tensor at a time.
+"""Weights of pi0.5 in forms that other tools read: loaded strictly, never overwritten in part.
 
 ========================  ==========================================================================================
 form                      what lies there
@@ -26,7 +26,7 @@ from robolift.policy import hosts
 from robolift.policy.pi05 import orbax, torch_names
 from robolift.policy.pi05.config import Pi05Config
 from robolift.policy.pi05.tree import Params, flatten, names_and_shapes, unflatten
-from robolift.policy.tensor_files import CODES, Spec, TensorFile, Tensors, Write, writing
+from robolift.policy.tensor_files import CODES, Spec, TensorFile, Write, writing
 
 Form = Literal["safetensors", "openpi_torch", "orbax"]
 Leaf = np.ndarray | jax.Array
@@ -96,10 +96,13 @@ def load_params(uri: str, config: Pi05Config, *, sha256: str = "") -> Params:
     """
     uri = _resolve(uri)
     path = materialize(uri, sha256)
-    tensors: Tensors = orbax.OrbaxItem(path, where=uri) if path.is_dir() else TensorFile(path, where=uri)
+    shapes = names_and_shapes(config)
+    if path.is_dir():
+        _refuse(compare(orbax.specs(path, where=uri), shapes), config, where=uri)
+        return orbax.load(path, where=uri)
+    tensors = TensorFile(path, where=uri)
     if any(name.startswith(torch_names.PREFIX) for name in tensors.specs):
         return unflatten(dict(_from_torch(tensors, config, where=uri)))
-    shapes = names_and_shapes(config)
     _refuse(compare(tensors.specs, shapes), config, where=uri)
     return unflatten({name: tensors.read(name) for name in shapes})
 
@@ -159,7 +162,7 @@ def _refuse(difference: Difference, config: Pi05Config, *, where: str) -> None:
         )
 
 
-def _from_torch(tensors: Tensors, config: Pi05Config, *, where: str) -> Iterator[tuple[str, np.ndarray]]:
+def _from_torch(tensors: TensorFile, config: Pi05Config, *, where: str) -> Iterator[tuple[str, np.ndarray]]:
     """Read the arrays of the tree from openpi's PyTorch names, one after another."""
     shapes = names_and_shapes(config)
     expected = torch_names.names_and_shapes(shapes)
@@ -184,7 +187,7 @@ def _from_torch(tensors: Tensors, config: Pi05Config, *, where: str) -> Iterator
         yield path, _assemble(tensors, parts, shape, where=where)
 
 
-def _assemble(tensors: Tensors, parts: list[torch_names.Piece], shape: tuple[int, ...], *, where: str) -> np.ndarray:
+def _assemble(tensors: TensorFile, parts: list[torch_names.Piece], shape: tuple[int, ...], *, where: str) -> np.ndarray:
     types = {tensors.specs[part.name].dtype: part.name for part in parts}
     if len(types) > 1:
         raise DataError(

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from robolift.errors import UsageError
-from robolift.policy.pi05.tensor_files import Spec, TensorFile, writing
+from robolift.policy.tensor_files import Spec, TensorFile, writing
 
 A, B = np.array([[1.0, 2.0]], np.float32), np.array(3.0, np.float64)
 SPECS = {"a": Spec((1, 2), "float32"), "b": Spec((), "float64")}

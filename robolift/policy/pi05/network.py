@@ -141,6 +141,7 @@ def sample(
     steps: int,
     guidance: jax.Array | float = 1.0,
     unconditional: Inputs | None = None,
+    real_dims: int | None = None,
 ) -> jax.Array:
     """Return (B, H, A) actions: Euler steps of equal length from ``noise`` at time 1 to time 0.
 
@@ -154,6 +155,8 @@ def sample(
         steps: Evaluations of the velocity.
         guidance: 1 follows ``inputs``, more goes beyond, away from ``unconditional`` (classifier-free guidance).
         unconditional: The same with a prompt that doesn't ask for anything; None skips its pass.
+        real_dims: Width of the actions before padding, None for all of A. Where padding was no target of training, its
+            velocity is what training saw: the noise itself, as what is padded is zero.
     """
     caches = [prefix_cache(params, config, seen) for seen in (inputs, unconditional) if seen is not None]
 
@@ -161,6 +164,8 @@ def sample(
         chunk, time = state
         found = [cached_velocity(params, config, c, chunk, jnp.broadcast_to(time, len(chunk))) for c in caches]
         slope = found[0] if unconditional is None else guide(found[1], found[0], guidance)
+        if real_dims is not None:
+            slope = jnp.concatenate([slope[..., :real_dims], noise[..., real_dims:]], axis=-1)
         return chunk - 1 / steps * slope, time - 1 / steps
 
     actions: jax.Array = jax.lax.fori_loop(0, steps, step, (noise, jnp.float32(1.0)))[0]

@@ -23,8 +23,10 @@ from robolift.errors import DataError
 
 CODES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 """NumPy's names of the types that weights may have and the format's, in the order in which a file holds them."""
-ITEMSIZE = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-DTYPES = {code: name for name, code in CODES.items()}
+STORED = {"float64": "F64", "float32": "F32", "int32": "I32", "bfloat16": "BF16", "float16": "F16"}
+"""The same of all types that may be written: a training state counts its steps too."""
+ITEMSIZE = {"float64": 8, "float32": 4, "int32": 4, "bfloat16": 2, "float16": 2}
+DTYPES = {code: name for name, code in STORED.items()}
 ALIGNMENT = 8
 
 Write = Callable[[str, np.ndarray], None]
@@ -93,7 +95,7 @@ def writing(uri: str, specs: Mapping[str, Spec], metadata: Mapping[str, str] | N
     Raises:
         UsageError: If nothing may be written there.
     """
-    order = sorted(specs, key=lambda name: (list(CODES).index(specs[name].dtype), name))
+    order = sorted(specs, key=lambda name: (list(STORED).index(specs[name].dtype), name))
     header, places = _layout({name: specs[name] for name in order}, metadata)
     with _publishing(uri) as path, path.open("wb") as file:
         file.write(header)
@@ -118,7 +120,7 @@ def _layout(specs: Mapping[str, Spec], metadata: Mapping[str, str] | None) -> tu
     for name, spec in specs.items():
         starts[name] = end
         end += math.prod(spec.shape) * ITEMSIZE[spec.dtype]
-        document[name] = {"dtype": CODES[spec.dtype], "shape": spec.shape, "data_offsets": [starts[name], end]}
+        document[name] = {"dtype": STORED[spec.dtype], "shape": spec.shape, "data_offsets": [starts[name], end]}
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % ALIGNMENT)
     header = len(text).to_bytes(8, "little") + text

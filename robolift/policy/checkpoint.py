@@ -66,6 +66,11 @@ class TaughtSpec:
     fps: float
     steps: int
 
+    @property
+    def preset(self) -> str:
+        """Name of its network's size."""
+        raise NotImplementedError
+
     def taught(self) -> dict[str, Any]:
         """Return the above ready for JSON."""
         plain = ("variant", "action_horizon", "execute", "fps", "steps")
@@ -109,6 +114,11 @@ class PolicySpec(TaughtSpec):
     objective: Objective
     encoder: EncoderSpec | None
     observation: Normalizer
+
+    @property
+    def preset(self) -> str:
+        """Name of its network's size."""
+        return self.architecture.preset
 
     @property
     def cameras(self) -> tuple[str, ...]:

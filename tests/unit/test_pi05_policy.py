@@ -15,6 +15,8 @@ from robolift import storage
 from robolift.errors import DataError, UsageError
 from robolift.policy.normalize import Normalizer
 from robolift.policy.pi05 import policy_files, tree
+from robolift.policy.server.prompt_rule import PromptLabel
+from robolift.policy.server.served import ServedPolicy
 from robolift.policy.serving import Policy
 from robolift.stages.acting import read_policy
 from robolift.stages.stage import execute, load_inputs, parse_config, plan
@@ -102,6 +104,16 @@ def test_label_picture_and_state_reach_the_actions_and_a_row_is_by_itself(policy
         policy.act(first, prompts=[POSITIVE], seed=[8]),
     ):
         assert np.abs(changed - alone).max() > 1e-4
+
+
+def test_it_is_served_pictures_of_any_size(policy):
+    served = ServedPolicy(policy, checkpoint="0" * 64, label=PromptLabel.POSITIVE, guidance=1.0)
+    served.warm_up()
+    assert (served.metadata["preset"], served.metadata["image_size"]) == ("dummy", None)
+    seen = {key: array[0] for key, array in observe(1).items()}
+    task = "fold"
+    (asked,) = policy.act(observe(1), prompts=[served.metadata["prompts"][task]], seed=[7])
+    np.testing.assert_array_equal(served.infer({**seen, "prompt": task, "seed": 7})["actions"], asked)
 
 
 def test_guidance_1_is_the_conditional_policy_and_0_the_bare_one(policy):

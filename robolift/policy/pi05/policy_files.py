@@ -42,6 +42,11 @@ class Pi05Spec(TaughtSpec):
     formatter: Mapping[str, Any]
 
     @property
+    def preset(self) -> str:
+        """Name of its network's size."""
+        return self.config.preset
+
+    @property
     def cameras(self) -> tuple[str, ...]:
         """Dataset's cameras in the order of the network's image keys."""
         return tuple(self.camera_keys[key] for key in self.config.cameras)

@@ -15,6 +15,8 @@ from robolift.policy.server.prompt_rule import PromptLabel, PromptRule
 from robolift.policy.serving import Policy
 
 PROMPT, SEED = "prompt", "seed"
+ANY_SIZE = (32, 32)
+"""Of the pictures that warm a policy up which takes them at any size."""
 
 
 class ServedPolicy:
@@ -38,7 +40,7 @@ class ServedPolicy:
         self._guidance = guidance
         self._dims = dict(zip(policy.state_keys, spec.state_dims, strict=True))
         self._metadata = {
-            "preset": spec.architecture.preset,
+            "preset": spec.preset,
             "checkpoint": checkpoint,
             "cameras": list(policy.cameras),
             "image_size": list(policy.image_size) if policy.image_size else None,
@@ -74,7 +76,7 @@ class ServedPolicy:
             UsageError: If guidance needs the bare prompt of one of them, and that was not trained.
         """
         prompts = self._rule.served
-        size = self._policy.image_size or (0, 0)
+        size = self._policy.image_size or ANY_SIZE
         nothing = {key: np.zeros((len(prompts), *size, 3), np.uint8) for key in self._policy.cameras}
         nothing |= {key: np.zeros((len(prompts), dim), np.float32) for key, dim in self._dims.items()}
         self._policy.act(nothing, prompts=prompts, seed=0, guidance=self._guidance)

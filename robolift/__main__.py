@@ -1,4 +1,4 @@
-"""Command line: ``python -m robolift <stage> --config FILE [--set key=value]``, and ``upload`` and ``download``."""
+"""Command line: ``python -m robolift <stage> --config FILE [--set key=value]``, ``plan``, ``upload``, ``download``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ import yaml
 from robolift import __version__, logging, storage
 from robolift.annotators.review import cli as review
 from robolift.errors import EXIT_INTERNAL, EXIT_TERMINATED, EXIT_USAGE, RoboliftError, UsageError
+from robolift.planner import cli as planner
+from robolift.policy.server import cli as policy_server
 from robolift.stages import NAMES
 
 COPIES = {
     "upload": "copy a local folder to a bucket or any other store",
     "download": "copy a folder of a bucket or any other store to this machine",
 }
+SERVERS = {review.NAME: review.serve, policy_server.NAME: policy_server.serve}
 KEYS = ("output_root", "inputs", "config", "variants")
 
 
@@ -59,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         )
         stage.add_argument("--describe", action="store_true", help="print every configuration field and stop")
     review.add_arguments(stages.add_parser(review.NAME, help="serve the page on which people label"))
+    planner.add_arguments(
+        stages.add_parser(planner.NAME, help="say what training takes of GPUs, before asking for any")
+    )
+    policy_server.add_arguments(stages.add_parser(policy_server.NAME, help="serve a trained policy to robots"))
     for name, text in COPIES.items():
         copy = stages.add_parser(name, help=text, description=f"{text.capitalize()}; nothing is ever deleted.")
         copy.add_argument("source", metavar="SRC", help="folder to copy from")
@@ -189,6 +196,9 @@ def _run(args: argparse.Namespace) -> Iterator[str]:
     if args.stage in COPIES:
         yield from _copy(args)
         return
+    if args.stage == planner.NAME:
+        yield from planner.run(args)
+        return
     if args.describe:
         yield _describe(args.stage)
         return
@@ -235,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.configure()
         signal.signal(signal.SIGTERM, _terminate)
         args = _parser().parse_args(argv)
-        for text in review.serve(args) if args.stage == review.NAME else _run(args):
+        for text in SERVERS.get(args.stage, _run)(args):
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
     except RoboliftError as error:

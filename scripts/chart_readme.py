@@ -58,7 +58,7 @@ DaemonSets that GPU nodes need (device plugin, metrics) must tolerate these tain
 | `limits` | ResourceQuota, PriorityClass | `quota.enabled`, `priorityClasses` |
 | `network` | NetworkPolicy of training pods | `networkPolicy.enabled` |
 | `model-cache` | PersistentVolumeClaim | `modelCache.enabled` |
-| `review`, `vllm` | Deployment, Service, NetworkPolicy | `enabled`, `networkPolicy.enabled` |
+| `review`, `serve`, `vllm` | Deployment, Service, NetworkPolicy | `enabled`, `networkPolicy.enabled` |
 | `tensorboard` | Deployment, Service | `tensorboard.enabled` |
 | `preflight` | a Pod, for `helm test` alone | `preflight.enabled` |
 

@@ -17,9 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints.txt"
 EXTRAS = {
     "cpu/requirements.txt": ("report", "launch"),
-    "torch/requirements-cuda.txt": ("torch", "vlm", "clips"),
-    "jax/requirements-cpu.txt": ("jax", "sim"),
-    "jax/requirements-cuda.txt": ("jax-cuda", "sim"),
+    "torch/requirements-cuda.txt": ("torch", "vlm", "clips", "full"),
+    "jax/requirements-cpu.txt": ("jax", "sim", "serve", "full"),
+    "jax/requirements-cuda.txt": ("jax-cuda", "sim", "serve", "full"),
     "review/requirements.txt": ("review",),
 }
 # What torch's CUDA build depends on and its CPU build doesn't; both are the same version of torch.

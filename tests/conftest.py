@@ -75,6 +75,16 @@ def s3(s3_endpoint: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def tokenizer_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The address of a small tokenizer with as many pieces as the policy preset ``dummy`` has rows; read only."""
+    from tiny_tokenizer import tiny_tokenizer
+
+    path = tmp_path_factory.mktemp("tokenizer") / "tiny.model"
+    path.write_bytes(tiny_tokenizer())
+    return storage.normalize(str(path))
+
+
+@pytest.fixture(scope="session")
 def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny vision-language model with heads; read only."""
     from tiny_vlm import write_tiny_vlm

@@ -13,13 +13,20 @@ from pathlib import Path
 import numpy as np
 
 from robolift import storage
+from robolift.data import letterbox
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError, UsageError
 from robolift.logging import progress
 
 
 def pack_frames(
-    dataset: Dataset, cameras: Sequence[str], *, size: tuple[int, int], folder: Path, num_workers: int = 1
+    dataset: Dataset,
+    cameras: Sequence[str],
+    *,
+    size: tuple[int, int],
+    folder: Path,
+    num_workers: int = 1,
+    padded: bool = False,
 ) -> np.memmap:
     """Decode all frames of some cameras into one array on disk, or open the array if an earlier call made it.
 
@@ -33,6 +40,7 @@ def pack_frames(
         size: (height, width) of the packed images.
         folder: Local folder for the file; its name is derived from dataset, cameras and size.
         num_workers: Videos decoded side by side; the bytes don't depend on it.
+        padded: Whether images keep their shape and black fills the rest, instead of being stretched.
 
     Returns:
         (num_frames, num_cameras, H, W, 3) uint8 memory map, read-only, rows in the order of ``dataset.frames``.
@@ -42,7 +50,9 @@ def pack_frames(
         DataError: If a camera or a frame is missing, or a video unreadable.
     """
     _check(dataset, cameras, size)
-    identity = {"dataset": dataset.uri, "cameras": list(cameras), "size": list(size)}
+    identity: dict[str, object] = {"dataset": dataset.uri, "cameras": list(cameras), "size": list(size)}
+    if padded:
+        identity["padded"] = True
     path = folder / f"frames-{storage.digest_of(identity)}.npy"
     shape = (dataset.num_frames, len(cameras), *size, 3)
     if path.exists():
@@ -51,7 +61,7 @@ def pack_frames(
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         packed = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-        _fill(packed, dataset, cameras, size, num_workers)
+        _fill(packed, dataset, cameras, num_workers, padded=padded)
         packed.flush()
         del packed
         os.replace(partial, path)
@@ -81,18 +91,22 @@ def _open(path: Path, shape: tuple[int, ...]) -> np.memmap:
     return packed
 
 
-def _fill(
-    packed: np.ndarray, dataset: Dataset, cameras: Sequence[str], size: tuple[int, int], num_workers: int
-) -> None:
+def _fill(packed: np.ndarray, dataset: Dataset, cameras: Sequence[str], num_workers: int, *, padded: bool) -> None:
     """Decode every video into its own rows."""
+    outer: letterbox.Size = (packed.shape[2], packed.shape[3])
     dataset.video(0, cameras[0])  # opens the first source before threads ask for it
 
     def decode(job: tuple[int, int]) -> None:
         episode, position = job
         first, last = int(dataset.starts[episode]), int(dataset.starts[episode + 1])
         row = first
-        for image in dataset.video(episode, cameras[position], size=size):
-            packed[row, position] = image
+        inner = outer
+        if padded:  # the sources of a dataset may differ in size
+            recorded = dataset.reader(dataset.locate(episode)[0]).image_size(cameras[position])
+            inner = letterbox.inner_size(recorded, outer)
+        place = letterbox.place(inner, outer)
+        for image in dataset.video(episode, cameras[position], size=inner):
+            packed[(row, position, *place)] = image
             row += 1
         if row != last:
             raise DataError(

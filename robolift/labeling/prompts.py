@@ -6,13 +6,35 @@ only ever sees prompts of the table that its labels were made with.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from robolift.errors import DataError, UsageError
 
 BINARY_LABELS = ("negative", "positive")
+UNLABELLED = "none"
+"""Names the bare task where a label is expected."""
+_MARK = ", Advantage: "
+_LABELLED = re.compile(rf"(.*){_MARK}({'|'.join(BINARY_LABELS)}|0|[1-9][0-9]{{0,8}})", re.DOTALL)
+
+
+def clause(label: str | int | None) -> str:
+    """Return what an advantage label adds to a task: ``", Advantage: positive"``, or nothing for None.
+
+    Args:
+        label: ``"positive"``, ``"negative"``, the number of a slice, or None for the bare task.
+
+    Raises:
+        UsageError: If ``label`` is anything else.
+    """
+    if label is None:
+        return ""
+    is_slice = isinstance(label, int) and not isinstance(label, bool) and label >= 0
+    if not is_slice and label not in BINARY_LABELS:
+        raise UsageError(f"no prompt for label {label!r}; expected {', '.join(BINARY_LABELS)}, a slice number or None")
+    return f"{_MARK}{label}"
 
 
 def prompt(task: str, label: str | int | None) -> str:
@@ -25,12 +47,35 @@ def prompt(task: str, label: str | int | None) -> str:
     Raises:
         UsageError: If ``label`` is anything else.
     """
-    if label is None:
-        return task
-    is_slice = isinstance(label, int) and not isinstance(label, bool) and label >= 0
-    if not is_slice and label not in BINARY_LABELS:
-        raise UsageError(f"no prompt for label {label!r}; expected {', '.join(BINARY_LABELS)}, a slice number or None")
-    return f"{task}, Advantage: {label}"
+    return task + clause(label)
+
+
+def split(text: str) -> tuple[str, str | int | None]:
+    """Return the task and the label of a prompt: the inverse of :func:`prompt`.
+
+    A task text of the dataset that ends like a labelled prompt is read as one. That is what is meant: kai0 publishes
+    its labels as such task texts.
+    """
+    match = _LABELLED.fullmatch(text)
+    if match is None:
+        return text, None
+    task, label = match.groups()
+    return task, int(label) if label.isdecimal() else label
+
+
+def best_label(task: str, trained: Collection[str]) -> str | int:
+    """Return the label to act under: ``positive``, or the highest slice, or ``none`` where no label was trained.
+
+    Args:
+        task: Task text of the dataset.
+        trained: Prompts that occurred in training.
+    """
+    if prompt(task, BINARY_LABELS[1]) in trained:
+        return BINARY_LABELS[1]
+    before = prompt(task, 0).removesuffix("0")
+    tails = [text.removeprefix(before) for text in trained if text.startswith(before)]
+    # By number, not by place: a policy may have been trained on some slices only.
+    return max((int(tail) for tail in tails if tail.isdecimal()), default=UNLABELLED)
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+import safetensors
 import safetensors.numpy
 from safetensors import SafetensorError
 
@@ -21,31 +23,29 @@ from robolift.policy.encoder import EncoderSpec
 from robolift.policy.model import Objective, Params, PolicyShape
 from robolift.policy.normalize import Normalizer
 from robolift.policy.presets import PolicyConfig
+from robolift.policy.tensor_files import Spec, writing
 
 WEIGHTS_FILE = "model.safetensors"
 SPEC_FILE = "policy.json"
 LATEST_FILE = "latest.json"
 STATE_FILE = "state.safetensors"
 POLICY_PREFIX = "policy."
+SpecT = TypeVar("SpecT")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PolicySpec:
-    """Everything needed to act besides the weights; ``policy.json``.
+class TaughtSpec:
+    """What every policy says about itself besides its network.
 
     Attributes:
-        architecture: Sizes of the network.
-        objective: ``flow`` or ``regression``.
         variant: What it was trained on, see ``train_policy``.
-        prompts: The whole prompt table; one embedding row each, whatever the variant.
+        prompts: The whole prompt table, whatever the variant.
         bare_prompts: For each prompt the row of its task without a label.
         trained_prompts: Rows of the table that occurred in training; only these may be asked for.
         held_out_episodes: Episodes of the dataset that neither it nor its encoder was trained on, sorted; None where
             an older policy does not say.
         state_keys: Dataset columns of the state, in order.
         state_dims: Their lengths.
-        encoder: The image encoder, None without cameras.
-        observation: Normaliser of states, then features.
         action: Normaliser of actions.
         action_horizon: Actions of a chunk.
         execute: Actions of a chunk to carry out before asking again.
@@ -53,8 +53,6 @@ class PolicySpec:
         steps: Optimizer steps it was trained.
     """
 
-    architecture: PolicyConfig
-    objective: Objective
     variant: str
     prompts: PromptTable
     bare_prompts: tuple[int, ...]
@@ -62,8 +60,6 @@ class PolicySpec:
     held_out_episodes: tuple[int, ...] | None
     state_keys: tuple[str, ...]
     state_dims: tuple[int, ...]
-    encoder: EncoderSpec | None
-    observation: Normalizer
     action: Normalizer
     action_horizon: int
     execute: int
@@ -71,9 +67,68 @@ class PolicySpec:
     steps: int
 
     @property
+    def preset(self) -> str:
+        """Name of its network's size."""
+        raise NotImplementedError
+
+    def taught(self) -> dict[str, Any]:
+        """Return the above ready for JSON."""
+        plain = ("variant", "action_horizon", "execute", "fps", "steps")
+        return {
+            **{name: getattr(self, name) for name in plain},
+            "action_dim": len(self.action.offset),
+            "prompts": self.prompts.to_dict(),
+            "bare_prompts": list(self.bare_prompts),
+            "trained_prompts": list(self.trained_prompts),
+            "held_out_episodes": self.held_out_episodes,
+            "state_keys": list(self.state_keys),
+            "state_dims": list(self.state_dims),
+            "action": self.action.to_dict(),
+        }
+
+    @staticmethod
+    def read_taught(document: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields that :meth:`taught` wrote."""
+        held_out = document.get("held_out_episodes")
+        return {
+            **{name: document[name] for name in ("variant", "action_horizon", "execute", "fps", "steps")},
+            "prompts": PromptTable.from_dict(document["prompts"]),
+            "held_out_episodes": None if held_out is None else tuple(held_out),
+            "action": Normalizer.from_dict(document["action"]),
+            **{name: tuple(document[name]) for name in ("bare_prompts", "trained_prompts", "state_keys", "state_dims")},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicySpec(TaughtSpec):
+    """Everything needed to act besides the weights, for the network of :mod:`robolift.policy.model`; ``policy.json``.
+
+    Attributes:
+        architecture: Sizes of the network.
+        objective: ``flow`` or ``regression``.
+        encoder: The image encoder, None without cameras.
+        observation: Normaliser of states, then features.
+    """
+
+    architecture: PolicyConfig
+    objective: Objective
+    encoder: EncoderSpec | None
+    observation: Normalizer
+
+    @property
+    def preset(self) -> str:
+        """Name of its network's size."""
+        return self.architecture.preset
+
+    @property
     def cameras(self) -> tuple[str, ...]:
         """Cameras the policy looks through."""
         return self.encoder.cameras if self.encoder else ()
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) of its images, None without cameras."""
+        return self.encoder.image_size if self.encoder else None
 
     @property
     def shape(self) -> PolicyShape:
@@ -88,55 +143,43 @@ class PolicySpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
-        plain = ("objective", "variant", "action_horizon", "execute", "fps", "steps")
         return {
-            **{name: getattr(self, name) for name in plain},
+            **self.taught(),
+            "objective": self.objective,
             "preset": self.architecture.preset,
             "architecture": asdict(self.architecture),
             "cameras": list(self.cameras),
             "image_size": list(self.encoder.image_size) if self.encoder else None,
-            "action_dim": len(self.action.offset),
-            "prompts": self.prompts.to_dict(),
-            "bare_prompts": list(self.bare_prompts),
-            "trained_prompts": list(self.trained_prompts),
-            "held_out_episodes": self.held_out_episodes,
-            "state_keys": list(self.state_keys),
-            "state_dims": list(self.state_dims),
             "encoder": self.encoder.to_dict() if self.encoder else None,
             "observation": self.observation.to_dict(),
-            "action": self.action.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> PolicySpec:
         """Return what :meth:`to_dict` wrote."""
-        held_out = document.get("held_out_episodes")
         architecture = dict(document["architecture"])
         architecture["hidden_widths"] = tuple(architecture["hidden_widths"])
         return cls(
+            **cls.read_taught(document),
             architecture=PolicyConfig(**architecture),
             objective=document["objective"],
-            variant=document["variant"],
-            prompts=PromptTable.from_dict(document["prompts"]),
-            bare_prompts=tuple(document["bare_prompts"]),
-            trained_prompts=tuple(document["trained_prompts"]),
-            held_out_episodes=None if held_out is None else tuple(held_out),
-            state_keys=tuple(document["state_keys"]),
-            state_dims=tuple(document["state_dims"]),
             encoder=EncoderSpec.from_dict(document["encoder"]) if document["encoder"] else None,
             observation=Normalizer.from_dict(document["observation"]),
-            action=Normalizer.from_dict(document["action"]),
-            action_horizon=document["action_horizon"],
-            execute=document["execute"],
-            fps=document["fps"],
-            steps=document["steps"],
         )
 
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
     """Return the arrays of a tree by dotted path, on the host; every process of the job has to call it."""
-    leaves = jax.tree_util.tree_flatten_with_path(hosts.to_host(tree))[0]
+    return {name: hosts.to_host(leaf) for name, leaf in _named(tree).items()}
+
+
+def _named(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _forget(_name: str, _tensor: np.ndarray) -> None:
+    """Write nothing: what every process fetches, the main one writes."""
 
 
 def unflatten(template: Any, tensors: Mapping[str, np.ndarray], *, where: str) -> Any:
@@ -168,19 +211,28 @@ def save_policy(folder: Path, spec: PolicySpec, params: Params, encoder_weights:
     storage.write_bytes(str(folder / SPEC_FILE), storage.to_json_bytes(spec.to_dict()))
 
 
+def read_spec(uri: str, parse: Callable[[Mapping[str, Any]], SpecT]) -> SpecT:
+    """Return what a policy folder's ``policy.json`` says, in the form that ``parse`` makes of it.
+
+    Raises:
+        DataError: If it is missing or damaged.
+    """
+    where = storage.join(uri, SPEC_FILE)
+    try:
+        return parse(storage.read_json(where))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"not a policy: {error!r}", where=where, expected=SPEC_FILE, mend="run train_policy again"
+        ) from error
+
+
 def load_policy(uri: str) -> tuple[PolicySpec, Params, encoder.Weights]:
     """Load a policy folder from any store.
 
     Raises:
         DataError: If a file is missing, damaged or does not fit the other.
     """
-    where = storage.join(uri, SPEC_FILE)
-    try:
-        spec = PolicySpec.from_dict(storage.read_json(where))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"not a policy: {error!r}", where=where, expected=SPEC_FILE, mend="run train_policy again"
-        ) from error
+    spec = read_spec(uri, PolicySpec.from_dict)
     where = storage.join(uri, WEIGHTS_FILE)
     tensors = read_tensors(where)
     own = {n.removeprefix(POLICY_PREFIX): t for n, t in tensors.items() if n.startswith(POLICY_PREFIX)}
@@ -225,11 +277,16 @@ class StateStore:
 
         Every process of the job has to call it; the main one writes.
         """
-        tensors = flatten(tree)
-        if not hosts.this_host().is_main:
-            return
-        storage.write_bytes(self.file, safetensors.numpy.save(tensors, metadata={"document": json.dumps(document)}))
-        storage.write_bytes(storage.join(self.uri, LATEST_FILE), storage.to_json_bytes({"step": step}))
+        leaves = _named(tree)
+        is_main = hosts.this_host().is_main
+        specs = {name: Spec.of(leaf) for name, leaf in leaves.items()}
+        opened = writing(self.file, specs, {"document": json.dumps(document)}) if is_main else nullcontext(_forget)
+        with opened as write:
+            # One array at a time: those of a large network together may not fit into the memory of the host.
+            for name, leaf in leaves.items():
+                write(name, hosts.to_host(leaf))
+        if is_main:
+            storage.write_bytes(storage.join(self.uri, LATEST_FILE), storage.to_json_bytes({"step": step}))
 
     def load(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
         """Return the tree in the form of ``template`` and the document, None if none was saved.
@@ -239,14 +296,14 @@ class StateStore:
         """
         if not storage.exists(self.file):
             return None
-        content = storage.read_bytes(self.file)
         try:
-            tensors = safetensors.numpy.load(content)
+            with storage.as_local(self.file) as path, safetensors.safe_open(str(path), "np") as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+                document = json.loads(file.metadata()["document"])
         except SafetensorError as error:
             raise DataError(
                 f"the saved training state is damaged: {error}",
                 where=self.file,
                 mend=f"delete {self.uri} to train from the start",
             ) from error
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        return unflatten(template, tensors, where=self.file), json.loads(header["__metadata__"]["document"])
+        return unflatten(template, tensors, where=self.file), document

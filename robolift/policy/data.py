@@ -166,16 +166,21 @@ class ChunkData:
 
     def batch(self, positions: np.ndarray) -> Batch:
         """Return the training rows at ``positions`` in 0..num_rows-1."""
-        return self._gather(self.rows[positions])
+        return self.gather(self.rows[positions])
 
     def held_out(self) -> Batch | None:
         """Return at most MAX_HELD_OUT held-out rows, evenly spaced."""
         if not len(self.held_out_rows):
             return None
-        count = min(len(self.held_out_rows), MAX_HELD_OUT)
-        return self._gather(self.held_out_rows[np.linspace(0, len(self.held_out_rows) - 1, count).astype(int)])
+        return self.gather(self.spaced(min(len(self.held_out_rows), MAX_HELD_OUT)))
 
-    def _gather(self, rows: np.ndarray) -> Batch:
+    def spaced(self, count: int) -> np.ndarray:
+        """Return ``count`` held-out frames, evenly spaced."""
+        chosen: np.ndarray = self.held_out_rows[np.linspace(0, len(self.held_out_rows) - 1, count).astype(int)]
+        return chosen
+
+    def gather(self, rows: np.ndarray) -> Batch:
+        """Return what is trained on at some frames of the dataset."""
         offsets = np.arange(self.action_horizon)
         left = self.left[rows, None]
         # Past the break the last action is repeated, because a flow's input needs some action there; ``real`` keeps it

@@ -6,6 +6,7 @@ cut there: what is predicted beyond is no error.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -81,13 +82,40 @@ def drop_labels(key: jax.Array, prompt: jax.Array, bare: jax.Array, rate: float)
     return jnp.where(jax.random.uniform(key, prompt.shape) < rate, bare[prompt], prompt)
 
 
+def flow_loss(
+    velocity: Callable[[jax.Array, jax.Array], jax.Array],
+    key: jax.Array,
+    actions: jax.Array,
+    real: jax.Array,
+    weight: jax.Array,
+    *,
+    real_dims: int,
+) -> jax.Array:
+    """Return the loss of a flow on ``actions``.
+
+    Args:
+        velocity: (noisy chunk (B, H, A), time (B,)) -> (B, H, A).
+        key: Draws noise and time.
+        actions: (B, H, A) normalised.
+        real: (B, H) 1 where the action exists, 0 past the end.
+        weight: (B,) loss weight.
+        real_dims: Dimensions before padding; what is padded is no error.
+    """
+    noise_key, time_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, actions.shape)
+    time = flow_time(jax.random.uniform(time_key, weight.shape))
+    chunk, target = interpolate(actions, noise, time)
+    predicted = velocity(chunk, time)
+    return masked_mean_square(predicted[..., :real_dims], target[..., :real_dims], real, weight)
+
+
 def loss(params: Params, key: jax.Array, batch: Batch, shape: PolicyShape) -> jax.Array:
     """Return the objective's loss on ``batch``; ``key`` draws the flow's noise and time."""
     cached = model.prefix(params, batch.observation, batch.prompt)
+
+    def predict(chunk: jax.Array | None = None, time: jax.Array | None = None) -> jax.Array:
+        return model.predict(params, cached, shape, chunk, time)
+
     if shape.objective == "regression":
-        return masked_mean_square(model.predict(params, cached, shape), batch.actions, batch.real, batch.weight)
-    noise_key, time_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, batch.actions.shape)
-    time = flow_time(jax.random.uniform(time_key, batch.weight.shape))
-    chunk, velocity = interpolate(batch.actions, noise, time)
-    return masked_mean_square(model.predict(params, cached, shape, chunk, time), velocity, batch.real, batch.weight)
+        return masked_mean_square(predict(), batch.actions, batch.real, batch.weight)
+    return flow_loss(predict, key, batch.actions, batch.real, batch.weight, real_dims=shape.action_dim)

@@ -7,7 +7,7 @@ positions, batches of 256, 100,000 steps of AdamW (0.9, 0.95, decay 1e-10, clip 
 their 1 % and 99 % quantiles, every frame under the prompt of its label and none under the bare task.
 
 A recipe is data, prompts and schedule, not a size. The network is ``tiny`` (0.2 million weights over the value model's
-frozen image encoder) until pi0.5's own is there: set ``preset`` then. ``policy.json`` names what was trained.
+frozen image encoder) unless ``preset`` is ``pi05`` or ``pi05_lora``. ``policy.json`` names what was trained.
 
 Where we differ from what is published, and why: prompts come from the dataset's task text, where kai0 writes "fold the
 cloth" for every task; the cosine spans the run, where theirs is flat after 30,000 of 100,000 steps

@@ -7,6 +7,9 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from robolift.policy.named_recipes import RECIPES
+from robolift.policy.pi05 import settings as pi05
+from robolift.policy.pi05.config import PRESETS as PI05_PRESETS
+from robolift.policy.pi05.settings import Pi05Settings
 from robolift.policy.presets import PRESETS
 
 UNLABELLED = frozenset({"plain", "filtered"})
@@ -17,7 +20,7 @@ WARMUP_SHARE = 100
 """A run warms up for one of so many steps unless it is told otherwise."""
 
 
-class Recipe(BaseModel):
+class Recipe(Pi05Settings, BaseModel):
     """What a policy sees, what it is taught and for how long."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -26,17 +29,21 @@ class Recipe(BaseModel):
     """Named settings: `pi05_flatten_fold_awbc`, `pi05_tee_shirt_sort_awbc` or `pi05_hang_cloth_awbc` (kai0). They
     replace the defaults below, and what is set beside the name wins over them. The network stays that of `preset`."""
     preset: str = "tiny"
-    """Size of the network."""
+    """Network and its size: `tiny`, or pi0.5 as `pi05`, `pi05_lora` (low-rank updates) and `dummy` (in miniature). A
+    preset of pi0.5 replaces the defaults of `vision`, `action_horizon`, `normalization`, `schedule`, `learning_rate`,
+    `beta2`, `weight_decay` and `batch_size` by openpi's."""
     variant: Literal["plain", "filtered", "advantage", "shuffled", "weighted"] = "advantage"
     """What is taught. `advantage`: every frame under the prompt of its label. `plain`: every frame under the bare task.
     `filtered`: the same, successful episodes only. `shuffled`: as advantage with labels shuffled among ranked frames, a
     control. `weighted`: the bare task, each frame weighted by the labels' weight. All have the same network."""
     objective: Literal["flow", "regression"] = "flow"
     """Flow matching of the action chunk, or its mean square error."""
-    vision: Literal["frozen", "none"] = "frozen"
-    """Images through the value model's encoder, kept as it is; or no images."""
+    vision: Literal["frozen", "none", "own"] = "frozen"
+    """Images through the value model's encoder, kept as it is; no images; or through the network's own vision tower,
+    which presets of pi0.5 have."""
     cameras: list[str] | None = None
-    """Cameras to look through: null, or exactly those that the value model was trained on."""
+    """Cameras to look through: null, or exactly those that the value model was trained on. For pi0.5 see
+    `camera_keys`."""
     state_keys: list[str] = ["observation.state"]
     """State columns, joined in this order."""
     action_horizon: int = Field(8, ge=1)
@@ -91,21 +98,27 @@ class Recipe(BaseModel):
     def _named(cls, given: Any) -> Any:
         name = given.get("recipe") if isinstance(given, dict) else ""
         if not isinstance(name, str) or not name:
-            return given
+            return cls._with_preset(given)
         if name not in RECIPES:
             raise ValueError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
         # Who asks for no images does not want the recipe's cameras either.
         blind = given.get("vision") == "none"
         named = {key: value for key, value in RECIPES[name].items() if not (blind and key == "cameras")}
-        return {**named, **given}
+        return cls._with_preset({**named, **given})
+
+    @staticmethod
+    def _with_preset(given: Any) -> Any:
+        preset = given.get("preset") if isinstance(given, dict) else None
+        return {**pi05.defaults(preset), **given} if isinstance(preset, str) and preset in PI05_PRESETS else given
 
     @field_validator("preset")
     @classmethod
     def _known(cls, value: str) -> str:
+        sizes = [*PRESETS, *PI05_PRESETS]
         if value in RECIPES:
-            raise ValueError(f"{value} is a recipe, not a size: set recipe to it; sizes are: {', '.join(PRESETS)}")
-        if value not in PRESETS:
-            raise ValueError(f"no preset {value!r}; there are: {', '.join(PRESETS)}")
+            raise ValueError(f"{value} is a recipe, not a size: set recipe to it; sizes are: {', '.join(sizes)}")
+        if value not in sizes:
+            raise ValueError(f"no preset {value!r}; there are: {', '.join(sizes)}")
         return value
 
     @model_validator(mode="after")
@@ -116,6 +129,12 @@ class Recipe(BaseModel):
             raise ValueError("vision is none and state_keys is empty: the policy would see nothing")
         if self.vision == "none" and self.cameras:
             raise ValueError("cameras are given, but vision is none")
+        if self.is_pi05:
+            pi05.check(self.__dict__)
+        elif changed := sorted(name for name in Pi05Settings.model_fields if getattr(self, name) != _default(name)):
+            raise ValueError(f"{changed[0]} is for presets of pi0.5, but preset is {self.preset}")
+        elif self.vision == "own":
+            raise ValueError(f"vision is own, but preset {self.preset} has no vision tower")
         if self.batch_size % self.num_devices:
             raise ValueError(f"batch_size is {self.batch_size}, expected a multiple of num_devices {self.num_devices}")
         if self.num_devices % self.fsdp_devices:
@@ -134,6 +153,11 @@ class Recipe(BaseModel):
         elif self.warmup >= self.decayed:
             raise ValueError(f"warm-up takes {self.warmup} steps, expected fewer than decay_steps ({self.decayed})")
         return self
+
+    @property
+    def is_pi05(self) -> bool:
+        """Whether the network is pi0.5."""
+        return self.preset in PI05_PRESETS
 
     @property
     def warmup(self) -> int:
@@ -155,3 +179,7 @@ class Recipe(BaseModel):
     def executed(self) -> int:
         """Actions of a chunk to carry out before asking again."""
         return max(1, self.action_horizon // 2) if self.execute is None else self.execute
+
+
+def _default(name: str) -> Any:
+    return Pi05Settings.model_fields[name].default

@@ -2,22 +2,61 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from robolift import storage
 from robolift.errors import DataError, UsageError
 from robolift.labeling.prompts import PromptTable
-from robolift.policy import checkpoint, encoder, sampling
-from robolift.policy.checkpoint import PolicySpec
-from robolift.policy.model import Params
+from robolift.policy import chunk_network
+from robolift.policy.checkpoint import SPEC_FILE, TaughtSpec
+from robolift.policy.pi05 import acting as pi05
+from robolift.policy.pi05.config import PRESETS as PI05_PRESETS
 
-ROWS = 8
-"""Rows of every compiled call. One shape only: nothing is compiled again when a batch shrinks, and a row's actions do
-not depend on who else is in the batch, which they would at other sizes, in the last bit."""
+
+class Network(Protocol):
+    """What a policy asks of its network."""
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Image keys an observation must have."""
+
+    @property
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) that each image must have, None for any."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of every compiled call.
+
+        One shape only: nothing is compiled again when a batch shrinks, and a row's actions do not depend on who else
+        is in the batch, which they would at other sizes, in the last bit.
+        """
+
+    @property
+    def noise_shape(self) -> tuple[int, int]:
+        """Shape of what a flow starts from, for a row."""
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether there is a flow."""
+
+    def inputs(
+        self, images: Sequence[np.ndarray], state: np.ndarray, prompt: np.ndarray, bare: np.ndarray
+    ) -> list[np.ndarray]:
+        """Return what is computed from, arrays of B rows each.
+
+        Args:
+            images: One (B, H, W, 3) uint8 array a camera.
+            state: (B, S) float32, in the data's units.
+            prompt: (B,) rows of the prompt table.
+            bare: (B,) rows of the bare prompts.
+        """
+
+    def act(self, inputs: Sequence[np.ndarray], noise: np.ndarray, guidance: float) -> np.ndarray:
+        """Return (rows, H, A) normalised actions for exactly ``rows`` rows."""
 
 
 class Policy:
@@ -26,7 +65,7 @@ class Policy:
     Attributes:
         spec: Everything about it besides the weights.
         cameras: Image keys an observation must have.
-        image_size: (height, width) of each image, None without cameras.
+        image_size: (height, width) of each image, None without cameras or for any size.
         state_keys: State keys an observation must have.
         action_horizon: Actions of a chunk.
         execute: Actions of a chunk to carry out before asking again.
@@ -34,17 +73,16 @@ class Policy:
         prompts: The prompts it was trained on; no other may be asked for.
     """
 
-    def __init__(self, spec: PolicySpec, params: Params, encoder_weights: encoder.Weights) -> None:
+    def __init__(self, spec: TaughtSpec, network: Network) -> None:
         self.spec = spec
-        self.cameras = spec.cameras
-        self.image_size = spec.encoder.image_size if spec.encoder else None
+        self.cameras = network.cameras
+        self.image_size = network.image_size
         self.state_keys = spec.state_keys
         self.action_horizon = spec.action_horizon
         self.execute = spec.execute
-        self.action_dim = spec.shape.action_dim
+        self.action_dim = len(spec.action.offset)
         self.prompts = PromptTable(tuple(spec.prompts[row] for row in spec.trained_prompts))
-        self._params = params
-        self._encoder_weights = encoder_weights
+        self._network = network
         self._bare = np.array(spec.bare_prompts, np.int32)
 
     @classmethod
@@ -54,7 +92,9 @@ class Policy:
         Raises:
             DataError: If a file is missing or damaged.
         """
-        return cls(*checkpoint.load_policy(uri))
+        document = storage.read_json(storage.join(uri, SPEC_FILE))
+        preset = document.get("preset") if isinstance(document, dict) else None
+        return cls(*(pi05.load(uri) if preset in PI05_PRESETS else chunk_network.load(uri)))
 
     def act(
         self,
@@ -90,17 +130,21 @@ class Policy:
                     f"guidance is {guidance}, but the bare prompt {self.spec.prompts[row]!r} was not trained; "
                     "train with label_dropout above 0"
                 )
-        arrays = [*images, state, rows, self._bare[rows], self._noise(seed, len(prompts))]
+        bare = rows if guidance == 1 else self._bare[rows]
+        arrays = [*self._network.inputs(images, state, rows, bare), self._noise(seed, len(prompts))]
+        size = self._network.rows
         parts = [
-            self._act_rows([array[start : start + ROWS] for array in arrays], guidance)
-            for start in range(0, len(prompts), ROWS)
+            self._act_rows([array[start : start + size] for array in arrays], guidance)
+            for start in range(0, len(prompts), size)
         ]
         empty = np.zeros((0, self.action_horizon, self.action_dim), np.float32)
         return self.spec.action.invert(np.concatenate([empty, *parts]))
 
     def _check(self, observation: Mapping[str, np.ndarray], count: int) -> tuple[list[np.ndarray], np.ndarray]:
         """Return the images by camera and the (B, S) state, checked."""
-        shapes = dict.fromkeys(self.cameras, (count, *(self.image_size or ()), 3))
+        shapes: dict[str, tuple[int | None, ...]] = dict.fromkeys(
+            self.cameras, (count, *(self.image_size or (None, None)), 3)
+        )
         shapes |= {key: (count, dim) for key, dim in zip(self.state_keys, self.spec.state_dims, strict=True)}
         for key, shape in shapes.items():
             if key not in observation:
@@ -112,9 +156,11 @@ class Policy:
                 )
             array = np.asarray(observation[key])
             kind = "uint8" if key in self.cameras else "float"
-            if array.shape != shape or (array.dtype == np.uint8) != (kind == "uint8"):
+            if not _fits(array.shape, shape) or (array.dtype == np.uint8) != (kind == "uint8"):
                 raise DataError(
-                    f"{key} is {array.dtype} {array.shape}", where="observation", expected=f"{kind} {shape}"
+                    f"{key} is {array.dtype} {array.shape}",
+                    where="observation",
+                    expected=f"{kind} {str(shape).replace('None', 'any')}",
                 )
         states = [np.asarray(observation[key], np.float32) for key in self.state_keys]
         state = np.concatenate([np.zeros((count, 0), np.float32), *states], axis=1)
@@ -124,8 +170,8 @@ class Policy:
 
     def _noise(self, seed: int | Sequence[int], count: int) -> np.ndarray:
         """Return (B, H, A) standard normal numbers."""
-        shape = (self.action_horizon, self.action_dim)
-        if self.spec.objective == "regression":
+        shape = self._network.noise_shape
+        if not self._network.draws_noise:
             return np.zeros((count, *shape), np.float32)
         if isinstance(seed, (int, np.integer)):
             keys = [[int(seed), row] for row in range(count)]
@@ -137,42 +183,11 @@ class Policy:
         return np.stack(noise) if noise else np.zeros((0, *shape), np.float32)
 
     def _act_rows(self, arrays: Sequence[np.ndarray], guidance: float) -> np.ndarray:
-        """Act for at most ROWS rows; missing rows are zeros and thrown away."""
-        count = len(arrays[-1])
-        padded = [np.concatenate([a, np.zeros((ROWS - count, *a.shape[1:]), a.dtype)]) for a in arrays]
-        *images, state, prompt, bare, noise = padded
-        return np.asarray(
-            self._compiled(guidance != 1)(
-                self._params, self._encoder_weights, images, state, prompt, bare, noise, np.float32(guidance)
-            )
-        )[:count]
+        """Act for at most the network's rows; missing rows are zeros and thrown away."""
+        count, size = len(arrays[-1]), self._network.rows
+        *inputs, noise = [np.concatenate([a, np.zeros((size - count, *a.shape[1:]), a.dtype)]) for a in arrays]
+        return self._network.act(inputs, noise, guidance)[:count]
 
-    @functools.cache  # noqa: B019  (a policy lives as long as its process)
-    def _compiled(self, guided: bool) -> jax.stages.Wrapped:  # noqa: FBT001
-        spec = self.spec
 
-        @jax.jit
-        def act(
-            params: Params,
-            weights: encoder.Weights,
-            images: list[jax.Array],
-            state: jax.Array,
-            prompt: jax.Array,
-            bare: jax.Array,
-            noise: jax.Array,
-            strength: jax.Array,
-        ) -> jax.Array:
-            seen = [state] if spec.encoder is None else [state, encoder.encode(weights, images, spec.encoder)]
-            observation = (jnp.concatenate(seen, axis=-1) - spec.observation.offset) / spec.observation.scale
-            return sampling.sample(
-                params,
-                spec.shape,
-                observation,
-                prompt,
-                noise,
-                num_steps=spec.architecture.sampling_steps,
-                bare=bare if guided else None,
-                strength=strength,
-            )
-
-        return act
+def _fits(found: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(found) == len(expected) and all(e in (None, f) for f, e in zip(found, expected, strict=True))

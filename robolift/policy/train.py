@@ -6,35 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from robolift import storage
 from robolift.data.dataset import Dataset
-from robolift.data.split import carried_over
-from robolift.errors import DataError
 from robolift.labeling.prompts import PromptTable, advantage_prompts
 from robolift.logging import get_logger
 from robolift.manifest import Manifest
-from robolift.policy import hosts, loop, model, norm_stats
-from robolift.policy.checkpoint import PolicySpec, StateStore, save_policy
-from robolift.policy.data import ChunkData, Labels, Prepared, prepare
+from robolift.policy import chunk_assembly, hosts, learning, norm_stats
+from robolift.policy.assembly import Assembly, Material, Sources
+from robolift.policy.checkpoint import StateStore
+from robolift.policy.chunk_assembly import encoder_held_out
+from robolift.policy.data import Labels
+from robolift.policy.pi05 import assembly as pi05
+from robolift.policy.pi05.config import PRESETS as PI05_PRESETS
 from robolift.policy.presets import PRESETS
-from robolift.policy.recipe import PROMPTED, UNLABELLED, Recipe
-from robolift.policy.vision import FrozenEncoder, read_features
+from robolift.policy.recipe import UNLABELLED, Recipe
+
+__all__ = ["Sources", "Trained", "encoder_held_out", "publishes", "train"]
 
 PROMPTS_FILE = "prompts.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """The published outputs a policy is made from; what its recipe does not need may be None."""
-
-    dataset: Manifest
-    labels: Manifest | None = None
-    values: Manifest | None = None
-    checkpoint: Manifest | None = None
-    norm_stats: Manifest | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +67,22 @@ def train(recipe: Recipe, sources: Sources, *, work_uri: str, folder: Path) -> T
     stats = norm_stats.load(given, dataset, recipe.state_keys) if given else None
     prompts = _prompts(sources.labels, dataset)
     labels = _labels(recipe, sources.labels, dataset, prompts)
-    frozen = _encoder(recipe, sources.checkpoint)
-    features = read_features(sources.values, dataset, frozen) if frozen and sources.values else None
-    held_out = encoder_held_out(frozen, sources, dataset) if frozen else None
-    prepared = prepare(
-        dataset, recipe, prompts=prompts, labels=labels, features=features, held_out=held_out, stats=stats
-    )
-    spec = _spec(recipe, dataset, prompts, prepared, frozen)
-    _tell(recipe, spec)
-    fitted = loop.fit(spec.architecture, spec.shape, prepared.chunks, recipe, StateStore(work_uri))
-    if host.is_main:
-        save_policy(folder, spec, fitted.params, frozen.weights if frozen else {})
+    material = Material(dataset=dataset, prompts=prompts, labels=labels, stats=stats)
+    assembly = _assemble(recipe, sources, material)
+    _tell(recipe, assembly)
+    fitted = learning.run(assembly.learner, assembly.rows, recipe, StateStore(work_uri))
+    assembly.save(folder, fitted.params)
     if host.is_main and stats is not None:
         content = storage.to_json_bytes(stats.to_dict())
         storage.write_bytes(str(folder / norm_stats.NORM_STATS_FILE), content)
-    return _report(fitted, prepared, prompts, dataset)
+    return _report(fitted, assembly, prompts, dataset)
+
+
+def _assemble(recipe: Recipe, sources: Sources, material: Material) -> Assembly:
+    """Return the network that the recipe's preset names: the one place of training that tells networks apart."""
+    if recipe.is_pi05:
+        return pi05.assemble(PI05_PRESETS[recipe.preset](), recipe, material)
+    return chunk_assembly.assemble(PRESETS[recipe.preset](), recipe, sources, material)
 
 
 def publishes() -> bool:
@@ -111,94 +103,18 @@ def _labels(recipe: Recipe, labels: Manifest | None, dataset: Dataset, prompts: 
     return Labels.align(labels.table("labels"), dataset, prompts, where=labels.uri)
 
 
-def _encoder(recipe: Recipe, checkpoint: Manifest | None) -> FrozenEncoder | None:
-    if recipe.vision == "none" or checkpoint is None:
-        return None
-    frozen = FrozenEncoder.load(checkpoint.uri)
-    if recipe.cameras is not None and sorted(recipe.cameras) != sorted(frozen.spec.cameras):
-        raise DataError(
-            f"cameras are {', '.join(recipe.cameras) or 'none'}",
-            where="config of train_policy",
-            expected=f"{', '.join(frozen.spec.cameras)}, on which the encoder was trained",
-            mend="leave cameras out, or train a value model with these cameras",
-        )
-    return frozen
-
-
-def encoder_held_out(frozen: FrozenEncoder, sources: Sources, dataset: Dataset) -> np.ndarray | None:
-    """Return the episodes of ``dataset`` that the encoder was not trained on; None if it knows none of them.
-
-    The encoder was trained to predict actions too. Errors on its training episodes would look better than they are, so
-    the policy holds out the same episodes.
-    """
-    assert sources.checkpoint is not None
-    (trained_on,) = sources.checkpoint.inputs["dataset"]
-    same = trained_on.digest == sources.dataset.digest
-    theirs = dataset if same else Dataset.open(sources.checkpoint.parent("dataset"))
-    return carried_over(frozen.held_out_episodes, theirs.sources, dataset.sources)
-
-
-def _spec(
-    recipe: Recipe, dataset: Dataset, prompts: PromptTable, prepared: Prepared, frozen: FrozenEncoder | None
-) -> PolicySpec:
-    chunks = prepared.chunks
-    return PolicySpec(
-        architecture=PRESETS[recipe.preset](),
-        objective=recipe.objective,
-        variant=recipe.variant,
-        prompts=prompts,
-        bare_prompts=tuple(chunks.bare.tolist()),
-        trained_prompts=trained_prompts(recipe, chunks),
-        held_out_episodes=tuple(prepared.held_out.tolist()),
-        state_keys=tuple(recipe.state_keys),
-        state_dims=prepared.state_dims,
-        encoder=frozen.spec if frozen else None,
-        observation=prepared.observation,
-        action=prepared.action,
-        action_horizon=recipe.action_horizon,
-        execute=recipe.executed,
-        fps=dataset.fps,
-        steps=recipe.steps,
-    )
-
-
-def trained_prompts(recipe: Recipe, chunks: ChunkData) -> tuple[int, ...]:
-    """Return the rows of the prompt table that the policy may be asked for, sorted.
-
-    Without label dropout a policy that is taught under labels must not answer to the bare task: the few frames without
-    a label, such as the last of each episode, don't teach it what to do then. It is the prompt that a client forgets to
-    label.
-
-    Raises:
-        DataError: If no frame to train on has a label.
-    """
-    taught = set(chunks.prompt[chunks.rows].tolist())
-    bare = {int(chunks.bare[row]) for row in taught}
-    if recipe.variant not in PROMPTED or recipe.label_dropout > 0:
-        return tuple(sorted(taught | bare))
-    if not taught - bare:
-        raise DataError(
-            "no frame to train on has a label",
-            where="labels, column advantage_label",
-            expected="positive, negative or a slice in some of them",
-            mend="label this dataset, or train variant plain",
-        )
-    return tuple(sorted(taught - bare))
-
-
-def _tell(recipe: Recipe, spec: PolicySpec) -> None:
+def _tell(recipe: Recipe, assembly: Assembly) -> None:
     """Say which network is trained, and under which recipe: the name of a recipe says nothing about its size."""
     facts = {"recipe": recipe.recipe} if recipe.recipe else {}
-    size = jax.eval_shape(lambda: model.init(jax.random.key(0), spec.architecture, spec.shape))
-    get_logger("policy").info("network", preset=recipe.preset, num_weights=model.count(size), **facts)
+    get_logger("policy").info("network", preset=recipe.preset, num_weights=assembly.num_weights, **facts)
 
 
-def _report(fitted: loop.Fit, prepared: Prepared, prompts: PromptTable, dataset: Dataset) -> Trained:
-    chunks = prepared.chunks
+def _report(fitted: learning.Fit, assembly: Assembly, prompts: PromptTable, dataset: Dataset) -> Trained:
+    chunks = assembly.prepared.chunks
     counts = np.bincount(chunks.prompt[chunks.rows], minlength=len(prompts))
     episode = np.searchsorted(dataset.starts, np.concatenate([chunks.rows, chunks.held_out_rows]), side="right")
     metrics: dict[str, Any] = {
-        "num_weights": model.count(fitted.params),
+        "num_weights": assembly.num_weights,
         "frames_by_prompt": {text: int(n) for text, n in zip(prompts.prompts, counts, strict=True)},
         "train_loss": fitted.curves["train"][-1]["loss"],
         "held_out_episodes": len(np.unique(episode[len(chunks.rows) :])),

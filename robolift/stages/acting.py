@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from av import VideoFrame
-from av.video.reformatter import Interpolation
 
 from robolift import storage
+from robolift.data.scaling import scale_images
 from robolift.errors import DataError, UsageError
-from robolift.labeling.prompts import BINARY_LABELS, PromptTable, prompt
+from robolift.labeling.prompts import UNLABELLED, PromptTable, best_label, prompt
 from robolift.manifest import Manifest
 from robolift.sim import tasks
 from robolift.sim.recording import Actor
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from robolift.policy.serving import Policy
 
 POLICY_FILE = "policy.json"
-UNLABELLED = "none"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +70,7 @@ class PolicyFacts:
 
     def best_label(self, task: str) -> str | int:
         """Return the label to act under: ``positive``, or the highest slice, or ``none`` where no label was trained."""
-        trained = set(self.trained_prompts)
-        if prompt(task, BINARY_LABELS[1]) in trained:
-            return BINARY_LABELS[1]
-        before = prompt(task, 0).removesuffix("0")
-        tails = [text.removeprefix(before) for text in trained if text.startswith(before)]
-        # By number, not by place: a policy may have been trained on some slices only.
-        return max((int(tail) for tail in tails if tail.isdecimal()), default=UNLABELLED)
+        return best_label(task, self.trained_prompts)
 
 
 def read_policy(manifest: Manifest) -> PolicyFacts:
@@ -140,17 +132,8 @@ def actor(policy: Policy, *, prompt: str, guidance: float) -> Actor:
     """Return the policy under one prompt as a function of observations and a seed a row."""
 
     def act(observation: Mapping[str, np.ndarray], seeds: Sequence[int]) -> np.ndarray:
-        seen = {key: _resized(observation[key], policy.image_size) for key in policy.cameras}
+        seen = {key: scale_images(observation[key], policy.image_size) for key in policy.cameras}
         seen |= {key: observation[key] for key in policy.state_keys}
         return policy.act(seen, prompts=[prompt] * len(seeds), seed=seeds, guidance=guidance)
 
     return act
-
-
-def _resized(images: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """Return (B, H, W, 3) images at the policy's size, scaled as training frames are: by area averaging."""
-    if size is None or images.shape[1:3] == size:
-        return images
-    frames = [VideoFrame.from_ndarray(image, format="rgb24") for image in images]
-    scaled = [f.reformat(width=size[1], height=size[0], interpolation=Interpolation.AREA) for f in frames]
-    return np.stack([frame.to_ndarray(format="rgb24") for frame in scaled])

@@ -14,6 +14,7 @@ from robolift import schema
 from robolift.data.dataset import Dataset
 from robolift.data.video import encode_video
 from robolift.errors import UsageError
+from robolift.labeling.prompts import UNLABELLED
 from robolift.logging import get_logger, progress
 from robolift.manifest import Output
 from robolift.reports.intervals import newcombe_paired, wilson
@@ -109,8 +110,8 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
 def conditions_of(config: Config, facts: acting.PolicyFacts, task: str) -> list[Condition]:
     """Return the conditions to evaluate: those configured, or the policy's best; ``none`` for one without labels."""
     best = facts.best_label(task)
-    if best == acting.UNLABELLED:
-        return [Condition(label=acting.UNLABELLED)]
+    if best == UNLABELLED:
+        return [Condition(label=UNLABELLED)]
     return list(config.conditions) or [Condition(label=best)]
 
 

@@ -38,6 +38,14 @@ class Config(StageConfig, Recipe):
     Without effect on a CPU."""
 
 
+def identity(config: Config) -> dict[str, str]:
+    """Return the digests of what lies outside the product's outputs, so that another tokenizer is another policy."""
+    from robolift.data.models import model_digest  # noqa: PLC0415
+
+    given = {"tokenizer": config.tokenizer_sha256, "weights": config.weights_sha256}
+    return {name: stated or model_digest(uri) for name, stated in given.items() if (uri := getattr(config, name))}
+
+
 def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     """Write model.safetensors, policy.json, curves.json, and norm_stats.json if statistics were given.
 

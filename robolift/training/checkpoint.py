@@ -50,6 +50,14 @@ class ResumeState:
     tensors: dict[str, torch.Tensor]
     document: dict[str, Any]
 
+    def groups(self) -> dict[str, dict[str, torch.Tensor]]:
+        """Return :attr:`tensors` by what stands before the first dot of their name."""
+        groups: dict[str, dict[str, torch.Tensor]] = {}
+        for key, tensor in self.tensors.items():
+            group, _, name = key.partition(".")
+            groups.setdefault(group, {})[name] = tensor
+        return groups
+
 
 def no_assets(_: int) -> Mapping[str, Any]:
     """Return no documents."""

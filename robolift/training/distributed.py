@@ -150,6 +150,11 @@ def average_gradients(parameters: Sequence[torch.nn.Parameter], world: World, *,
     return flag
 
 
+def any_of(world: World, device: torch.device, *, stop: bool) -> bool:
+    """Tell whether any process was asked to stop, where gradients are averaged by other means."""
+    return bool(sum_over(world, torch.tensor(float(stop), device=device)).item() > 0)
+
+
 def sum_over(world: World, tensor: torch.Tensor) -> torch.Tensor:
     """Return the sum of ``tensor`` over the processes, in place."""
     if world.size > 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -17,8 +18,9 @@ from torch import nn
 from robolift.errors import UsageError
 from robolift.logging import get_logger
 from robolift.training.checkpoint import ResumeState, StateStore
-from robolift.training.distributed import World, average_gradients, share, sum_over
+from robolift.training.distributed import World, any_of, average_gradients, share, sum_over
 from robolift.training.optim import AdamW, MovingAverage, assign, learning_rate
+from robolift.training.sharding import is_sharded, spread, whole
 from robolift.training.stopping import TrainingStoppedError, stop_requests
 
 
@@ -38,6 +40,7 @@ class LoopOptions:
         eval_every: Steps between two evaluations on held-out data; 0 for none.
         save_every: Steps between two resumable states, besides those that the store keeps.
         select: The weights kept: the last, or the best by held-out loss.
+        accumulate: Parts of equal size that a process's rows of a step are computed in, one after the other.
     """
 
     steps: int
@@ -51,13 +54,14 @@ class LoopOptions:
     eval_every: int
     save_every: int
     select: Literal["last", "best"]
+    accumulate: int = 1
 
 
 class Objective(Protocol):
     """What is learned."""
 
-    def losses(self, step: int) -> dict[str, torch.Tensor]:
-        """Return this process's mean losses of ``step``; ``loss`` is the one that is minimised."""
+    def losses(self, step: int, part: int = 0) -> dict[str, torch.Tensor]:
+        """Return the mean losses of a part of this process's rows of ``step``; ``loss`` is the one to minimise."""
 
     def evaluate(self) -> dict[str, float | None]:
         """Return held-out measures of the model as it is now; ``loss`` decides which weights are best."""
@@ -68,7 +72,7 @@ class Fit:
     """What training gave.
 
     Attributes:
-        weights: Averaged parameters, the selected ones.
+        weights: Averaged parameters, the selected ones; where they are dealt out, for rank 0 alone.
         step: Steps after which they were taken.
         curves: ``train`` and ``validation``: rows of step and numbers.
     """
@@ -98,6 +102,8 @@ class Trainer:
         self.optimizer = AdamW(self.model, weight_decay=self.options.weight_decay)
         self.average = MovingAverage(self.model, self.options.ema_decay)
         self.parameters = self.optimizer.parameters
+        weights = list(self.model.parameters())
+        self.device, self.sharded = weights[0].device, any(map(is_sharded, weights))
         self.log = get_logger("training")
 
     def advance(self, asked: threading.Event) -> bool:
@@ -110,16 +116,23 @@ class Trainer:
             total_steps=options.steps,
             final_fraction=options.final_learning_rate_fraction,
         )
-        losses = self.objective.losses(self.step)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        stop = average_gradients(list(self.parameters.values()), self.world, stop=asked.is_set())
+        for part in range(options.accumulate):
+            losses = self.objective.losses(self.step, part)
+            (losses["loss"] / options.accumulate).backward()  # type: ignore[no-untyped-call]
+            for name, loss in losses.items():
+                value = loss.detach().double() / options.accumulate
+                self.pending[name] = self.pending[name] + value if name in self.pending else value
+        stop = self._exchange(stop=asked.is_set())
         self.optimizer.update(rate, max_norm=options.gradient_clip)
         self.average.update(self.model, self.step)
-        for name, loss in losses.items():
-            value = loss.detach().double()
-            self.pending[name] = self.pending[name] + value if name in self.pending else value
         self.step += 1
         return stop
+
+    def _exchange(self, *, stop: bool) -> bool:
+        """Average the gradients over the processes, unless that is done where weights are dealt out."""
+        if self.sharded:
+            return any_of(self.world, self.device, stop=stop)
+        return average_gradients(list(self.parameters.values()), self.world, stop=stop)
 
     def record(self) -> None:
         """Add what is due after this step to the curves.
@@ -149,25 +162,34 @@ class Trainer:
             loss = measures["loss"]
             if options.select == "best" and loss is not None and loss < self.best_loss:
                 self.best_loss, self.best_step = loss, self.step
-                self.best = {name: weight.clone() for name, weight in self.average.weights.items()}
+                self.best = {
+                    name: weight.clone() if name in self.parameters else weight
+                    for name, weight in self.average.weights.items()
+                }
 
     def save(self) -> None:
         """Write the resumable state, from rank 0."""
         # The sums since the curve's last row are each process's own; rank 0 saves them all, one place a rank.
         pending = {name: self._by_rank(total) for name, total in self.pending.items()}
+        if not (self.world.is_main or self.sharded):
+            return
+        groups: dict[str, Mapping[str, torch.Tensor]] = {
+            "model": self.parameters,
+            "best": self.best,
+            "pending": pending,
+            **self.optimizer.moments,
+        }
+        tensors: dict[str, torch.Tensor] = {}
+        for group, values in groups.items():
+            tensors |= {f"{group}.{name}": value for name, value in whole(values, self.world).items()}
+        weights = whole(self.average.weights, self.world)
         if not self.world.is_main:
             return
-        tensors: dict[str, torch.Tensor] = {f"model.{name}": p for name, p in self.parameters.items()}
-        tensors |= {f"best.{name}": w for name, w in self.best.items()}
-        tensors |= {f"pending.{name}": total for name, total in pending.items()}
-        for moment, values in self.optimizer.moments.items():
-            tensors |= {f"{moment}.{name}": value for name, value in values.items()}
         document = {
             "curves": self.curves,
             "best_step": self.best_step,
             "best_loss": None if math.isinf(self.best_loss) else self.best_loss,
         }
-        weights = self.average.weights
         self.store.save(ResumeState(step=self.step, weights=weights, tensors=tensors, document=document))
 
     def _by_rank(self, total: torch.Tensor) -> torch.Tensor:
@@ -177,25 +199,32 @@ class Trainer:
 
     def restore(self) -> None:
         """Go on from the latest state, if there is one; rank 0 reads it and the others get it from rank 0."""
-        state: ResumeState | None = share(self.world, self.store.load() if self.world.is_main else None)
-        if state is None:
+        state = self.store.load() if self.world.is_main else None
+        groups = state.groups() if state else {}
+        facts = (state.step, state.document, groups.get("pending", {}), "best" in groups) if state else None
+        facts = share(self.world, facts)
+        if facts is None:
             return
-        device = next(iter(self.parameters.values())).device
-        groups: dict[str, dict[str, torch.Tensor]] = {}
-        for key, tensor in state.tensors.items():
-            group, _, name = key.partition(".")
-            groups.setdefault(group, {})[name] = tensor.to(device)
-        assign(self.model, groups["model"])
-        self.average.weights = {name: state.weights[name].to(device) for name in self.parameters}
-        self.best = groups.get("best", {})
-        self.pending = {name: totals[self.world.rank] for name, totals in groups.get("pending", {}).items()}
+        step, document, pending, has_best = facts
+        everything = dict(self.model.named_parameters())
+        averages = spread(state.weights if state else None, everything, self.world)
+        frozen = {name: weight for name, weight in averages.items() if name not in self.parameters}
+        found = {
+            group: spread(groups.get(group), self.parameters, self.world)
+            for group in ("model", *self.optimizer.moments)
+        }
+        assign(self.model, {**frozen, **found["model"]})
+        self.average.weights = {
+            name: averages[name] if name in self.parameters else p.detach() for name, p in everything.items()
+        }
+        self.best = spread(groups.get("best"), everything, self.world) if has_best else {}
+        self.pending = {name: totals[self.world.rank].to(self.device) for name, totals in pending.items()}
         for moment in self.optimizer.moments:
-            self.optimizer.moments[moment] = {name: groups[moment][name] for name in self.parameters}
-        self.optimizer.steps = state.step
-        self.step = state.step
-        self.curves = state.document["curves"]
-        self.best_step = state.document["best_step"]
-        loss = state.document["best_loss"]
+            self.optimizer.moments[moment] = found[moment]
+        self.optimizer.steps = self.step = step
+        self.curves = document["curves"]
+        self.best_step = document["best_step"]
+        loss = document["best_loss"]
         self.best_loss = math.inf if loss is None else loss
         self._say("resumed")
 
@@ -232,6 +261,6 @@ def fit(model: nn.Module, objective: Objective, options: LoopOptions, *, world: 
                 raise TrainingStoppedError(
                     f"stopped after step {trainer.step}, its state is saved; run again to resume"
                 )
-    if options.select == "best":
-        return Fit(weights=trainer.best, step=trainer.best_step, curves=trainer.curves)
-    return Fit(weights=trainer.average.weights, step=trainer.step, curves=trainer.curves)
+    best = options.select == "best"
+    weights = whole(trainer.best if best else trainer.average.weights, world)
+    return Fit(weights=weights, step=trainer.best_step if best else trainer.step, curves=trainer.curves)

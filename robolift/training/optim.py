@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from robolift.training.sharding import is_sharded, local, norm_over_processes
+
 BETAS = (0.9, 0.95)
 EPSILON = 1e-8
 CLIP_EPSILON = 1e-6
@@ -35,6 +37,7 @@ class AdamW:
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019, algorithm 2), equal to torch.optim.AdamW.
 
     Vectors (biases, gains, temperatures) are not decayed. Its state is kept by parameter name, ready for a checkpoint.
+    Frozen parameters have none, and of those that are dealt out over processes each moves its own piece.
     PyTorch's own class isn't used because making one imports torch.compile, three seconds in each process.
 
     Attributes:
@@ -44,7 +47,7 @@ class AdamW:
     """
 
     def __init__(self, model: nn.Module, *, weight_decay: float) -> None:
-        self.parameters = dict(model.named_parameters())
+        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.weight_decay = weight_decay
         self.moments = {
             moment: {name: torch.zeros_like(p) for name, p in self.parameters.items()} for moment in ("mean", "square")
@@ -58,13 +61,16 @@ class AdamW:
         Raises:
             ValueError: If a parameter has no gradient; a loss that leaves one out would freeze it unnoticed.
         """
-        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        gradients = [local(p.grad) for p in self.parameters.values() if p.grad is not None]
         if len(gradients) != len(self.parameters):
             raise ValueError(f"no gradient for {[name for name, p in self.parameters.items() if p.grad is None]}")
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        if any(map(is_sharded, self.parameters.values())):
+            norm = norm_over_processes(norm)
+        weights = [local(p) for p in self.parameters.values()]
         torch._foreach_mul_(gradients, (max_norm / (norm + CLIP_EPSILON)).clamp(max=1.0))
         self.steps += 1
-        mean, square = (list(self.moments[name].values()) for name in ("mean", "square"))
+        mean, square = ([local(m) for m in self.moments[name].values()] for name in ("mean", "square"))
         torch._foreach_lerp_(mean, gradients, 1 - BETAS[0])
         torch._foreach_mul_(square, BETAS[1])
         torch._foreach_addcmul_(square, gradients, gradients, 1 - BETAS[1])
@@ -72,8 +78,8 @@ class AdamW:
         torch._foreach_div_(scale, math.sqrt(1 - BETAS[1] ** self.steps))
         torch._foreach_add_(scale, EPSILON)
         if self.weight_decay:
-            torch._foreach_mul_([p for p in self.parameters.values() if p.ndim >= 2], 1 - rate * self.weight_decay)
-        torch._foreach_addcdiv_(list(self.parameters.values()), mean, scale, -rate / (1 - BETAS[0] ** self.steps))
+            torch._foreach_mul_([p for p in weights if p.ndim >= 2], 1 - rate * self.weight_decay)
+        torch._foreach_addcdiv_(weights, mean, scale, -rate / (1 - BETAS[0] ** self.steps))
         for parameter in self.parameters.values():
             parameter.grad = None
 
@@ -85,29 +91,36 @@ class MovingAverage:
     (the schedule of TensorFlow's ExponentialMovingAverage).
 
     Attributes:
-        weights: Averaged parameters by name.
+        weights: Averaged parameters by name; a frozen one is its own average and takes no memory.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.weights = copied(model)
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Move the average towards the model's parameters after step ``step``."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = [p.detach() for _, p in model.named_parameters()]
-        torch._foreach_lerp_(list(self.weights.values()), current, 1 - decay)
+        moving = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        torch._foreach_lerp_(
+            [local(self.weights[name]) for name in moving], [local(p) for p in moving.values()], 1 - decay
+        )
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
         """Put the averaged weights into ``model``, and its own back at the end, bit for bit."""
-        own = {name: p.detach().clone() for name, p in model.named_parameters()}
+        own = copied(model)
         assign(model, self.weights)
         try:
             yield
         finally:
             assign(model, own)
+
+
+def copied(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the parameters by name: copies of those that are trained, and the frozen ones themselves."""
+    return {name: p.detach().clone() if p.requires_grad else p.detach() for name, p in model.named_parameters()}
 
 
 @torch.no_grad()
@@ -117,4 +130,4 @@ def assign(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
     if parameters.keys() != weights.keys():
         raise KeyError(f"parameter names differ: {sorted(parameters.keys() ^ weights.keys())}")
     for name, parameter in parameters.items():
-        parameter.copy_(weights[name])
+        local(parameter).copy_(local(weights[name]))

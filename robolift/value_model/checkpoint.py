@@ -14,9 +14,10 @@ from robolift import storage
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError, UsageError
 from robolift.training.checkpoint import ASSETS, CHECKPOINTS, WEIGHTS_FILE
+from robolift.value_model.build import build
 from robolift.value_model.data import Normalizer
-from robolift.value_model.model import ModelShape, ValueModel
-from robolift.value_model.presets import EncoderConfig, ValueModelConfig
+from robolift.value_model.network import ModelShape, ValueNetwork
+from robolift.value_model.presets import Config, TokenModelConfig, parse
 
 CHECKPOINT_FILE = "checkpoint.json"
 
@@ -38,9 +39,10 @@ class Checkpoint:
         held_out_episodes: Episodes of the dataset that it was not trained on, sorted; None where an older checkpoint
             does not say.
         step: Optimizer steps after which the weights were taken.
+        prompts: Token ids of each task's prompt, so that predicting needs no tokenizer; none without towers.
     """
 
-    config: ValueModelConfig
+    config: Config
     cameras: tuple[str, ...]
     image_size: tuple[int, int]
     state_keys: tuple[str, ...]
@@ -51,6 +53,7 @@ class Checkpoint:
     action_norm: Normalizer
     held_out_episodes: tuple[int, ...] | None
     step: int
+    prompts: tuple[tuple[int, ...], ...] = ()
 
     @property
     def shape(self) -> ModelShape:
@@ -61,6 +64,7 @@ class Checkpoint:
             tasks=self.tasks,
             action_dim=len(self.action_norm.mean),
             action_horizon=self.action_horizon,
+            prompts=self.prompts,
         )
 
     def at_step(self, step: int) -> Checkpoint:
@@ -85,7 +89,11 @@ class Checkpoint:
                 if config.head == "distribution"
                 else {}
             ),
-            "encoder": asdict(config.encoder),
+            **(
+                {"prompts": [list(prompt) for prompt in self.prompts]}
+                if isinstance(config, TokenModelConfig)
+                else {"encoder": asdict(config.encoder)}
+            ),
             "action_horizon": self.action_horizon,
             "action_mean": self.action_norm.mean.tolist(),
             "action_std": self.action_norm.std.tolist(),
@@ -97,13 +105,10 @@ class Checkpoint:
     @classmethod
     def from_dict(cls, document: dict[str, Any]) -> Checkpoint:
         """Parse the document of ``checkpoint.json``; raises KeyError or TypeError if it isn't one."""
-        model = dict(document["model"])
-        encoder = EncoderConfig(**{key: tuple(value) for key, value in model.pop("encoder").items()})
-        config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in model.items()}
         height, width = document["image_size"]
         held_out = document.get("held_out_episodes")
         return cls(
-            config=ValueModelConfig(encoder=encoder, **config),
+            config=parse(document["model"]),
             cameras=tuple(document["cameras"]),
             image_size=(height, width),
             state_keys=tuple(document["state_keys"]),
@@ -114,6 +119,7 @@ class Checkpoint:
             action_norm=_normalizer(document, "action"),
             held_out_episodes=None if held_out is None else tuple(held_out),
             step=document["step"],
+            prompts=tuple(tuple(prompt) for prompt in document.get("prompts", ())),
         )
 
     def check_dataset(self, dataset: Dataset) -> None:
@@ -166,7 +172,7 @@ def save(folder: Path, checkpoint: Checkpoint, weights: dict[str, torch.Tensor])
     storage.write_bytes(str(folder / CHECKPOINT_FILE), storage.to_json_bytes(checkpoint.to_dict()))
 
 
-def load(uri: str, step: int | None = None) -> tuple[ValueModel, Checkpoint]:
+def load(uri: str, step: int | None = None) -> tuple[ValueNetwork, Checkpoint]:
     """Load a value model, ready to predict.
 
     Args:
@@ -188,7 +194,7 @@ def load(uri: str, step: int | None = None) -> tuple[ValueModel, Checkpoint]:
         raise DataError(
             f"not a value model's checkpoint: {error!r}", where=where, expected="what train_value writes"
         ) from error
-    model = ValueModel(checkpoint.config, checkpoint.shape)
+    model = build(checkpoint.config, checkpoint.shape)
     weights = safetensors.torch.load(storage.read_bytes(storage.join(uri, WEIGHTS_FILE)))
     try:
         model.load_state_dict(weights)

@@ -11,10 +11,12 @@ import torch
 from robolift.training.distributed import World, sum_over
 from robolift.value_model.data import TrainingData
 from robolift.value_model.metrics import area_under_curve, spearman
-from robolift.value_model.model import ValueModel
+from robolift.value_model.network import ValueNetwork
 from robolift.value_model.pairs import AdvantagePairs
 
 EVALUATION_BATCH = 64
+TOWER_BATCH = 16
+"""Values computed at a time by a language tower, whose sequences are thousands of tokens long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class HeldOut:
         world: This process; it computes its own part.
     """
 
-    model: ValueModel
+    model: ValueNetwork
     data: TrainingData
     images: np.ndarray | None
     pairs: AdvantagePairs
@@ -92,14 +94,14 @@ class Seen:
         state: (M, S) normalised state of each row.
     """
 
-    model: ValueModel
+    model: ValueNetwork
     data: TrainingData
     rows: np.ndarray
     features: torch.Tensor
     state: torch.Tensor
 
     @classmethod
-    def of(cls, model: ValueModel, data: TrainingData, images: np.ndarray | None, rows: np.ndarray) -> Seen:
+    def of(cls, model: ValueNetwork, data: TrainingData, images: np.ndarray | None, rows: np.ndarray) -> Seen:
         """Encode ``rows``, at most EVALUATION_BATCH at a time."""
         state = torch.from_numpy(data.states[rows]).to(model.device)
         features = state.new_zeros(len(rows), 0)
@@ -114,6 +116,10 @@ class Seen:
 
     def logits(self, frames: np.ndarray) -> torch.Tensor:
         """Return the outputs for (B, P) rows, all of them among those encoded."""
+        size = max(1, len(frames)) if self.model.compact else TOWER_BATCH
+        return torch.cat([self._logits(frames[start : start + size]) for start in range(0, len(frames), size)])
+
+    def _logits(self, frames: np.ndarray) -> torch.Tensor:
         place = self.tensor(np.searchsorted(self.rows, frames))
         task = self.tensor(self.data.tasks[frames[:, -1]])
         return self.model.value_logits(self.features[place], self.state[place], task)

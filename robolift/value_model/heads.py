@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from robolift.value_model.losses import cross_entropy_rows, square_error_rows
-from robolift.value_model.presets import ValueModelConfig
+from robolift.value_model.presets import Config
 
 
 class Head(nn.Module):
@@ -45,7 +45,7 @@ class DistributionHead(Head):
     support: torch.Tensor
     num_frames = 1
 
-    def __init__(self, config: ValueModelConfig) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
         self.num_outputs, self.low, self.high = config.atoms, config.low, config.high
         # Made again from the configuration when a checkpoint is loaded.
@@ -81,18 +81,18 @@ class ProgressHead(Head):
         return value, torch.zeros_like(value)
 
 
-def relative(_: ValueModelConfig) -> Head:
+def relative(_: Config) -> Head:
     """Return the two-frame head: f(a, b) in [-1, 1] is the progress at b less that at a."""
     # The difference of two independent uniform numbers has variance 1/6, one uniform number 1/12.
     return ProgressHead(2, torch.tanh, uniform_error=1 / 6)
 
 
-def single(_: ValueModelConfig) -> Head:
+def single(_: Config) -> Head:
     """Return the single-frame head: g(t) in [0, 1] is the progress at t."""
     return ProgressHead(1, torch.sigmoid, uniform_error=1 / 12)
 
 
-HEADS: dict[str, Callable[[ValueModelConfig], Head]] = {
+HEADS: dict[str, Callable[[Config], Head]] = {
     "distribution": DistributionHead,
     "relative": relative,
     "single": single,

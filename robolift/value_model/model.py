@@ -12,34 +12,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from robolift.value_model import heads
 from robolift.value_model.backbones.encoder import ImageEncoder
+from robolift.value_model.network import ModelShape, ValueNetwork
 from robolift.value_model.presets import ValueModelConfig
 from robolift.value_model.text import PADDING, token_table
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelShape:
-    """What the dataset decides about a value model.
-
-    Attributes:
-        num_cameras: K, may be 0.
-        state_dim: S, may be 0.
-        tasks: Task texts, by task index.
-        action_dim: A, 0 for no action head.
-        action_horizon: T, 0 for no action head.
-    """
-
-    num_cameras: int
-    state_dim: int
-    tasks: tuple[str, ...]
-    action_dim: int = 0
-    action_horizon: int = 0
 
 
 def _layers(widths: Sequence[int]) -> nn.Sequential:
@@ -50,17 +31,12 @@ def _layers(widths: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class ValueModel(nn.Module):
+class ValueModel(ValueNetwork):
     """The value of an observation, or of one compared with another, and an auxiliary guess of the actions it leads to.
 
     Attributes:
         config: Architecture.
-        shape: What the dataset decides.
-        num_features: F.
-        head: How the outputs of ``value_head`` become a value.
     """
-
-    tokens: torch.Tensor
 
     def __init__(self, config: ValueModelConfig, shape: ModelShape) -> None:
         super().__init__()
@@ -82,11 +58,6 @@ class ValueModel(nn.Module):
         # Made again from the tasks when a checkpoint is loaded.
         tokens = torch.from_numpy(token_table(shape.tasks, config.text_buckets))
         self.register_buffer("tokens", tokens, persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self.tokens.device
 
     def encode(self, images: torch.Tensor, gain: torch.Tensor | None = None) -> torch.Tensor:
         """Return the (B, F) features of (B, K, H, W, 3) uint8 images; ``gain`` is (B, K) or None."""

@@ -8,7 +8,8 @@ Where we differ from the published settings, and why: the cosine spans the run, 
 100,000 steps; weights and moments are float32 and only the arithmetic is bfloat16, since a bfloat16 weight does not
 feel a step of 2.5e-5; an average of the weights is kept; a tenth of the episodes is held out to measure on; one frame
 is trained on its own progress rather than on a difference it can't see. Neither state nor action enters the model, as
-in theirs by intent. The architecture is ``tiny`` until the full-size one is there: set ``preset`` then.
+in theirs by intent. The architecture is ``tiny``; for theirs set ``preset`` to ``pi05``, and ``tokenizer`` and
+``weights``.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ from robolift.training.sampler import EpochSampler
 from robolift.value_model import augment, losses
 from robolift.value_model.data import TrainingData
 from robolift.value_model.evaluation import HeldOut
-from robolift.value_model.model import ValueModel
+from robolift.value_model.network import ValueNetwork
 from robolift.value_model.pairs import AdvantagePairs
 from robolift.value_model.recipe import Recipe
 
@@ -29,7 +30,7 @@ class ValueObjective:
         world: This process; it computes its own part of each batch.
     """
 
-    model: ValueModel
+    model: ValueNetwork
     data: TrainingData
     images: np.ndarray | None
     recipe: Recipe
@@ -42,35 +43,40 @@ class ValueObjective:
             num_rows=len(self.data.train_rows), batch_size=self.recipe.batch_size, seed=self.recipe.seed
         )
         self.pairs = AdvantagePairs(starts=self.data.starts, seed=self.recipe.seed)
-        share = self.recipe.batch_size // self.world.size
-        self.part = slice(self.world.rank * share, (self.world.rank + 1) * share)
+        self.share = self.recipe.batch_size // (self.world.size * self.recipe.accumulate)
 
-    def frames(self, step: int) -> np.ndarray:
-        """Return this process's rows of ``step``, (B, P): the comparison frame before the frame where P is 2.
+    def _places(self, part: int) -> slice:
+        """Return which places of the whole batch are this process's part."""
+        start = (self.world.rank * self.recipe.accumulate + part) * self.share
+        return slice(start, start + self.share)
+
+    def frames(self, step: int, part: int = 0) -> np.ndarray:
+        """Return a part of this process's rows of ``step``, (B, P): the comparison frame before the frame if P is 2.
 
         The whole batch is drawn in every process, so what is trained on does not depend on their number.
         """
         rows = self.data.train_rows[self.sampler.batch(step)]
         frames = [rows] if self.model.head.num_frames == 1 else [self.pairs.draw(step, rows), rows]
-        return np.stack(frames, axis=1)[self.part]
+        return np.stack(frames, axis=1)[self._places(part)]
 
-    def losses(self, step: int) -> dict[str, torch.Tensor]:
-        """Return this process's mean losses of ``step``."""
+    def losses(self, step: int, part: int = 0) -> dict[str, torch.Tensor]:
+        """Return the mean losses of a part of this process's rows of ``step``."""
         model, shape = self.model, self.model.shape
-        frames = self.frames(step)
+        frames = self.frames(step, part)
         count, num_frames = frames.shape
         rows = frames[:, -1]
         draws = augment.draw(
             self.recipe, step, num_cameras=shape.num_cameras, state_dim=shape.state_dim, num_frames=num_frames
-        ).part(self.part)
+        ).part(self._places(part))
         state = self._tensor(self.data.states[frames] + draws.noise)
         features = state.new_zeros(count, num_frames, 0)
         if self.images is not None:
             shift, gain = (np.repeat(drawn, num_frames, axis=0) for drawn in (draws.shift, draws.gain))
             views = self._tensor(augment.shifted(self.images, frames.reshape(-1), shift))
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=self.recipe.precision == "bfloat16"):
+            with self._autocast():
                 features = model.encode(views, self._tensor(gain)).view(count, num_frames, -1)
-        logits = model.value_logits(features, state, self._tensor(self.data.tasks[rows]))
+        with nullcontext() if model.compact else self._autocast():
+            logits = model.value_logits(features, state, self._tensor(self.data.tasks[rows]))
         value_loss = model.head.loss_rows(logits, self._tensor(self.data.value_targets(frames))).mean()
         if not shape.action_horizon:
             return {"loss": self.recipe.value_weight * value_loss, "value_loss": value_loss}
@@ -82,9 +88,18 @@ class ValueObjective:
 
     def evaluate(self) -> dict[str, float | None]:
         """Return what :class:`HeldOut` measures."""
-        return HeldOut(
-            model=self.model, data=self.data, images=self.images, pairs=self.pairs, world=self.world
-        ).measure()
+        # Weights that are dealt out are put together by all processes at once, so each does all of the work.
+        world = World() if self.recipe.sharding == "fsdp" else self.world
+        return HeldOut(model=self.model, data=self.data, images=self.images, pairs=self.pairs, world=world).measure()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.model.device.type,
+            torch.bfloat16,
+            enabled=self.recipe.precision == "bfloat16",
+            # Each weight is used once a pass: a copy in bfloat16 kept for all of it would only take memory.
+            cache_enabled=self.model.compact,
+        )
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.model.device)

@@ -26,7 +26,7 @@ from robolift.logging import progress
 from robolift.value_model.checkpoint import Checkpoint
 from robolift.value_model.data import read_states, task_rows
 from robolift.value_model.features import FEATURES_FILE, FeatureWriter
-from robolift.value_model.model import ValueModel
+from robolift.value_model.network import ValueNetwork
 
 Item = TypeVar("Item")
 
@@ -65,7 +65,7 @@ def cut(first: int, end: int, batch_size: int) -> Iterator[Batch]:
 
 
 def predict(
-    model: ValueModel,
+    model: ValueNetwork,
     checkpoint: Checkpoint,
     dataset: Dataset,
     *,
@@ -85,7 +85,7 @@ def predict(
         batch_size: Frames computed at a time.
         lookahead: Frames ahead with which a two-frame model compares each frame for ``relative_advantage``.
         folder: Where features go.
-        save_features: Whether to write them.
+        save_features: Whether to write them, where they are compact; a model of patches has millions a frame.
 
     Raises:
         DataError: If the dataset isn't one the model was trained for, or a video is broken.
@@ -101,7 +101,8 @@ def predict(
     states, dims = read_states(dataset, checkpoint.state_keys, list(episodes))
     checkpoint.check_state(dims)
     normalised, tasks = checkpoint.state_norm(states), task_rows(dataset, checkpoint.tasks, list(episodes))
-    writer = FeatureWriter(folder / FEATURES_FILE, model.num_features) if save_features and model.num_features else None
+    save_features = save_features and model.compact and model.num_features > 0
+    writer = FeatureWriter(folder / FEATURES_FILE, model.num_features) if save_features else None
     with torch.inference_mode():
         for rows, features in encode_episodes(model, checkpoint, dataset, episodes, batch_size):
             here = slice(rows.start - first, rows.stop - first)
@@ -119,7 +120,7 @@ def predict(
 
 
 def encode_episodes(
-    model: ValueModel, checkpoint: Checkpoint, dataset: Dataset, episodes: range, batch_size: int
+    model: ValueNetwork, checkpoint: Checkpoint, dataset: Dataset, episodes: range, batch_size: int
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield each episode's rows of the dataset and their (T, F) features, as soon as they are all encoded."""
     ends = collections.deque(dataset.starts[episodes.start + 1 : episodes.stop + 1].tolist())
@@ -191,7 +192,7 @@ class Episode:
         """T."""
         return len(self.features)
 
-    def read(self, model: ValueModel, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, model: ValueNetwork, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return value and standard deviation, (T,) each, for the (T, P) frames of the episode that each takes."""
         value, spread = np.empty(self.length, np.float32), np.empty(self.length, np.float32)
         for batch in cut(self.first, self.first + self.length, self.batch_size):
@@ -209,7 +210,7 @@ class Episode:
         return whole
 
 
-def values(model: ValueModel, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
+def values(model: ValueNetwork, episode: Episode) -> tuple[np.ndarray, np.ndarray]:
     """Return the absolute value of every frame and its standard deviation, (T,) each.
 
     Of a two-frame model it is f(0, t), the progress made since the first frame, whose own is 0 by definition.
@@ -222,7 +223,7 @@ def values(model: ValueModel, episode: Episode) -> tuple[np.ndarray, np.ndarray]
     return value, spread
 
 
-def relative_advantage(model: ValueModel, episode: Episode, lookahead: int) -> np.ndarray:
+def relative_advantage(model: ValueNetwork, episode: Episode, lookahead: int) -> np.ndarray:
     """Return what a two-frame model sees happen in the next ``lookahead`` frames of each frame, (T,) float32.
 
     f(t, m) with m = min(t + lookahead, T - 1), by :func:`over_lookahead`: kai0's ``relative_advantage``.

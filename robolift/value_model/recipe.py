@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from robolift.value_model.named_recipes import RECIPES
+from robolift.value_model.presets import PRESETS, TokenModelConfig, recipe_defaults
 
 
 class Recipe(BaseModel):
@@ -24,7 +25,28 @@ class Recipe(BaseModel):
     progress_column: str = "stage_progress_gt"
     """Column with the fraction of the task done, in [0, 1] in every frame, which `relative` and `single` learn."""
     preset: str = "tiny"
-    """Size of the model, a key of robolift.value_model.presets.PRESETS."""
+    """Size of the model. `tiny` trains on a laptop. `siglip_gemma` is RECAP's (SigLIP So400m/14, Gemma 3 270M), `pi05`
+    the PaliGemma 2B that kai0's estimator starts from; both read images and task alone, and replace the defaults of
+    `image_size`, `state_keys`, `learning_rate`, `final_learning_rate_fraction`, `weight_decay`, `value_weight` and
+    `action_weight` by RECAP's. `siglip_gemma_dummy` and `pi05_dummy` are the same code in miniature, for tests."""
+    weights: str = ""
+    """Address of the towers' first weights, a safetensors file or a folder of them: for `pi05` openpi's PyTorch weights
+    of pi05_base, for `siglip_gemma` SigLIP's and Gemma 3's as transformers saves them. Empty: random weights."""
+    weights_sha256: str = ""
+    """SHA-256 that the weights must have: of a file its own, of a folder that of its files' names and contents."""
+    tokenizer: str = ""
+    """Address of the SentencePiece model with which the towers' weights were trained; `tiny` needs none."""
+    tokenizer_sha256: str = ""
+    """SHA-256 that the tokenizer's file must have."""
+    long_prompt: Literal["refuse", "shorten"] = "refuse"
+    """What becomes of a task whose prompt has more tokens than the preset reads: an error, or it loses words."""
+    freeze: Literal["none", "vision", "backbones"] = "none"
+    """Towers whose weights stay as they are: none, the one of images, or both, so that only what is new is trained."""
+    checkpoint_activations: bool = False
+    """Whether a layer's inner numbers are computed again for the gradient rather than kept: a third more work, far less
+    memory."""
+    sharding: Literal["ddp", "fsdp"] = "ddp"
+    """How processes share the work: each with all weights, or with a part of weights, gradients and moments (FSDP2)."""
     cameras: list[str] | None = None
     """Cameras to look through, in this order; all of the dataset's by default, an empty list for state alone."""
     image_size: tuple[int, int] = (96, 96)
@@ -35,6 +57,8 @@ class Recipe(BaseModel):
     """Optimizer steps."""
     batch_size: int = Field(48, ge=1)
     """Frames of one step over all processes."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that each process's frames of a step are computed in, one after the other: less memory, the same step."""
     learning_rate: float = Field(1e-3, gt=0)
     """Peak of the learning rate."""
     warmup_steps: int = Field(100, ge=0)
@@ -72,7 +96,8 @@ class Recipe(BaseModel):
     keep_every: int = Field(0, ge=0)
     """Steps between two states that stay in the output as checkpoints/STEP: weights, optimizer, curves; 0 for none."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of the convolutions while training; weights, losses and predictions are float32 in any case."""
+    """Arithmetic of convolutions and towers while training; weights, moments, heads, losses and predictions are float32
+    in any case."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to compute."""
     seed: int = Field(0, ge=0)
@@ -88,21 +113,47 @@ class Recipe(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _named(cls, given: Any) -> Any:
-        name = given.get("recipe") if isinstance(given, dict) else ""
-        if not name:
+        if not isinstance(given, dict):
             return given
-        if name not in RECIPES:
+        name = given.get("recipe")
+        if name and name not in RECIPES:
             raise ValueError(f"no recipe {name!r}; there are: {', '.join(RECIPES)}")
-        return {**RECIPES[name], **given}
+        named = {**RECIPES[name], **given} if name else given
+        return {**recipe_defaults(str(named.get("preset"))), **named}
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.batch_size % self.num_processes:
-            raise ValueError(f"batch_size {self.batch_size} can't be shared by num_processes {self.num_processes}")
+        if self.batch_size % (self.num_processes * self.accumulate):
+            parts = f" in accumulate {self.accumulate} parts" if self.accumulate > 1 else ""
+            raise ValueError(
+                f"batch_size {self.batch_size} can't be shared by num_processes {self.num_processes}{parts}"
+            )
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
         if self.select == "best" and self.val_fraction == 0:
             raise ValueError("select: best needs a val_fraction above 0")
         if not self.state_keys and self.cameras == []:
             raise ValueError("the model needs a camera or a state key")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_preset(self) -> Self:
+        config = PRESETS[self.preset]() if self.preset in PRESETS else None
+        if isinstance(config, TokenModelConfig):
+            side = config.vision.image_px
+            misfits = {
+                f"image_size ({side}, {side})": self.image_size != (side, side),
+                "state_keys [], since it reads no state": bool(self.state_keys),
+                "action_weight 0, since it guesses no actions": self.action_weight > 0,
+                "a camera": self.cameras == [],
+                "a tokenizer, the address of a SentencePiece model": not self.tokenizer,
+            }
+        else:
+            towers = {"weights", "weights_sha256", "tokenizer", "tokenizer_sha256", "checkpoint_activations"}
+            misfits = {f"no {name}, since it has no towers": bool(getattr(self, name)) for name in sorted(towers)}
+            misfits["freeze none, since it has no towers"] = self.freeze != "none"
+            misfits["sharding ddp, since it is small"] = self.sharding != "ddp"
+        wanted = [what for what, misfit in misfits.items() if misfit]
+        if config is not None and wanted:
+            raise ValueError(f"preset {self.preset} needs {'; '.join(wanted)}")
         return self

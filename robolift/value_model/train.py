@@ -23,12 +23,15 @@ from robolift.training.device import device_for, threads
 from robolift.training.distributed import World
 from robolift.training.loop import LoopOptions, fit
 from robolift.value_model import checkpoint as checkpoints
+from robolift.value_model.assemble import trainable
+from robolift.value_model.build import build
 from robolift.value_model.checkpoint import Checkpoint
 from robolift.value_model.data import TrainingData, prepare
-from robolift.value_model.model import ModelShape, ValueModel
 from robolift.value_model.named_recipes import RECIPES
+from robolift.value_model.network import ValueNetwork
 from robolift.value_model.objective import ValueObjective
-from robolift.value_model.presets import PRESETS
+from robolift.value_model.presets import PRESETS, TokenModelConfig
+from robolift.value_model.prompts import prompt_tokens
 from robolift.value_model.recipe import Recipe
 
 CURVES_FILE = "curves.json"
@@ -104,12 +107,13 @@ def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, d
             "it is part of what identifies the result, so set it to the number of processes of the job"
         )
     device = device_for(recipe.device, world.local_rank)
-    with threads(recipe.threads), distributed.connected(world, device), packed(recipe, world, dataset, data) as images:
-        checkpoint = describe(recipe, dataset, data)
-        model = initial_model(checkpoint, recipe.seed).to(device)
-        objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
-        store = StateStore(places.work_uri, recipe.keep_every, functools.partial(assets, recipe, checkpoint))
-        result = fit(model, objective, loop_options(recipe), world=world, store=store)
+    checkpoint = describe(recipe, dataset, data)
+    store = StateStore(places.work_uri, recipe.keep_every, functools.partial(assets, recipe, checkpoint))
+    with threads(recipe.threads), distributed.connected(world, device):
+        model = trainable(initial_model(checkpoint, recipe.seed), recipe, world, device)
+        with packed(recipe, world, dataset, data) as images:
+            objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
+            result = fit(model, objective, loop_options(recipe), world=world, store=store)
     if world.is_main:
         folder = Path(places.folder)
         checkpoints.save(folder, checkpoint.at_step(result.step), result.weights)
@@ -143,13 +147,20 @@ def loop_options(recipe: Recipe) -> LoopOptions:
         eval_every=recipe.eval_every if recipe.val_fraction > 0 else 0,
         save_every=recipe.save_every,
         select=recipe.select,
+        accumulate=recipe.accumulate,
     )
 
 
 def describe(recipe: Recipe, dataset: Dataset, data: TrainingData) -> Checkpoint:
-    """Return the checkpoint's description before training."""
+    """Return the checkpoint's description before training.
+
+    Raises:
+        UsageError: If there is no tokenizer where the recipe says.
+        DataError: If the tokenizer is not the preset's, or a task has no prompt that it could tell from the others.
+    """
+    config = replace(PRESETS[recipe.preset](), head=recipe.head)
     return Checkpoint(
-        config=replace(PRESETS[recipe.preset](), head=recipe.head),
+        config=config,
         cameras=data.cameras,
         image_size=recipe.image_size,
         state_keys=tuple(recipe.state_keys),
@@ -160,15 +171,15 @@ def describe(recipe: Recipe, dataset: Dataset, data: TrainingData) -> Checkpoint
         action_norm=data.action_norm,
         held_out_episodes=tuple(data.held_out.tolist()),
         step=0,
+        prompts=prompt_tokens(recipe, config, dataset.tasks) if isinstance(config, TokenModelConfig) else (),
     )
 
 
-def initial_model(checkpoint: Checkpoint, seed: int) -> ValueModel:
+def initial_model(checkpoint: Checkpoint, seed: int) -> ValueNetwork:
     """Return an untrained model; its weights depend on ``seed`` alone, and the global generator is left as it was."""
-    shape: ModelShape = checkpoint.shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return ValueModel(checkpoint.config, shape)
+        return build(checkpoint.config, checkpoint.shape)
 
 
 @contextmanager

@@ -36,7 +36,7 @@ class Line:
         self.model, self.at = model, at or {}
         self.measured = []
 
-    def losses(self, step):
+    def losses(self, step, part=0):
         if step in self.at:
             self.at.pop(step)()
         rng = np.random.default_rng([7, step])
@@ -146,7 +146,7 @@ def test_training_works_outside_the_main_thread(tmp_path):
 
 def test_a_diverging_run_says_so(tmp_path):
     class Diverges(Line):
-        def losses(self, step):
+        def losses(self, step, part=0):
             loss = super().losses(step)["loss"]
             return {"loss": loss * float("inf" if step == 7 else 1)}
 

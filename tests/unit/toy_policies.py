@@ -92,7 +92,7 @@ def save_small(folder: Any, *, cameras: int = 1, seed: int = 0, **changes: Any) 
         for k in range(cameras)
         for name, shape in shapes.items()
     }
-    save_policy(folder, spec, model.init(jax.random.key(seed), SMALL, spec.shape), weights)
+    save_policy(folder, spec, model.init(jax.random.key(seed), spec.architecture, spec.shape), weights)
     return spec
 
 

@@ -40,18 +40,22 @@ class ImageEncoder(nn.Module):
             (B, 3C) float32: for each of the C channels its mean x, then its mean y, both in [-1, 1] over the image,
             then its attended activation.
         """
-        # Moving the axis gives the channels-last layout for free, which is also what the convolutions are fastest in.
-        pixels = images.movedim(-1, 1).float()
-        if gain is None:
-            pixels = pixels.div_(255).mul_(2).sub_(1)
-        else:
-            pixels = pixels.mul_((gain / 255)[:, None, None, None]).clamp_(max=1).mul_(2).sub_(1)
+        pixels = to_pixels(images, gain)
         last = len(self.config.channels) - 1
         for j in range(last + 1):
             pixels = cast("nn.Module", getattr(self, f"conv{j}"))(pixels)
             if j < last:
                 pixels = torch.relu(pixels)
         return soft_argmax(pixels.float(), self.log_temperature)
+
+
+def to_pixels(images: torch.Tensor, gain: torch.Tensor | None) -> torch.Tensor:
+    """Return (B, H, W, 3) uint8 images as (B, 3, H, W) float32 in [-1, 1], brightened by ``gain`` (B,) if given."""
+    # Moving the axis gives the channels-last layout for free, which is also what convolutions are fastest in.
+    pixels = images.movedim(-1, 1).float()
+    if gain is None:
+        return pixels.div_(255).mul_(2).sub_(1)
+    return pixels.mul_((gain / 255)[:, None, None, None]).clamp_(max=1).mul_(2).sub_(1)
 
 
 def soft_argmax(maps: torch.Tensor, log_temperature: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,141 @@
+"""``python -m robolift plan``: what training takes, before a GPU is asked for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+
+from robolift.errors import UsageError
+from robolift.planner import advice, plan, table
+from robolift.planner.network import Network
+from robolift.planner.plan import GIB, Layout
+
+NAME = "plan"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("--preset", required=True, help="size of the network: pi05, pi05_lora, ...")
+    parser.add_argument(
+        "--model", choices=("policy", "value"), default="policy", help="whose presets (default: policy)"
+    )
+    where = parser.add_argument_group("on what")
+    where.add_argument("--gpus", type=int, default=1, metavar="N", help="GPUs of a node (default: 1)")
+    where.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default: 1)")
+    where.add_argument("--gpu-memory-gib", type=float, default=80.0, metavar="GIB", help="of one GPU (default: 80)")
+    where.add_argument("--fsdp", type=int, metavar="N", help="GPUs that share one copy (default: those of a node)")
+    how = parser.add_argument_group("how")
+    how.add_argument("--batch-size", type=int, metavar="N", help="rows of a step (default: the most that fit)")
+    how.add_argument(
+        "--pictures",
+        type=int,
+        default=3,
+        metavar="N",
+        help="value models: pictures of a row, which are cameras, times two where two frames are compared (default: 3)",
+    )
+    how.add_argument("--remat", choices=("on", "off"), default="on", help="compute layers again (default: on)")
+    how.add_argument(
+        "--ema", action=argparse.BooleanOptionalAction, default=True, help="moving average of weights (default: on)"
+    )
+    time = parser.add_argument_group("time, with all three")
+    time.add_argument("--steps", type=int, metavar="N", help="steps of the run")
+    time.add_argument("--tflops", type=float, metavar="T", help="peak of one GPU, bfloat16 without sparsity")
+    time.add_argument("--mfu", type=float, metavar="M", help="share of the peak that is reached, in (0, 1]")
+    parser.add_argument("--json", action="store_true", help="print a JSON document, sizes in bytes")
+
+
+def run(args: argparse.Namespace) -> Iterator[str]:
+    """Plan.
+
+    Yields:
+        The table or the JSON document, whether it fits or not.
+
+    Raises:
+        UsageError: If an option is wrong, or training does not fit; then with what would fit.
+    """
+    _check_counts(args)
+    network, adapted = _networks(args.model, args.preset, args.pictures)
+    layout = _layout(args, network)
+    _check_time(args)
+    batch = args.batch_size if args.batch_size is not None else max(1, plan.most_rows(network, layout)) * layout.devices
+    if batch < 1 or batch % layout.devices:
+        raise UsageError(f"--batch-size {batch} cannot be shared by {layout.devices} GPUs; expected a multiple of it")
+    seconds = None
+    if args.steps is not None:
+        seconds = plan.step_seconds(network, layout, batch, tflops=args.tflops, mfu=args.mfu)
+    if args.json:
+        from robolift import storage  # noqa: PLC0415  (--help must not import fsspec's world)
+
+        time = {} if seconds is None else {"step_s": seconds, "run_s": seconds * args.steps}
+        yield storage.to_json_bytes({**table.document(network, layout, batch), **time}).decode().rstrip()
+    else:
+        yield table.render(network, layout, batch)
+        if seconds is not None:
+            yield f"time at {args.mfu:.0%} of {args.tflops:g} TFLOP/s: {seconds:.3g} s a step, " + (
+                f"{seconds * args.steps / 3600:.3g} h for {args.steps} steps"
+            )
+    if not plan.fits(network, layout, batch):
+        raise UsageError(_refusal(network, layout, batch, adapted, gpus=args.gpus))
+
+
+def _networks(model: str, preset: str, pictures: int) -> tuple[Network, Network | None]:
+    """Return the network, and the same with low-rank updates if there is one."""
+    from robolift.planner import policy, value  # noqa: PLC0415  (--help must be quick)
+    from robolift.policy.pi05 import config as policies  # noqa: PLC0415
+    from robolift.value_model import presets as values  # noqa: PLC0415
+
+    made = {name: make() for name, make in values.PRESETS.items()}
+    towers = {name: config for name, config in made.items() if isinstance(config, values.TokenModelConfig)}
+    known = list(policies.PRESETS if model == "policy" else towers)
+    if preset not in known:
+        raise UsageError(
+            f"--preset {preset}: no {model} of this size can be planned; there are: {', '.join(known)}. "
+            "What `tiny` takes depends on the dataset, and fits any machine"
+        )
+    if model == "value":
+        return value.network(towers[preset], pictures=pictures), None
+    adapted = policies.PRESETS.get(f"{preset}_lora")
+    return policy.network(policies.PRESETS[preset]()), policy.network(adapted()) if adapted else None
+
+
+def _check_counts(args: argparse.Namespace) -> None:
+    for option in ("gpus", "nodes", "pictures"):
+        if getattr(args, option) < 1:
+            raise UsageError(f"--{option} is {getattr(args, option)}; expected at least 1")
+
+
+def _layout(args: argparse.Namespace, network: Network) -> Layout:
+    layout = Layout(
+        devices=args.gpus * args.nodes,
+        fsdp=args.gpus if args.fsdp is None else args.fsdp,
+        remat=args.remat == "on",
+        average=args.ema,
+        memory_gib=args.gpu_memory_gib,
+    )
+    if layout.fsdp not in (parts := advice.splits(network, layout.devices)):
+        if args.fsdp is None:
+            return replace(layout, fsdp=layout.devices)
+        raise UsageError(f"--fsdp {args.fsdp}: expected one of {', '.join(map(str, parts))} for {network.trainer}")
+    return layout
+
+
+def _check_time(args: argparse.Namespace) -> None:
+    given = [args.steps, args.tflops, args.mfu]
+    if any(value is not None for value in given) and None in given:
+        raise UsageError("a time needs --steps, --tflops and --mfu together")
+    if None not in given and not (args.steps > 0 and args.tflops > 0 and 0 < args.mfu <= 1):
+        raise UsageError(
+            f"--steps {args.steps} --tflops {args.tflops:g} --mfu {args.mfu:g}: expected numbers above 0, mfu at most 1"
+        )
+
+
+def _refusal(network: Network, layout: Layout, batch: int, adapted: Network | None, *, gpus: int) -> str:
+    needed = plan.memory(network, layout, rows=batch // layout.devices)
+    found = advice.proposals(network, layout, batch, adapted, gpus=gpus)
+    return (
+        f"{network.preset} with a batch of {batch} does not fit: each of {layout.devices} GPUs needs "
+        f"{needed.total / GIB:.1f} GiB, {needed.fixed / GIB:.1f} of them whatever the batch, and has "
+        f"{layout.usable_bytes / GIB:.1f} to fill\n  what would fit: "
+        + ("; or ".join(found) if found else f"nothing of this preset on GPUs of {layout.memory_gib:g} GiB")
+    )

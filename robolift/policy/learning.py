@@ -1,0 +1,265 @@
+"""The training loop, whichever network is trained: one jitted step over donated state, resumable bit for bit.
+
+What a step draws at random (rows, dropped labels, noise, flow time) is a function of seed and step alone, so the state
+to save is weights, their average, the optimizer's moments, the step and the curves so far. A network whose weights are
+partly frozen differentiates, averages and saves the trained ones only.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax  # type: ignore[import-untyped]
+from jax.sharding import Mesh
+
+from robolift.errors import UsageError
+from robolift.logging import get_logger
+from robolift.policy import hosts, sharding
+from robolift.policy.checkpoint import StateStore
+from robolift.policy.model import Params
+from robolift.policy.recipe import Recipe
+from robolift.training.sampler import EpochSampler
+from robolift.training.stopping import TrainingStoppedError, stop_requests
+
+WARMUP_FRACTION = 0.3
+ASK_EVERY = 10
+"""Steps after which several machines ask one another whether to stop; each time they wait for the slowest."""
+
+EVAL_KEY = 0x5EED
+"""Held-out losses are always measured with the same noise and flow times, so that a curve shows the weights alone."""
+WEIGHTS_STREAM = 2**31 - 1
+"""Another stream than the steps', whose keys are folded with 0..steps-1."""
+
+BatchT = TypeVar("BatchT")
+Batch_contra = TypeVar("Batch_contra", contravariant=True)
+Batch_co = TypeVar("Batch_co", covariant=True)
+Curves = dict[str, list[dict[str, Any]]]
+
+
+class State(NamedTuple):
+    """What changes from step to step.
+
+    Attributes:
+        params: Trained weights, float32.
+        average: Their exponential moving average.
+        optimizer: Moments and counts.
+        step: Steps done, int32.
+        loss_sum: Sum of the losses since the curve's last row.
+    """
+
+    params: Params
+    average: Params
+    optimizer: Any
+    step: jax.Array
+    loss_sum: jax.Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """What training gave.
+
+    Attributes:
+        params: Averaged trained weights, on the host.
+        curves: ``train`` and ``validation``: rows of ``step`` and ``loss``.
+    """
+
+    params: Params
+    curves: Curves
+
+
+class Learner(Protocol[Batch_contra]):
+    """What the loop asks of a network and its objective."""
+
+    @property
+    def optimizer(self) -> optax.GradientTransformation:
+        """The optimizer of the trained weights."""
+
+    def template(self) -> tuple[State, Params]:
+        """Return shapes and types of the state and of the frozen weights, without computing or reading any."""
+
+    def begin(self, places: State, frozen_places: Params) -> tuple[State, Params]:
+        """Return the state before the first step and the frozen weights, where they are wanted.
+
+        A function of the recipe alone.
+        """
+
+    def frozen(self, places: Params) -> Params:
+        """Return the frozen weights alone; they are no part of the state that a killed run goes on from."""
+
+    def objective(self, params: Params, frozen: Params, key: jax.Array, batch: Batch_contra) -> jax.Array:
+        """Return the loss that is minimised; ``key`` draws noise, flow time and dropped labels."""
+
+    def measure(self, frozen: Params, batch: Batch_contra, mesh: Mesh) -> Callable[[Params], jax.Array]:
+        """Return the compiled loss on held-out rows, always with the same noise, as a function of trained weights."""
+
+
+class Rows(Protocol[Batch_co]):
+    """What the loop asks of the training data."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows to train on."""
+
+    def batch(self, positions: np.ndarray) -> Batch_co:
+        """Return the training rows at ``positions`` in 0..num_rows-1, a tuple of arrays whose first axis is the row."""
+
+    def held_out(self) -> Batch_co | None:
+        """Return rows to measure on, None if there are none."""
+
+
+def make_schedule(recipe: Recipe) -> optax.Schedule:
+    """Return the learning rate as a function of the steps done.
+
+    ``one_cycle`` rises as a cosine from 1/25 of its peak over 30 % of the steps and falls to almost 0.
+    ``warmup_cosine`` rises in a line from peak / (warm-up + 1), falls as a cosine and stays (openpi's
+    ``CosineDecaySchedule``).
+    """
+    peak = recipe.learning_rate
+    if recipe.schedule == "one_cycle":
+        return optax.cosine_onecycle_schedule(max(recipe.steps, 2), peak, pct_start=WARMUP_FRACTION)
+    return optax.warmup_cosine_decay_schedule(
+        init_value=peak / (recipe.warmup + 1),
+        peak_value=peak,
+        warmup_steps=recipe.warmup,
+        decay_steps=recipe.decayed,
+        end_value=recipe.final_learning_rate,
+    )
+
+
+def is_kernel(path: tuple[Any, ...]) -> bool:
+    """Tell whether the weight at a path of a tree is a layer's kernel."""
+    return bool(path[-1] == jax.tree_util.DictKey("kernel"))
+
+
+def make_optimizer(
+    recipe: Recipe, decays: Callable[[tuple[Any, ...]], bool] = is_kernel
+) -> optax.GradientTransformation:
+    """Return AdamW under the recipe's learning rate, with gradients clipped to their norm over all trained weights.
+
+    Args:
+        recipe: Rates and decay.
+        decays: Tells by its path whether a weight decays. Kernels do; biases and prompt embeddings do not, or those of
+            rare prompts would fade.
+    """
+
+    def decayed(params: optax.Params) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: decays(path), params)
+
+    return optax.chain(
+        optax.clip_by_global_norm(recipe.gradient_clip),
+        optax.adamw(make_schedule(recipe), b2=recipe.beta2, weight_decay=recipe.weight_decay, mask=decayed),
+    )
+
+
+def weights_key(seed: int) -> jax.Array:
+    """Return the key that fresh weights are drawn with."""
+    return jax.random.fold_in(jax.random.key(seed), WEIGHTS_STREAM)
+
+
+def begin(params: Params, optimizer: optax.GradientTransformation) -> State:
+    """Return the state before the first step."""
+    average = jax.tree.map(jnp.copy, params)
+    return State(params, average, optimizer.init(params), jnp.zeros((), jnp.int32), jnp.zeros(()))
+
+
+def make_step(
+    objective: Callable[[Params, Params, jax.Array, BatchT], jax.Array],
+    recipe: Recipe,
+    optimizer: optax.GradientTransformation,
+) -> Callable[..., State]:
+    """Return the function of one optimizer step: (state, batch, frozen weights, by default none) -> state."""
+    base_key = jax.random.key(recipe.seed)
+
+    def step(state: State, batch: BatchT, frozen: Params | None = None) -> State:
+        key = jax.random.fold_in(base_key, state.step)
+        value, gradient = jax.value_and_grad(objective)(state.params, frozen or {}, key, batch)
+        updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        # A short run isn't held at its random start: the decay warms up as in TensorFlow's ExponentialMovingAverage.
+        decay = jnp.minimum(recipe.ema_decay, (1 + state.step) / (10 + state.step))
+        average = jax.tree.map(lambda a, p: decay * a + (1 - decay) * p, state.average, params)
+        return State(params, average, moments, state.step + 1, state.loss_sum + value)
+
+    return step
+
+
+def run(learner: Learner[BatchT], data: Rows[BatchT], recipe: Recipe, store: StateStore) -> Fit:
+    """Train; killed at any moment and called again, it ends with the same bits.
+
+    Raises:
+        UsageError: If the devices do not fit, or training diverges.
+        DataError: If the saved state is damaged.
+        TrainingStoppedError: If SIGTERM came; the state is saved first.
+    """
+    mesh = sharding.make_mesh(recipe.num_devices, recipe.fsdp_devices)
+    template, frozen_template = learner.template()
+    places, frozen_places = (sharding.state_shardings(tree, mesh) for tree in (template, frozen_template))
+    curves: Curves = {"train": [], "validation": []}
+    if (saved := store.load(template)) is None:
+        state, frozen = learner.begin(places, frozen_places)
+    else:
+        curves = saved[1]["curves"]
+        state, frozen = hosts.put(saved[0], places), learner.frozen(frozen_places)
+        get_logger("policy").info("resumed", step=int(state.step))
+    rows = sharding.batch_sharding(mesh)
+    advance = jax.jit(
+        make_step(learner.objective, recipe, learner.optimizer),
+        in_shardings=(places, rows, frozen_places),
+        out_shardings=places,
+        donate_argnums=0,
+    )
+    held_out = data.held_out()
+    measure = None if held_out is None else learner.measure(frozen, held_out, mesh)
+    sampler = EpochSampler(num_rows=data.num_rows, batch_size=recipe.batch_size, seed=recipe.seed)
+    with stop_requests() as asked:
+        for step in range(int(state.step), recipe.steps):
+            state = advance(state, hosts.put(data.batch(sampler.batch(step)), rows), frozen)
+            done = step + 1
+            if done % recipe.log_every == 0 or done == recipe.steps:
+                state = _record(state, done, recipe, curves, measure)
+            stop = done < recipe.steps and _must_stop(state, done, asked)
+            if done < recipe.steps and (done % recipe.save_every == 0 or stop):
+                store.save(state, {"curves": curves}, step=done)
+            if stop:
+                raise TrainingStoppedError(f"stopped after step {done}, its state is saved; run again to resume")
+    return Fit(params=hosts.to_host(state.average), curves=curves)
+
+
+def _must_stop(state: State, done: int, asked: threading.Event) -> bool:
+    """Tell whether to stop after step ``done``: all machines after the same one, or those left would wait for ever."""
+    if jax.process_count() == 1:
+        return asked.is_set()
+    if done % ASK_EVERY:
+        return False
+    # Two programs that talk to other machines must not be under way at once: they may begin in another order there.
+    jax.block_until_ready(state)  # type: ignore[no-untyped-call]
+    return hosts.any_of_us(said=asked.is_set())
+
+
+def _record(
+    state: State,
+    done: int,
+    recipe: Recipe,
+    curves: Curves,
+    measure: Callable[[Params], jax.Array] | None,
+) -> State:
+    """Add what is due after step ``done`` to ``curves``; return the state with a fresh sum of losses."""
+    since = (done - 1) % recipe.log_every + 1
+    loss = float(state.loss_sum) / since
+    curves["train"].append({"step": done, "loss": loss})
+    if not math.isfinite(loss):
+        raise UsageError(f"training diverged: the loss is {loss} at step {done}; lower learning_rate")
+    facts = {"loss": round(loss, 5)}
+    if measure is not None:
+        held_out = float(measure(state.average))
+        curves["validation"].append({"step": done, "loss": held_out})
+        facts["held_out_loss"] = round(held_out, 5)
+    get_logger("policy").info("step", step=done, steps=recipe.steps, **facts)
+    return state._replace(loss_sum=jnp.zeros_like(state.loss_sum))

@@ -1,0 +1,112 @@
+"""pi0.5 on eight devices: the losses of one, and a run that goes on with another number of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from test_policy_hosts import finish, free_port, meeting
+from test_policy_sharding import HERE, run_python
+
+QUICK = "--xla_backend_optimization_level=0"
+"""Compiling takes most of the time, and what is computed is not to depend on how well it was optimised."""
+
+ON_EIGHT = """
+import functools, json, pathlib, sys
+import jax
+import miniature_pi05 as miniature
+from robolift.policy import learning, sharding
+from robolift.policy.checkpoint import StateStore
+
+# Cut the weights however small they are, or nothing would be cut in a test.
+sharding.state_shardings = functools.partial(sharding.state_shardings, smallest_bytes=0)
+folder = pathlib.Path(sys.argv[1])
+words = miniature.tokenizer(folder)
+config = miniature.config()
+
+
+class Killed(StateStore):
+    def save(self, tree, document, *, step):
+        super().save(tree, document, step=step)
+        raise KeyboardInterrupt
+
+
+def losses(num, fsdp, store):
+    settings = miniature.recipe(steps=10, log_every=1, save_every=5, num_devices=num, fsdp_devices=fsdp)
+    learner = miniature.learner(config, settings)
+    try:
+        fitted = learning.run(learner, miniature.rows(config, settings, words), settings, store)
+    except KeyboardInterrupt:
+        return None
+    return [row["loss"] for name in ("train", "validation") for row in fitted.curves[name]]
+
+
+places = sharding.state_shardings(miniature.learner(config, miniature.recipe()).template()[0], sharding.make_mesh(8, 4))
+cut = {name: place.spec != jax.sharding.PartitionSpec() for name, place in places.params.items()}
+found = {
+    "one": losses(1, 1, StateStore(str(folder / "one"))),
+    "eight": losses(8, 4, StateStore(str(folder / "eight"))),
+    "killed": losses(8, 8, Killed(str(folder / "moved"))),
+    "moved": losses(2, 2, StateStore(str(folder / "moved"))),
+    "cut": [name for name, is_cut in cut.items() if is_cut],
+}
+print(json.dumps(found))
+"""
+
+
+def test_eight_devices_give_the_losses_of_one_and_hand_over_to_two(tmp_path):
+    flags = f"--xla_force_host_platform_device_count=8 {QUICK}"
+    found = json.loads(run_python(ON_EIGHT, str(tmp_path), XLA_FLAGS=flags))
+    assert len(found["one"]) == 20
+    assert found["eight"] == pytest.approx(found["one"], abs=1e-5)
+    assert found["killed"] is None
+    assert found["moved"] == pytest.approx(found["one"], abs=1e-5)
+    assert "PaliGemma/llm/layers/mlp/gating_einsum" in found["cut"]
+
+
+ON_MACHINES = """
+import functools, json, pathlib, sys
+import jax
+from robolift.policy import hosts
+
+hosts.join()
+import miniature_pi05 as miniature
+from robolift.policy import learning, sharding
+from robolift.policy.checkpoint import StateStore
+
+sharding.state_shardings = functools.partial(sharding.state_shardings, smallest_bytes=0)
+folder = pathlib.Path(sys.argv[1])
+own = folder / str(hosts.this_host().index)
+own.mkdir(parents=True)
+words = miniature.tokenizer(own)
+config = miniature.with_updates(miniature.config())
+settings = miniature.recipe(steps=4, log_every=2, save_every=3, num_devices=2, fsdp_devices=2)
+learner, store = miniature.learner(config, settings), StateStore(str(folder / "work"))
+fits = [learning.run(learner, miniature.rows(config, settings, words), settings, store) for _ in range(2)]
+losses = [[row["loss"] for name in ("train", "validation") for row in fit.curves[name]] for fit in fits]
+print(json.dumps({"devices": jax.device_count(), "losses": losses, "names": len(learner.whole(fits[0].params))}))
+"""
+
+
+def start(folder, **environ):
+    env = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "PJRT_NPROC")}
+    env |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])]), **environ}
+    command = [sys.executable, "-c", ON_MACHINES, str(folder)]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_two_machines_learn_what_one_with_two_devices_learns_and_go_on_together(tmp_path):
+    alone = start(tmp_path / "one", XLA_FLAGS=f"--xla_force_host_platform_device_count=2 {QUICK}")
+    told = meeting(free_port())
+    pair = [start(tmp_path / "two", PET_NODE_RANK=str(i), XLA_FLAGS=QUICK, **told) for i in range(2)]
+    codes, ends = finish([alone, *pair])
+    assert codes == [0, 0, 0], ends
+    one, first, second = (json.loads(end[0].splitlines()[-1]) for end in ends)
+    assert first == second
+    assert one["devices"] == first["devices"] == 2
+    # Each run went on once from its state after step 3.
+    assert first["losses"][0] == first["losses"][1] == pytest.approx(one["losses"][0], abs=1e-5)

@@ -135,6 +135,7 @@ class TokenModelConfig:
         language: Tower that reads images, text and value token.
         text_tokens: Most tokens of a prompt.
         head_widths: Hidden layers between the value token and the outputs.
+        padded: Whether images keep their shape and black fills the rest, as openpi's do, instead of being stretched.
         atoms: As of :class:`ValueModelConfig`; so are the next three.
         low: See above.
         high: See above.
@@ -146,6 +147,7 @@ class TokenModelConfig:
     language: LanguageConfig
     text_tokens: int
     head_widths: tuple[int, ...]
+    padded: bool = False
     atoms: int = 201
     low: float = -1.0
     high: float = 0.0
@@ -196,6 +198,7 @@ def pi05() -> TokenModelConfig:
         ),
         text_tokens=200,
         head_widths=(1024, 1024),
+        padded=True,
     )
 
 
@@ -222,6 +225,7 @@ def pi05_dummy() -> TokenModelConfig:
         ),
         text_tokens=48,
         head_widths=(32, 32),
+        padded=True,
     )
 
 

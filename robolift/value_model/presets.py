@@ -233,6 +233,9 @@ PRESETS: dict[str, Callable[[], Config]] = {
     preset.__name__: preset for preset in (tiny, siglip_gemma, pi05, siglip_gemma_dummy, pi05_dummy)
 }
 
+TOWER_PRESETS = frozenset(name for name, preset in PRESETS.items() if isinstance(preset(), TokenModelConfig))
+"""Presets that read images and text with the towers of a language model."""
+
 
 def parse(document: dict[str, Any]) -> Config:
     """Return the configuration that ``dataclasses.asdict`` made a document of, lists for tuples.

@@ -276,14 +276,14 @@ class Dataset:
         number, index = self.locate(episode)
         return self.reader(number).video(index, camera, size=size)
 
-    def image_size(self, camera: str) -> tuple[int, int]:
-        """Return (height, width) of a camera's images in the first source.
+    def image_size(self, camera: str, episode: int = 0) -> tuple[int, int]:
+        """Return (height, width) of a camera's images in an episode; sources may differ.
 
         Raises:
-            UsageError: If there is no such camera.
+            UsageError: If there is no such camera or episode.
         """
         self._check_camera(camera)
-        return self.reader(0).image_size(camera)
+        return self.reader(self.locate(episode)[0]).image_size(camera)
 
     def _check_camera(self, camera: str) -> None:
         if camera not in self.cameras:

@@ -6,7 +6,7 @@ Random access into video costs milliseconds a sample, into this array microsecon
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -70,6 +70,16 @@ def pack_frames(
     return _open(path, shape)
 
 
+def iterate(dataset: Dataset, episode: int, camera: str, *, size: letterbox.Size, padded: bool) -> Iterator[np.ndarray]:
+    """Yield an episode's frames of one camera in order, (*size, 3) uint8, stretched or on black; see pack_frames."""
+    if not padded:
+        yield from dataset.video(episode, camera, size=size)
+        return
+    inner = letterbox.inner_size(dataset.image_size(camera, episode), size)
+    for image in dataset.video(episode, camera, size=inner):
+        yield letterbox.on_black(image, size)
+
+
 def _check(dataset: Dataset, cameras: Sequence[str], size: tuple[int, int]) -> None:
     missing = [camera for camera in cameras if camera not in dataset.cameras]
     if missing:
@@ -100,13 +110,8 @@ def _fill(packed: np.ndarray, dataset: Dataset, cameras: Sequence[str], num_work
         episode, position = job
         first, last = int(dataset.starts[episode]), int(dataset.starts[episode + 1])
         row = first
-        inner = outer
-        if padded:  # the sources of a dataset may differ in size
-            recorded = dataset.reader(dataset.locate(episode)[0]).image_size(cameras[position])
-            inner = letterbox.inner_size(recorded, outer)
-        place = letterbox.place(inner, outer)
-        for image in dataset.video(episode, cameras[position], size=inner):
-            packed[(row, position, *place)] = image
+        for image in iterate(dataset, episode, cameras[position], size=outer, padded=padded):
+            packed[row, position] = image
             row += 1
         if row != last:
             raise DataError(

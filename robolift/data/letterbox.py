@@ -21,6 +21,13 @@ def place(inner: Size, outer: Size) -> tuple[slice, slice]:
     return slice(top, top + inner[0]), slice(left, left + inner[1])
 
 
+def on_black(image: np.ndarray, outer: Size) -> np.ndarray:
+    """Return (*outer, 3) uint8: (H, W, 3) uint8, no larger than that, in the middle of black."""
+    square = np.zeros((*outer, 3), np.uint8)
+    square[place(image.shape[:2], outer)] = image
+    return square
+
+
 def letterbox(images: np.ndarray, outer: Size) -> np.ndarray:
     """Return (B, *outer, 3) uint8 of (B, H, W, 3) uint8, scaled by area averaging as decoded frames are."""
     size = (images.shape[1], images.shape[2])

@@ -182,6 +182,7 @@ def fit(
     encoder: Encoder,
     length: int,
     long_prompt: LongPrompt = "refuse",
+    mend: str = "raise max_token_len, give the task fewer words",
 ) -> Fitted:
     """Return the text and its tokens, with the task shortened word by word from its end if need be and allowed.
 
@@ -195,6 +196,7 @@ def fit(
         encoder: The model's tokenizer.
         length: Most tokens that the model reads.
         long_prompt: Whether a text of more tokens is refused or its task shortened.
+        mend: What helps against a text that is too long, besides ``long_prompt``.
 
     Raises:
         UsageError: If the format has no place for the label or the state.
@@ -213,8 +215,7 @@ def fit(
         + (", and too many even with the first word of its task alone" if long_prompt == "shorten" else ""),
         where=f"task {task!r}, format {name}, label {label!r}",
         expected=f"at most {length}",
-        mend="raise max_token_len, give the task fewer words"
-        + ("" if long_prompt == "shorten" else ", or set long_prompt: shorten"),
+        mend=mend + ("" if long_prompt == "shorten" else ", or set long_prompt: shorten"),
     )
 
 

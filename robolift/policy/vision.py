@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,11 +43,13 @@ class FrozenEncoder:
         """Load the encoder of a value checkpoint.
 
         Raises:
-            DataError: If the checkpoint is damaged, sees no cameras or doesn't say what it was not trained on.
+            DataError: If the checkpoint is damaged, has towers instead of an encoder, sees no cameras or doesn't say
+                what it was not trained on.
         """
         where = storage.join(uri, CHECKPOINT_FILE)
         document = storage.read_json(where)
         try:
+            _refuse_towers(dict(document), where)
             facts = {"cameras": document["cameras"], "image_size": document["image_size"], **document["encoder"]}
             spec = EncoderSpec.from_dict(facts)
         except (KeyError, TypeError, ValueError) as error:
@@ -77,6 +80,16 @@ class FrozenEncoder:
         return np.asarray(encoder.encode(encoder.by_camera(self.weights, self.spec), images, self.spec)[0])
 
 
+def _refuse_towers(document: dict[str, Any], where: str) -> None:
+    if "vision" in document.get("model", {}):
+        raise DataError(
+            f"the value model of preset {document.get('preset')} has towers, which are no encoder to take over",
+            where=where,
+            expected="a value model of preset tiny",
+            mend="train_policy with vision: none or a preset of pi0.5, or train_value with preset: tiny",
+        )
+
+
 def read_features(values: Manifest, dataset: Dataset, frozen: FrozenEncoder) -> np.ndarray:
     """Return the (frames, F) float32 features that stand beside the values.
 
@@ -91,7 +104,7 @@ def read_features(values: Manifest, dataset: Dataset, frozen: FrozenEncoder) -> 
         raise DataError(
             "the values have no image features",
             where=where,
-            expected="predict_values with save_features and a checkpoint with cameras",
+            expected="predict_values with save_features and a checkpoint of preset tiny with cameras",
             mend="predict again, or train with vision: none",
         )
     table = schema.read_parquet(where)

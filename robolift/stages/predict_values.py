@@ -28,7 +28,8 @@ class Config(StageConfig):
     step: int | None = Field(None, ge=1)
     """Step whose weights predict, one that train_value kept; by default those that training ended with."""
     save_features: bool = True
-    """Whether to write the encoder's output of every frame, from which the policy learns without decoding video."""
+    """Whether to write the encoder's output of every frame, from which the policy learns without decoding video. A
+    model with towers has patches instead, millions of numbers a frame; they are never written."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to compute."""
     threads: int = Field(1, ge=1)
@@ -42,7 +43,7 @@ class Config(StageConfig):
 
 
 def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
-    """Write values.parquet, and features.parquet when the model has cameras, for the shard's episodes.
+    """Write values.parquet for the shard's episodes, and features.parquet if a small encoder looks through cameras.
 
     ``value`` is the expected return of a distribution, the progress of a single-frame model, and for a two-frame model
     the progress since the episode's first frame. The last two predict no ``value_std``: it is 0.

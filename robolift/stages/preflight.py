@@ -11,6 +11,7 @@ from robolift import manifest, storage
 from robolift.errors import DataError, UsageError
 from robolift.schema import Kind
 from robolift.stages.stage import find, parse_config
+from robolift.value_model.presets import TOWER_PRESETS
 
 MAX_SHARDS = 64
 """Each shard is three pods on a cluster; more of them only wait for one another."""
@@ -77,6 +78,7 @@ def find_problems(parameters: Mapping[str, Any], wiring: Wiring = RECAP) -> list
     problems = []
     configs = dict(wiring.defaults)
     told: set[str] = set()  # of the layers below
+    value_model: Mapping[str, Any] = {}
     for layer in wiring.layers:
         stages = parameters.get(layer) or {}
         problems += [
@@ -94,6 +96,9 @@ def find_problems(parameters: Mapping[str, Any], wiring: Wiring = RECAP) -> list
             found = [line for line in _stage_problems(name, configs[name], parameters, wiring) if line not in told]
             told.update(found)
             problems += [f"{layer}.{line}" if line.startswith((f"{name}.", f"{name}:")) else line for line in found]
+        # There is one value model, and it is told what the first layer says.
+        value_model = value_model or _resolved("train_value", configs, parameters, wiring)
+    problems += _vision_problems(value_model, _resolved("train_policy", configs, parameters, wiring))
     for name, fields in wiring.offered.items():
         given = _given(parameters, fields)
         lines = _config_problems(name, {**wiring.defaults.get(name, {}), **given})
@@ -103,6 +108,28 @@ def find_problems(parameters: Mapping[str, Any], wiring: Wiring = RECAP) -> list
     if parameters.get("num_shards", 1) > MAX_SHARDS:
         problems.append(f"num_shards is {parameters['num_shards']}, expected at most {MAX_SHARDS}")
     return list(dict.fromkeys(problems))  # a seed is checked by each stage that takes it
+
+
+def _resolved(
+    name: str, configs: Mapping[str, Mapping[str, Any]], parameters: Mapping[str, Any], wiring: Wiring
+) -> dict[str, Any]:
+    """Return the whole configuration of a stage, empty if something is wrong with it."""
+    given = _given(parameters, wiring.handed.get(name, {}))
+    try:
+        return parse_config(name, {**_offered(name, parameters, wiring), **configs.get(name, {}), **given}).model_dump()
+    except UsageError:
+        return {}
+
+
+def _vision_problems(value_model: Mapping[str, Any], policy: Mapping[str, Any]) -> list[str]:
+    """Return a line if the policy wants an encoder of a value model that has none to give."""
+    preset = value_model.get("preset")
+    if policy.get("vision") != "frozen" or preset not in TOWER_PRESETS:
+        return []
+    return [
+        f"train_policy.vision is frozen, but the towers of train_value.preset {preset} are no encoder that a policy "
+        f"takes over; set train_policy.vision: none, a train_policy.preset of pi0.5, or train_value.preset: tiny"
+    ]
 
 
 def _given(parameters: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:

@@ -21,6 +21,14 @@ class Config(StageConfig, Recipe):
     RUNTIME: ClassVar[frozenset[str]] = frozenset({"save_every"})
 
 
+def identity(config: Config) -> dict[str, str]:
+    """Return the digests of first weights and tokenizer, so that another file at the same address is another model."""
+    from robolift.data.models import model_digest  # noqa: PLC0415
+
+    stated = {"weights_sha256": config.weights, "tokenizer_sha256": config.tokenizer}
+    return {name: getattr(config, name) or model_digest(uri) for name, uri in stated.items() if uri}
+
+
 def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     """Write model.safetensors, checkpoint.json, curves.json and the states to keep as checkpoints/<step>.
 
@@ -36,7 +44,9 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
         work_uri=output.plan.work_uri,
         folder=str(output.path),
     )
-    train(Recipe(**{name: getattr(config, name) for name in Recipe.model_fields}), places)
+    settings = {name: getattr(config, name) for name in Recipe.model_fields}
+    # What was planned is what is loaded, and a file that changes in between is refused.
+    train(Recipe(**{**settings, **output.plan.identity}), places)
     if not publishes():
         wait_for(output.plan)
         return {}

@@ -40,6 +40,9 @@ class Checkpoint:
             does not say.
         step: Optimizer steps after which the weights were taken.
         prompts: Token ids of each task's prompt, so that predicting needs no tokenizer; none without towers.
+        tokenizer_sha256: Of the tokenizer that made them, empty without towers.
+        weights_sha256: Of the weights that the towers began with, as robolift.data.models.model_digest says it; empty
+            if those were random.
     """
 
     config: Config
@@ -54,6 +57,13 @@ class Checkpoint:
     held_out_episodes: tuple[int, ...] | None
     step: int
     prompts: tuple[tuple[int, ...], ...] = ()
+    tokenizer_sha256: str = ""
+    weights_sha256: str = ""
+
+    @property
+    def padded(self) -> bool:
+        """Whether images keep their shape and black fills the rest, instead of being stretched."""
+        return isinstance(self.config, TokenModelConfig) and self.config.padded
 
     @property
     def shape(self) -> ModelShape:
@@ -89,17 +99,20 @@ class Checkpoint:
                 if config.head == "distribution"
                 else {}
             ),
-            **(
-                {"prompts": [list(prompt) for prompt in self.prompts]}
-                if isinstance(config, TokenModelConfig)
-                else {"encoder": asdict(config.encoder)}
-            ),
+            **(self._towers() if isinstance(config, TokenModelConfig) else {"encoder": asdict(config.encoder)}),
             "action_horizon": self.action_horizon,
             "action_mean": self.action_norm.mean.tolist(),
             "action_std": self.action_norm.std.tolist(),
             "model": asdict(config),
             "held_out_episodes": self.held_out_episodes,
             "step": self.step,
+        }
+
+    def _towers(self) -> dict[str, Any]:
+        return {
+            "prompts": [list(prompt) for prompt in self.prompts],
+            "tokenizer_sha256": self.tokenizer_sha256,
+            "weights_sha256": self.weights_sha256,
         }
 
     @classmethod
@@ -120,6 +133,8 @@ class Checkpoint:
             held_out_episodes=None if held_out is None else tuple(held_out),
             step=document["step"],
             prompts=tuple(tuple(prompt) for prompt in document.get("prompts", ())),
+            tokenizer_sha256=document.get("tokenizer_sha256", ""),
+            weights_sha256=document.get("weights_sha256", ""),
         )
 
     def check_dataset(self, dataset: Dataset) -> None:

@@ -22,6 +22,7 @@ import torch
 
 from robolift import schema
 from robolift.data.dataset import Dataset
+from robolift.data.frames import iterate
 from robolift.logging import progress
 from robolift.value_model.checkpoint import Checkpoint
 from robolift.value_model.data import read_states, task_rows
@@ -155,7 +156,10 @@ def decode(
 def iterate_frames(dataset: Dataset, checkpoint: Checkpoint, episodes: range) -> Iterator[list[np.ndarray]]:
     """Yield each frame's images, one a camera, over the episodes in order."""
     for episode in progress(episodes, total=len(episodes), what="predicting values", unit="episode"):
-        videos = [dataset.video(episode, camera, size=checkpoint.image_size) for camera in checkpoint.cameras]
+        videos = [
+            iterate(dataset, episode, camera, size=checkpoint.image_size, padded=checkpoint.padded)
+            for camera in checkpoint.cameras
+        ]
         for images in zip(*videos, strict=True):
             yield list(images)
 

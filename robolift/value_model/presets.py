@@ -135,6 +135,7 @@ class TokenModelConfig:
         language: Tower that reads images, text and value token.
         text_tokens: Most tokens of a prompt.
         head_widths: Hidden layers between the value token and the outputs.
+        padded: Whether images keep their shape and black fills the rest, as openpi's do, instead of being stretched.
         atoms: As of :class:`ValueModelConfig`; so are the next three.
         low: See above.
         high: See above.
@@ -146,6 +147,7 @@ class TokenModelConfig:
     language: LanguageConfig
     text_tokens: int
     head_widths: tuple[int, ...]
+    padded: bool = False
     atoms: int = 201
     low: float = -1.0
     high: float = 0.0
@@ -196,6 +198,7 @@ def pi05() -> TokenModelConfig:
         ),
         text_tokens=200,
         head_widths=(1024, 1024),
+        padded=True,
     )
 
 
@@ -222,12 +225,16 @@ def pi05_dummy() -> TokenModelConfig:
         ),
         text_tokens=48,
         head_widths=(32, 32),
+        padded=True,
     )
 
 
 PRESETS: dict[str, Callable[[], Config]] = {
     preset.__name__: preset for preset in (tiny, siglip_gemma, pi05, siglip_gemma_dummy, pi05_dummy)
 }
+
+TOWER_PRESETS = frozenset(name for name, preset in PRESETS.items() if isinstance(preset(), TokenModelConfig))
+"""Presets that read images and text with the towers of a language model."""
 
 
 def parse(document: dict[str, Any]) -> Config:

@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from robolift.data.tokenizer import Tokenizer
 from robolift.errors import DataError
 from robolift.labeling.prompt_formats import fit
+from robolift.logging import get_logger
 from robolift.value_model.presets import TokenModelConfig
 from robolift.value_model.recipe import Recipe
 
 FORMAT = "value"
 
 
-def prompt_tokens(recipe: Recipe, config: TokenModelConfig, tasks: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-    """Return the tokens of every task's prompt, the one that begins a sequence first.
+class Prompts(NamedTuple):
+    """What a model reads as its tasks.
+
+    Attributes:
+        tokens: Of every task's prompt, the one that begins a sequence first.
+        tokenizer_sha256: Of the tokenizer that made them.
+    """
+
+    tokens: tuple[tuple[int, ...], ...]
+    tokenizer_sha256: str
+
+
+def tokenized(recipe: Recipe, config: TokenModelConfig, tasks: Sequence[str]) -> Prompts:
+    """Return the prompts of all tasks, and say which tasks had to be shortened.
 
     Raises:
         UsageError: If there is no tokenizer where the recipe says.
@@ -25,8 +39,17 @@ def prompt_tokens(recipe: Recipe, config: TokenModelConfig, tasks: Sequence[str]
     task_of: dict[tuple[int, ...], str] = {}
     for task in tasks:
         fitted = fit(
-            FORMAT, task, None, None, encoder=tokenizer, length=config.text_tokens, long_prompt=recipe.long_prompt
+            FORMAT,
+            task,
+            None,
+            None,
+            encoder=tokenizer,
+            length=config.text_tokens,
+            long_prompt=recipe.long_prompt,
+            mend="give the task fewer words",
         )
+        if fitted.cut:
+            get_logger("training").warning("a task is too long for the prompt", task=task, cut=fitted.cut)
         other = task_of.setdefault(tuple(fitted.tokens), task)
         if other != task:
             raise DataError(
@@ -34,4 +57,4 @@ def prompt_tokens(recipe: Recipe, config: TokenModelConfig, tasks: Sequence[str]
                 expected="task texts that differ within the length of a prompt",
                 mend="word one of them otherwise",
             )
-    return tuple(task_of)
+    return Prompts(tuple(task_of), tokenizer.digest)

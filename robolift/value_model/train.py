@@ -16,6 +16,7 @@ import torch
 from robolift import manifest, staging, storage
 from robolift.data.dataset import Dataset
 from robolift.data.frames import pack_frames
+from robolift.data.models import model_digest
 from robolift.errors import UsageError
 from robolift.training import distributed
 from robolift.training.checkpoint import StateStore
@@ -31,7 +32,7 @@ from robolift.value_model.named_recipes import RECIPES
 from robolift.value_model.network import ValueNetwork
 from robolift.value_model.objective import ValueObjective
 from robolift.value_model.presets import PRESETS, TokenModelConfig
-from robolift.value_model.prompts import prompt_tokens
+from robolift.value_model.prompts import Prompts, tokenized
 from robolift.value_model.recipe import Recipe
 
 CURVES_FILE = "curves.json"
@@ -111,7 +112,7 @@ def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, d
     store = StateStore(places.work_uri, recipe.keep_every, functools.partial(assets, recipe, checkpoint))
     with threads(recipe.threads), distributed.connected(world, device):
         model = trainable(initial_model(checkpoint, recipe.seed), recipe, world, device)
-        with packed(recipe, world, dataset, data) as images:
+        with packed(recipe, world, dataset, data, padded=checkpoint.padded) as images:
             objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
             result = fit(model, objective, loop_options(recipe), world=world, store=store)
     if world.is_main:
@@ -159,6 +160,7 @@ def describe(recipe: Recipe, dataset: Dataset, data: TrainingData) -> Checkpoint
         DataError: If the tokenizer is not the preset's, or a task has no prompt that it could tell from the others.
     """
     config = replace(PRESETS[recipe.preset](), head=recipe.head)
+    prompts = tokenized(recipe, config, dataset.tasks) if isinstance(config, TokenModelConfig) else Prompts((), "")
     return Checkpoint(
         config=config,
         cameras=data.cameras,
@@ -171,7 +173,9 @@ def describe(recipe: Recipe, dataset: Dataset, data: TrainingData) -> Checkpoint
         action_norm=data.action_norm,
         held_out_episodes=tuple(data.held_out.tolist()),
         step=0,
-        prompts=prompt_tokens(recipe, config, dataset.tasks) if isinstance(config, TokenModelConfig) else (),
+        prompts=prompts.tokens,
+        tokenizer_sha256=prompts.tokenizer_sha256,
+        weights_sha256=recipe.weights and (recipe.weights_sha256 or model_digest(recipe.weights)),
     )
 
 
@@ -183,7 +187,9 @@ def initial_model(checkpoint: Checkpoint, seed: int) -> ValueNetwork:
 
 
 @contextmanager
-def packed(recipe: Recipe, world: World, dataset: Dataset, data: TrainingData) -> Iterator[np.ndarray | None]:
+def packed(
+    recipe: Recipe, world: World, dataset: Dataset, data: TrainingData, *, padded: bool
+) -> Iterator[np.ndarray | None]:
     """Give all frames as one memory map, decoded once per machine; None without cameras.
 
     The file loses its name as soon as every process has it open, and one that a killed process left is removed by the
@@ -196,7 +202,7 @@ def packed(recipe: Recipe, world: World, dataset: Dataset, data: TrainingData) -
     private = None
     if world.local_rank == 0:
         private = staging.claim(Path(tempfile.gettempdir()), "robolift-frames")
-        images = pack_frames(dataset, data.cameras, size=recipe.image_size, folder=private.path)
+        images = pack_frames(dataset, data.cameras, size=recipe.image_size, folder=private.path, padded=padded)
     layout = (world.node, images.filename, images.offset, images.shape) if isinstance(images, np.memmap) else None
     layouts = {found[0]: found[1:] for found in distributed.collect(world, layout) if found}
     if images is None:

@@ -59,6 +59,9 @@ class DotDataset:
             return rows
         return np.concatenate([rows[:0], *(rows[self.starts[e] : self.starts[e + 1]] for e in episodes)])
 
+    def image_size(self, camera: str, episode: int = 0) -> tuple[int, int]:
+        return SIZE, SIZE
+
     def video(self, episode: int, camera: str, *, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
         flip = self.cameras.index(camera) == 1
         height, width = size or (SIZE, SIZE)

@@ -6,7 +6,7 @@ import pytest
 
 from robolift import storage
 from robolift.errors import DataError, UsageError
-from robolift.stages import preflight
+from robolift.stages import preflight, stage_advantage_plan
 
 GOOD = {
     "stages": {},
@@ -56,6 +56,24 @@ def test_a_wrong_parameter_stops_the_run_at_once_and_is_named_once(output_root, 
         check_run(output_root, **wrong)
     assert str(caught.value).count(message) == 1
     assert not storage.local_path(output_root).exists()
+
+
+TOWERS = {"preset": "siglip_gemma_dummy", "tokenizer": "words.model"}
+OWN = {"preset": "dummy", "tokenizer": "words.model", "cameras": ["top"]}
+
+
+def test_a_policy_that_waits_for_an_encoder_of_towers_is_refused_before_the_towers_are_trained(output_root):
+    with pytest.raises(UsageError, match=r"vision is frozen(.|\n)*siglip_gemma_dummy(.|\n)*vision: none"):
+        check_run(output_root, stages={"train_value": TOWERS})
+    for policy in ({"vision": "none"}, OWN):
+        assert check_run(output_root, stages={"train_value": TOWERS, "train_policy": policy}) == ""
+
+
+def test_in_stage_advantage_the_value_model_is_what_the_first_layer_says():
+    layers = {"stages": {"train_value": TOWERS}, "new_stages": {}}
+    assert [line for line in stage_advantage_plan.find_problems(layers) if "vision is frozen" in line]
+    layers["new_stages"] = {"train_policy": {"vision": "none"}}
+    assert stage_advantage_plan.find_problems(layers) == []
 
 
 def test_a_stage_without_settings_is_fine(output_root):

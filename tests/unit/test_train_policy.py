@@ -276,6 +276,13 @@ def test_a_damaged_checkpoint_is_refused(chain, tmp_path):
         FrozenEncoder.load(str(tmp_path))
 
 
+def test_a_value_model_with_towers_gives_no_encoder_and_says_what_to_do(tmp_path):
+    document = {"preset": "pi05", "cameras": ["top"], "image_size": [224, 224], "model": {"vision": {"width": 1152}}}
+    (tmp_path / "checkpoint.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match=r"preset pi05 has towers(.|\n)*vision: none or a preset of pi0.5"):
+        FrozenEncoder.load(str(tmp_path))
+
+
 def test_a_checkpoint_that_does_not_say_what_it_held_out_is_refused(chain, tmp_path):
     document = storage.read_json(chain["checkpoint"].file("checkpoint.json"))
     del document["held_out_episodes"]

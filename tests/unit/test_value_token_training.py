@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from dot_world import DotDataset
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 from tiny_tokenizer import tiny_tokenizer
 
 from robolift.errors import DataError
@@ -229,6 +230,25 @@ def test_a_trained_model_predicts_without_its_tokenizer_whatever_the_shards(reci
     assert not list(tmp_path.glob("features*"))
 
 
+@pytest.mark.parametrize(("preset", "boxed"), [("pi05_dummy", True), ("siglip_gemma_dummy", False)])
+def test_training_and_predicting_see_the_same_pictures_and_pi05_sees_them_unstretched(recipe, preset, boxed):
+    class Wide(DotDataset):
+        def image_size(self, camera, episode=0):
+            return (12, 24)
+
+    dataset = Wide(lengths=(2, 3), cameras=("front",))
+    made = recipe(preset)
+    data = train.prepare(made, dataset, dataset.targets)
+    found = train.describe(made, dataset, data)
+    with train.packed(made, World(), dataset, data, padded=found.padded) as images:
+        trained_on = images[:, 0].copy()
+    predicted_from = [views[0] for views in predict.iterate_frames(dataset, found, range(2))]
+    assert np.array_equal(np.stack(predicted_from), trained_on)
+    assert (trained_on[:, 7:21] > 0).any(axis=(1, 2, 3)).all()
+    edges = np.concatenate([trained_on[:, :7], trained_on[:, 21:]], axis=1)
+    assert (edges == 0).all() == boxed
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
@@ -259,10 +279,16 @@ def test_a_tokenizer_of_another_vocabulary_and_a_long_task_are_refused(recipe, t
     dataset = DotDataset(tasks=(" ".join(["fold the cloth"] * 20),))
     made = recipe()
     data = train.prepare(made, dataset, dataset.targets)
-    with pytest.raises(DataError, match="at most 48"):
+    with pytest.raises(DataError, match=r"at most 48(.|\n)*give the task fewer words, or set long_prompt") as refused:
         train.describe(made, dataset, data)
-    shortened = train.describe(recipe(long_prompt="shorten"), dataset, data)
+    assert "max_token_len" not in str(refused.value)
+    with capture_logs() as told:
+        shortened = train.describe(recipe(long_prompt="shorten"), dataset, data)
     assert len(shortened.prompts[0]) <= 48
+    (warning,) = [entry for entry in told if entry["event"] == "a task is too long for the prompt"]
+    assert warning["task"] == dataset.tasks[0]
+    assert dataset.tasks[0].endswith(warning["cut"])
+    assert warning["cut"].endswith("fold the cloth")
     (tmp_path / "other.model").write_bytes(tiny_tokenizer(600))
     with pytest.raises(DataError, match=r"600 pieces(.|\n)*512"):
         train.describe(recipe(tokenizer=str(tmp_path / "other.model")), dataset, data)

@@ -23,7 +23,7 @@ from robolift.policy.encoder import EncoderSpec
 from robolift.policy.model import Objective, Params, PolicyShape
 from robolift.policy.normalize import Normalizer
 from robolift.policy.presets import PolicyConfig
-from robolift.policy.tensor_files import Spec, writing
+from robolift.tensor_files import Spec, writing
 
 WEIGHTS_FILE = "model.safetensors"
 SPEC_FILE = "policy.json"

@@ -9,22 +9,27 @@
 
 Killed at any moment, a rerun finds a whole state or none. The newest state is kept, and with it those that are asked
 for: they become part of the run's output.
+
+Weights are written and read one tensor at a time: of a large model not even one copy fits beside the others.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from robolift import storage
 from robolift.errors import DataError
+from robolift.tensor_files import Spec, TensorFile, writing
+from robolift.training.distributed import ALONE, World
+from robolift.training.sharding import full
 
 LATEST_FILE = "latest.json"
 CHECKPOINTS = "checkpoints"
@@ -46,17 +51,38 @@ class ResumeState:
     """
 
     step: int
-    weights: dict[str, torch.Tensor]
-    tensors: dict[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor]
+    tensors: Mapping[str, torch.Tensor]
     document: dict[str, Any]
 
-    def groups(self) -> dict[str, dict[str, torch.Tensor]]:
-        """Return :attr:`tensors` by what stands before the first dot of their name."""
-        groups: dict[str, dict[str, torch.Tensor]] = {}
-        for key, tensor in self.tensors.items():
-            group, _, name = key.partition(".")
-            groups.setdefault(group, {})[name] = tensor
-        return groups
+
+@dataclass(frozen=True, kw_only=True)
+class SavedState:
+    """A state whose files are open for reading.
+
+    Attributes:
+        step: Optimizer steps done.
+        document: Everything but tensors, as JSON.
+        weights: Averaged weights by name.
+        tensors: Trained weights, optimizer moments and the like by ``group.name``.
+    """
+
+    step: int
+    document: dict[str, Any]
+    weights: TensorFile
+    tensors: TensorFile
+
+    def weight(self, name: str) -> torch.Tensor:
+        """Return one of the averaged weights."""
+        return torch.from_numpy(self.weights.read(name))
+
+    def tensor(self, group: str, name: str) -> torch.Tensor:
+        """Return one of the other tensors."""
+        return torch.from_numpy(self.tensors.read(f"{group}.{name}"))
+
+    def group(self, group: str) -> list[str]:
+        """Return the names in a group."""
+        return [name.removeprefix(f"{group}.") for name in self.tensors.specs if name.startswith(f"{group}.")]
 
 
 def no_assets(_: int) -> Mapping[str, Any]:
@@ -82,31 +108,42 @@ class StateStore:
         """Tell whether the state after ``step`` is kept for the output."""
         return self.keep_every > 0 and step % self.keep_every == 0
 
-    def save(self, state: ResumeState) -> None:
-        """Write ``state``, make it the latest, then drop the one before unless it is kept."""
+    def save(self, state: ResumeState, world: World = ALONE) -> None:
+        """Write ``state``, make it the latest, then drop the one before unless it is kept.
+
+        Rank 0 writes; every process has to call it where tensors are dealt out.
+        """
+        files = {WEIGHTS_FILE: state.weights, OPTIMIZER_FILE: state.tensors}
+        sums = {name: write_tensors(self._file(state.step, name), of, world) for name, of in files.items()}
+        if not world.is_main:
+            return
         previous = self._latest()
         content = {
-            WEIGHTS_FILE: _pack(state.weights),
-            OPTIMIZER_FILE: _pack(state.tensors),
             METADATA_FILE: storage.to_json_bytes({**state.document, "step": state.step}),
             **{f"{ASSETS}/{name}": storage.to_json_bytes(asset) for name, asset in self.assets(state.step).items()},
         }
         for name, data in content.items():
             storage.write_bytes(self._file(state.step, name), data)
-        latest = {"step": state.step, "sha256": {name: _sha256(data) for name, data in content.items()}}
+            sums[name] = hashlib.sha256(data).hexdigest()
+        latest = {"step": state.step, "sha256": sums}
         storage.write_bytes(storage.join(self.uri, LATEST_FILE), storage.to_json_bytes(latest))
         if previous is not None and previous["step"] != state.step and not self.keeps(previous["step"]):
             storage.remove(self._file(previous["step"]))
 
-    def load(self) -> ResumeState | None:
-        """Return the latest state, None when the run has not saved one.
+    @contextmanager
+    def opened(self) -> Iterator[SavedState | None]:
+        """Give the latest state, None when the run has not saved one.
 
         Raises:
             DataError: If the state that ``latest.json`` names is damaged.
         """
+        with ExitStack() as copies:
+            yield self._open(copies)
+
+    def _open(self, copies: ExitStack) -> SavedState | None:
         while (latest := self._latest()) is not None:
             try:
-                return self._read(latest)
+                return self._read(latest, copies)
             except DataError:
                 # A dying process of an earlier attempt may have replaced the state while it was read.
                 if self._latest() == latest:
@@ -127,33 +164,54 @@ class StateStore:
     def _file(self, step: int, name: str = "") -> str:
         return storage.join(self.uri, CHECKPOINTS, str(step), *filter(None, [name]))
 
-    def _read(self, latest: Mapping[str, Any]) -> ResumeState:
-        content = {}
+    def _read(self, latest: Mapping[str, Any], copies: ExitStack) -> SavedState:
+        files = {}
         for name, expected in latest["sha256"].items():
             uri = self._file(latest["step"], name)
-            content[name] = storage.read_bytes(uri)
-            if _sha256(content[name]) != expected:
+            files[name] = copies.enter_context(storage.as_local(uri))
+            if not files[name].exists() or storage.sha256_file(files[name]) != expected:
                 raise DataError(
                     "the saved training state is damaged",
                     where=uri,
                     expected=f"sha256 {expected}",
                     mend=f"delete {self.uri} to train from the start",
                 )
-        return ResumeState(
-            step=int(latest["step"]),
-            weights=safetensors.torch.load(content[WEIGHTS_FILE]),
-            tensors=safetensors.torch.load(content[OPTIMIZER_FILE]),
-            document=dict(json.loads(content[METADATA_FILE])),
-        )
+        weights, tensors = (TensorFile(files[name], where=self.uri) for name in (WEIGHTS_FILE, OPTIMIZER_FILE))
+        document = dict(storage.read_json(str(files[METADATA_FILE])))
+        return SavedState(step=int(latest["step"]), document=document, weights=weights, tensors=tensors)
 
     def _latest(self) -> Mapping[str, Any] | None:
         uri = storage.join(self.uri, LATEST_FILE)
         return dict(storage.read_json(uri)) if storage.exists(uri) else None
 
 
-def _pack(tensors: Mapping[str, torch.Tensor]) -> bytes:
-    return bytes(safetensors.torch.save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}))
+def write_tensors(uri: str, tensors: Mapping[str, torch.Tensor], world: World) -> str:
+    """Write a safetensors file, one tensor at a time in the memory of rank 0.
+
+    Args:
+        uri: Where it goes.
+        tensors: By name; every process has to call it where they are dealt out.
+        world: This process among the others.
+
+    Returns:
+        The file's SHA-256, nothing in other processes than rank 0.
+    """
+    if not world.is_main:
+        for tensor in tensors.values():
+            full(tensor, world)
+        return ""
+    local = storage.local_path(uri)
+    with tempfile.TemporaryDirectory(prefix="robolift-") if local is None else nullcontext("") as folder:
+        path = local or Path(folder) / WEIGHTS_FILE
+        with writing(str(path), {name: _spec(tensor) for name, tensor in tensors.items()}) as write:
+            for name, tensor in tensors.items():
+                write(name, full(tensor, world).numpy())
+        digest = storage.sha256_file(path)
+        if local is None:
+            with storage.writable(uri):
+                storage.upload(path, uri)
+    return digest
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _spec(tensor: torch.Tensor) -> Spec:
+    return Spec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))

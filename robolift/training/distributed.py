@@ -57,6 +57,9 @@ class World:
         return self.rank == 0
 
 
+ALONE = World()
+
+
 def torchrun_settings(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return torchrun's own variables for a machine that was given kai0's, nothing for any other.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -19,8 +20,8 @@ from robolift.errors import UsageError
 from robolift.logging import get_logger
 from robolift.training.checkpoint import ResumeState, StateStore
 from robolift.training.distributed import World, any_of, average_gradients, share, sum_over
-from robolift.training.optim import AdamW, MovingAverage, assign, learning_rate
-from robolift.training.sharding import is_sharded, spread, whole
+from robolift.training.optim import AdamW, MovingAverage, learning_rate
+from robolift.training.sharding import fill, is_sharded, local
 from robolift.training.stopping import TrainingStoppedError, stop_requests
 
 
@@ -72,12 +73,12 @@ class Fit:
     """What training gave.
 
     Attributes:
-        weights: Averaged parameters, the selected ones; where they are dealt out, for rank 0 alone.
+        weights: Averaged parameters, the selected ones, dealt out as they were trained.
         step: Steps after which they were taken.
         curves: ``train`` and ``validation``: rows of step and numbers.
     """
 
-    weights: dict[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor]
     step: int
     curves: dict[str, list[dict[str, Any]]]
 
@@ -156,16 +157,23 @@ class Trainer:
                 )
         if options.eval_every and (self.step % options.eval_every == 0 or self.step == options.steps):
             with self.average.applied(self.model):
-                measures = self.objective.evaluate()
+                # Last bits may differ between processes, and all must call the same weights the best.
+                measures = share(self.world, self.objective.evaluate())
             self.curves["validation"].append({"step": self.step, **measures})
             self._say("held out", **measures)
             loss = measures["loss"]
             if options.select == "best" and loss is not None and loss < self.best_loss:
                 self.best_loss, self.best_step = loss, self.step
-                self.best = {
-                    name: weight.clone() if name in self.parameters else weight
-                    for name, weight in self.average.weights.items()
-                }
+                self.best = self.best or self._another_set()
+                for name in self.parameters:
+                    local(self.best[name]).copy_(local(self.average.weights[name]))
+
+    def _another_set(self) -> dict[str, torch.Tensor]:
+        """Return room for a copy of the average, which a frozen weight needs none of."""
+        return {
+            name: torch.empty_like(weight) if name in self.parameters else weight
+            for name, weight in self.average.weights.items()
+        }
 
     def save(self) -> None:
         """Write the resumable state, from rank 0."""
@@ -179,18 +187,14 @@ class Trainer:
             "pending": pending,
             **self.optimizer.moments,
         }
-        tensors: dict[str, torch.Tensor] = {}
-        for group, values in groups.items():
-            tensors |= {f"{group}.{name}": value for name, value in whole(values, self.world).items()}
-        weights = whole(self.average.weights, self.world)
-        if not self.world.is_main:
-            return
+        tensors = {f"{group}.{name}": tensor for group, found in groups.items() for name, tensor in found.items()}
         document = {
             "curves": self.curves,
             "best_step": self.best_step,
             "best_loss": None if math.isinf(self.best_loss) else self.best_loss,
         }
-        self.store.save(ResumeState(step=self.step, weights=weights, tensors=tensors, document=document))
+        state = ResumeState(step=self.step, weights=self.average.weights, tensors=tensors, document=document)
+        self.store.save(state, self.world)
 
     def _by_rank(self, total: torch.Tensor) -> torch.Tensor:
         totals = total.new_zeros(self.world.size)
@@ -198,29 +202,28 @@ class Trainer:
         return sum_over(self.world, totals)
 
     def restore(self) -> None:
-        """Go on from the latest state, if there is one; rank 0 reads it and the others get it from rank 0."""
-        state = self.store.load() if self.world.is_main else None
-        groups = state.groups() if state else {}
-        facts = (state.step, state.document, groups.get("pending", {}), "best" in groups) if state else None
-        facts = share(self.world, facts)
-        if facts is None:
-            return
-        step, document, pending, has_best = facts
-        everything = dict(self.model.named_parameters())
-        averages = spread(state.weights if state else None, everything, self.world)
-        frozen = {name: weight for name, weight in averages.items() if name not in self.parameters}
-        found = {
-            group: spread(groups.get(group), self.parameters, self.world)
-            for group in ("model", *self.optimizer.moments)
-        }
-        assign(self.model, {**frozen, **found["model"]})
-        self.average.weights = {
-            name: averages[name] if name in self.parameters else p.detach() for name, p in everything.items()
-        }
-        self.best = spread(groups.get("best"), everything, self.world) if has_best else {}
+        """Go on from the latest state, if there is one; rank 0 reads it and the others get it from rank 0.
+
+        Each tensor is filled where it lies, so that going on takes no more memory than training.
+        """
+        with self.store.opened() if self.world.is_main else nullcontext() as state:
+            facts = None
+            if state is not None:
+                totals = {name: state.tensor("pending", name) for name in state.group("pending")}
+                facts = state.step, state.document, totals, bool(state.group("best"))
+            facts = share(self.world, facts)
+            if facts is None:
+                return
+            for name, weight in self.average.weights.items():  # of a frozen one the model's own
+                fill(weight, state.weight(name) if state else None, self.world)
+            step, document, pending, has_best = facts
+            groups: dict[str, Mapping[str, torch.Tensor]] = {"model": self.parameters, **self.optimizer.moments}
+            if has_best:
+                groups["best"] = self.best = self._another_set()
+            for group, tensors in groups.items():
+                for name in self.parameters:
+                    fill(tensors[name], state.tensor(group, name) if state else None, self.world)
         self.pending = {name: totals[self.world.rank].to(self.device) for name, totals in pending.items()}
-        for moment in self.optimizer.moments:
-            self.optimizer.moments[moment] = found[moment]
         self.optimizer.steps = self.step = step
         self.curves = document["curves"]
         self.best_step = document["best_step"]
@@ -262,5 +265,5 @@ def fit(model: nn.Module, objective: Objective, options: LoopOptions, *, world: 
                     f"stopped after step {trainer.step}, its state is saved; run again to resume"
                 )
     best = options.select == "best"
-    weights = whole(trainer.best if best else trainer.average.weights, world)
+    weights = trainer.best if best else trainer.average.weights
     return Fit(weights=weights, step=trainer.best_step if best else trainer.step, curves=trainer.curves)

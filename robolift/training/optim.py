@@ -109,25 +109,27 @@ class MovingAverage:
 
     @contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Put the averaged weights into ``model``, and its own back at the end, bit for bit."""
-        own = copied(model)
-        assign(model, self.weights)
+        """Put the averaged weights into ``model``, and its own back at the end, bit for bit.
+
+        The two change places one tensor at a time, so that there is never a third set: within the block
+        :attr:`weights` holds the model's own.
+        """
+        self._change_places(model)
         try:
             yield
         finally:
-            assign(model, own)
+            self._change_places(model)
+
+    @torch.no_grad()
+    def _change_places(self, model: nn.Module) -> None:
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                one, other = local(parameter), local(self.weights[name])
+                kept = one.clone()
+                one.copy_(other)
+                other.copy_(kept)
 
 
 def copied(model: nn.Module) -> dict[str, torch.Tensor]:
     """Return the parameters by name: copies of those that are trained, and the frozen ones themselves."""
     return {name: p.detach().clone() if p.requires_grad else p.detach() for name, p in model.named_parameters()}
-
-
-@torch.no_grad()
-def assign(model: nn.Module, weights: dict[str, torch.Tensor]) -> None:
-    """Copy ``weights`` into the parameters of the same names; the two sets of names must be equal."""
-    parameters = dict(model.named_parameters())
-    if parameters.keys() != weights.keys():
-        raise KeyError(f"parameter names differ: {sorted(parameters.keys() ^ weights.keys())}")
-    for name, parameter in parameters.items():
-        local(parameter).copy_(local(weights[name]))

@@ -6,7 +6,7 @@ so a state does not depend on how many processes there were.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, cast
 
 import torch
@@ -52,45 +52,40 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return cast(Any, tensor).to_local() if is_sharded(tensor) else tensor
 
 
-def whole(tensors: Mapping[str, torch.Tensor], world: World) -> dict[str, torch.Tensor]:
-    """Return the tensors put together, on the CPU and for rank 0 alone; every process must call it.
+def full(tensor: torch.Tensor, world: World) -> torch.Tensor:
+    """Return ``tensor`` put together, on the CPU and for rank 0 alone; the others get an empty one.
 
-    Tensors that are not dealt out are returned as they are.
+    Every process has to call it where the tensor is dealt out.
     """
-    found = {}
-    for name, tensor in tensors.items():
-        if is_sharded(tensor):
-            full = cast(Any, tensor).full_tensor()
-            tensor = full.cpu() if world.is_main else full.new_empty(0)
-        found[name] = tensor
-    return found
+    tensor = tensor.detach()
+    if is_sharded(tensor):
+        tensor = cast(torch.Tensor, cast(Any, tensor).full_tensor())
+    return tensor.cpu() if world.is_main else tensor.new_empty(0)
 
 
-def spread(
-    tensors: Mapping[str, torch.Tensor] | None, like: Mapping[str, torch.Tensor], world: World
-) -> dict[str, torch.Tensor]:
-    """Return rank 0's ``tensors`` in every process, placed and dealt out as ``like`` is, one after the other.
+@torch.no_grad()
+def fill(target: torch.Tensor, source: torch.Tensor | None, world: World) -> None:
+    """Copy rank 0's ``source`` into ``target`` in every process, whole or by pieces as that is dealt out.
 
     Args:
-        tensors: Whole tensors by name, given by rank 0 alone.
-        like: Tensors of the same names.
+        target: Changed in place.
+        source: The whole tensor, given by rank 0 alone.
         world: This process among the others.
     """
-    found: dict[str, torch.Tensor] = {}
-    for name, model in like.items():
-        full = torch.empty(model.shape, dtype=model.dtype, device=model.device)
-        if tensors is not None:
-            full.copy_(tensors[name])
-        if is_sharded(model):
-            from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415
+    piece = local(target)
+    if is_sharded(target):
+        from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415
 
-            sharded = cast(Any, model)
-            found[name] = cast(torch.Tensor, distribute_tensor(full, sharded.device_mesh, sharded.placements))
-        else:
-            if world.size > 1:
-                dist.broadcast(full, src=0)
-            found[name] = full
-    return found
+        sharded = cast(Any, target)
+        whole = torch.empty(target.shape, dtype=target.dtype, device=piece.device)
+        if source is not None:
+            whole.copy_(source)
+        piece.copy_(local(cast(torch.Tensor, distribute_tensor(whole, sharded.device_mesh, sharded.placements))))
+        return
+    if source is not None:
+        piece.copy_(source)
+    if world.size > 1:
+        dist.broadcast(piece, src=0)
 
 
 def norm_over_processes(norm: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import torch
 from robolift import storage
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError, UsageError
-from robolift.training.checkpoint import ASSETS, CHECKPOINTS, WEIGHTS_FILE
+from robolift.training.checkpoint import ASSETS, CHECKPOINTS, WEIGHTS_FILE, write_tensors
+from robolift.training.distributed import ALONE, World
 from robolift.value_model.build import build
 from robolift.value_model.data import Normalizer
 from robolift.value_model.network import ModelShape, ValueNetwork
@@ -180,11 +182,11 @@ def _normalizer(document: dict[str, Any], name: str) -> Normalizer:
     )
 
 
-def save(folder: Path, checkpoint: Checkpoint, weights: dict[str, torch.Tensor]) -> None:
-    """Write the two files into ``folder``."""
-    content = safetensors.torch.save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})
-    storage.write_bytes(str(folder / WEIGHTS_FILE), content)
-    storage.write_bytes(str(folder / CHECKPOINT_FILE), storage.to_json_bytes(checkpoint.to_dict()))
+def save(folder: Path, checkpoint: Checkpoint, weights: Mapping[str, torch.Tensor], world: World = ALONE) -> None:
+    """Write the two files into ``folder``, from rank 0; every process has to call it where weights are dealt out."""
+    write_tensors(str(folder / WEIGHTS_FILE), weights, world)
+    if world.is_main:
+        storage.write_bytes(str(folder / CHECKPOINT_FILE), storage.to_json_bytes(checkpoint.to_dict()))
 
 
 def load(uri: str, step: int | None = None) -> tuple[ValueNetwork, Checkpoint]:

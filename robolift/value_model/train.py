@@ -115,9 +115,9 @@ def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, d
         with packed(recipe, world, dataset, data, padded=checkpoint.padded) as images:
             objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
             result = fit(model, objective, loop_options(recipe), world=world, store=store)
-    if world.is_main:
         folder = Path(places.folder)
-        checkpoints.save(folder, checkpoint.at_step(result.step), result.weights)
+        checkpoints.save(folder, checkpoint.at_step(result.step), result.weights, world)
+    if world.is_main:
         store.copy_kept(folder, recipe.steps)
         storage.write_bytes(str(folder / CURVES_FILE), storage.to_json_bytes(manifest.finite(result.curves)))
 

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 
-from robolift import storage
+from robolift import storage, tensor_files
 from robolift.errors import DataError
+from robolift.training import checkpoint
 from robolift.training.checkpoint import ResumeState, StateStore
+from robolift.training.distributed import ALONE
 
 
 def state(step):
@@ -21,6 +25,11 @@ def state(step):
     )
 
 
+def latest(store):
+    with store.opened() as found:
+        return found.step
+
+
 def files(folder):
     return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
 
@@ -28,13 +37,15 @@ def files(folder):
 @pytest.mark.parametrize("scheme", ["file", "memory"])
 def test_the_latest_state_comes_back_and_older_ones_go(scheme, tmp_path):
     store = StateStore(f"{scheme}://{tmp_path}/work")
-    assert store.load() is None
+    with store.opened() as nothing:
+        assert nothing is None
     store.save(state(10))
     store.save(state(20))
-    found = store.load()
-    assert (found.step, found.document) == (20, {"curve": [20, 0.1], "step": 20})
-    assert torch.equal(found.weights["w"], torch.full((3,), 20 / 7))
-    assert torch.equal(found.tensors["mean.w"], torch.full((3,), 20 / 11))
+    with store.opened() as found:
+        assert (found.step, found.document) == (20, {"curve": [20, 0.1], "step": 20})
+        assert torch.equal(found.weight("w"), torch.full((3,), 20 / 7))
+        assert (found.group("mean"), found.group("me")) == (["w"], [])
+        assert torch.equal(found.tensor("mean", "w"), torch.full((3,), 20 / 11))
     assert [name for name, _ in storage.list_files(store.uri)] == [
         "checkpoints/20/metadata.json",
         "checkpoints/20/model.safetensors",
@@ -51,26 +62,27 @@ def test_a_state_without_its_pointer_does_not_count(tmp_path):
     store.save(state(20))
     # As if killed after writing step 30's files, before its pointer.
     storage.write_bytes(str(tmp_path / "checkpoints" / "30" / "optimizer.safetensors"), b"half")
-    assert store.load().step == 20
+    assert latest(store) == 20
     (tmp_path / "latest.json").write_bytes(pointer)
     with pytest.raises(DataError, match="checkpoints/10/"):
-        store.load()
+        latest(store)
 
 
 def test_saving_a_step_again_keeps_it(tmp_path):
     store = StateStore(str(tmp_path))
     store.save(state(10))
     store.save(state(10))
-    assert store.load().step == 10
+    assert latest(store) == 10
 
 
-def test_damage_is_named(tmp_path):
+@pytest.mark.parametrize("name", ["metadata.json", "optimizer.safetensors"])
+def test_damage_is_named(tmp_path, name):
     store = StateStore(str(tmp_path))
     store.save(state(10))
-    path = tmp_path / "checkpoints" / "10" / "metadata.json"
-    path.write_text(json.dumps({"curve": [9, 0.1]}))
-    with pytest.raises(DataError, match=r"damaged(.|\n)*metadata\.json(.|\n)*delete"):
-        store.load()
+    path = tmp_path / "checkpoints" / "10" / name
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(DataError, match=rf"damaged(.|\n)*{name}(.|\n)*delete"):
+        latest(store)
 
 
 @pytest.mark.parametrize("scheme", ["file", "memory"])
@@ -91,6 +103,18 @@ def test_every_so_many_steps_a_state_is_kept_and_copied_whole(scheme, tmp_path):
     assert json.loads((folder / "metadata.json").read_text()) == {"step": 40, "curve": [40, 0.1]}
     assert safetensors.numpy.load_file(folder / "model.safetensors")["w"][0] == pytest.approx(40 / 7)
     storage.remove(store.uri)
+
+
+def test_tensors_are_written_as_the_library_would_and_one_at_a_time(tmp_path, monkeypatch):
+    tensors = {"b": torch.arange(6.0).reshape(2, 3).T, "a": torch.tensor(2.5, dtype=torch.float64), "c": torch.ones(1)}
+    events = []
+    monkeypatch.setattr(tensor_files, "_dump", lambda *_, dump=tensor_files._dump: (events.append("written"), dump(*_)))
+    monkeypatch.setattr(checkpoint, "full", lambda *_, full=checkpoint.full: (events.append("fetched"), full(*_))[1])
+    digest = checkpoint.write_tensors(str(tmp_path / "x"), tensors, ALONE)
+    expected = safetensors.torch.save({name: tensor.contiguous() for name, tensor in tensors.items()})
+    assert (tmp_path / "x").read_bytes() == expected
+    assert digest == hashlib.sha256(expected).hexdigest()
+    assert events == ["fetched", "written"] * 3
 
 
 def test_nothing_is_copied_when_nothing_is_kept(tmp_path):

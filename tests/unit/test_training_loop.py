@@ -12,7 +12,7 @@ from torch import nn
 from robolift.errors import EXIT_TERMINATED, UsageError
 from robolift.training.checkpoint import StateStore
 from robolift.training.distributed import TrainingStoppedError, World
-from robolift.training.loop import LoopOptions, fit
+from robolift.training.loop import LoopOptions, Trainer, fit
 
 OPTIONS = {
     "steps": 20,
@@ -120,9 +120,33 @@ def test_best_keeps_the_weights_of_the_lowest_held_out_loss(tmp_path):
     # The state of step 10 has the same average in it, whatever the run did later.
     with pytest.raises(PowerCutError):
         train(tmp_path / "cut", at={11: cut}, save_every=10)
-    stopped = StateStore(str(tmp_path / "cut")).load()
-    assert stopped.step == 10
-    assert all(torch.equal(stopped.weights[name], weight) for name, weight in result.weights.items())
+    with StateStore(str(tmp_path / "cut")).opened() as stopped:
+        assert stopped.step == 10
+        assert all(torch.equal(stopped.weight(name), weight) for name, weight in result.weights.items())
+
+
+def test_going_on_and_keeping_the_best_fill_what_is_there(tmp_path):
+    with pytest.raises(PowerCutError):
+        train(tmp_path, at={11: cut}, select="best")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1))
+    options = LoopOptions(**{**OPTIONS, "select": "best"})
+    trainer = Trainer(model, Line(model), options, World(), StateStore(str(tmp_path)))
+
+    def places():
+        sets = (dict(model.named_parameters()), trainer.average.weights, *trainer.optimizer.moments.values())
+        return [tensor.data_ptr() for tensors in sets for tensor in tensors.values()]
+
+    before = places()
+    trainer.restore()
+    assert trainer.step == 8
+    best = [tensor.data_ptr() for tensor in trainer.best.values()]
+    while trainer.step < 10:
+        trainer.advance(threading.Event())
+        trainer.record()
+    assert trainer.best_step == 10
+    assert places() == before
+    assert [tensor.data_ptr() for tensor in trainer.best.values()] == best
 
 
 def test_sigterm_saves_the_step_in_progress_and_a_rerun_goes_on(tmp_path):
@@ -132,7 +156,8 @@ def test_sigterm_saves_the_step_in_progress_and_a_rerun_goes_on(tmp_path):
         train(tmp_path / "cut", at={5: lambda: os.kill(os.getpid(), signal.SIGTERM)}, save_every=100)
     assert stopped.value.exit_code == EXIT_TERMINATED
     assert signal.getsignal(signal.SIGTERM) is before
-    assert StateStore(str(tmp_path / "cut")).load().step == 6
+    with StateStore(str(tmp_path / "cut")).opened() as state:
+        assert state.step == 6
     assert same(train(tmp_path / "cut", save_every=100)[0], whole)
 
 

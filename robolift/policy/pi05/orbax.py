@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from robolift import storage
 from robolift.errors import DataError, UsageError
 from robolift.policy.pi05.tree import Params, flatten, unflatten
-from robolift.policy.tensor_files import Spec
+from robolift.tensor_files import Spec
 
 ITEM = "params"
 MARKER = "_METADATA"

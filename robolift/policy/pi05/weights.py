@@ -26,7 +26,7 @@ from robolift.policy import hosts
 from robolift.policy.pi05 import orbax, torch_names
 from robolift.policy.pi05.config import Pi05Config
 from robolift.policy.pi05.tree import Params, flatten, names_and_shapes, unflatten
-from robolift.policy.tensor_files import CODES, Spec, TensorFile, Write, writing
+from robolift.tensor_files import CODES, Spec, TensorFile, Write, writing
 
 Form = Literal["safetensors", "openpi_torch", "orbax"]
 Leaf = np.ndarray | jax.Array

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from robolift.errors import UsageError
-from robolift.policy.tensor_files import Spec, TensorFile, writing
+from robolift.tensor_files import Spec, TensorFile, writing
 
 A, B = np.array([[1.0, 2.0]], np.float32), np.array(3.0, np.float64)
 SPECS = {"a": Spec((1, 2), "float32"), "b": Spec((), "float64")}
@@ -25,7 +25,7 @@ def test_any_order_and_views(tmp_path: Path) -> None:
     np.testing.assert_array_equal(file.read("a"), A)
 
 
-@pytest.mark.parametrize("uri", ["{folder}/x", "memory://pi05_tensor_files/x"])
+@pytest.mark.parametrize("uri", ["{folder}/x", "memory://tensor_files/x"])
 def test_after_an_error_the_old_file_stays(uri: str, tmp_path: Path) -> None:
     from robolift import storage
 

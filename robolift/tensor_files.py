@@ -111,6 +111,8 @@ def writing(uri: str, specs: Mapping[str, Spec], metadata: Mapping[str, str] | N
         yield write
         if missing := sorted(specs.keys() - written):
             raise ValueError(f"{len(missing)} announced tensors were not written: {missing[:3]}")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _layout(specs: Mapping[str, Spec], metadata: Mapping[str, str] | None) -> tuple[bytes, dict[str, int]]:

@@ -1,4 +1,4 @@
-"""Command line: ``python -m robolift <stage> --config FILE [--set key=value]``, ``plan``, ``upload``, ``download``."""
+"""Command line: ``python -m robolift <stage> --config FILE [--set key=value]``, or another command."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from robolift import __version__, logging, storage
 from robolift.annotators.review import cli as review
 from robolift.errors import EXIT_INTERNAL, EXIT_TERMINATED, EXIT_USAGE, RoboliftError, UsageError
 from robolift.planner import cli as planner
+from robolift.policy import export_cli as policy_export
 from robolift.policy.server import cli as policy_server
 from robolift.stages import NAMES
 
@@ -25,7 +26,12 @@ COPIES = {
     "upload": "copy a local folder to a bucket or any other store",
     "download": "copy a folder of a bucket or any other store to this machine",
 }
-SERVERS = {review.NAME: review.serve, policy_server.NAME: policy_server.serve}
+COMMANDS = {
+    review.NAME: review.serve,
+    planner.NAME: planner.run,
+    policy_server.NAME: policy_server.serve,
+    policy_export.NAME: policy_export.run,
+}
 KEYS = ("output_root", "inputs", "config", "variants")
 
 
@@ -66,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         stages.add_parser(planner.NAME, help="say what training takes of GPUs, before asking for any")
     )
     policy_server.add_arguments(stages.add_parser(policy_server.NAME, help="serve a trained policy to robots"))
+    policy_export.add_arguments(
+        stages.add_parser(policy_export.NAME, help="write a trained policy in a form that openpi loads")
+    )
     for name, text in COPIES.items():
         copy = stages.add_parser(name, help=text, description=f"{text.capitalize()}; nothing is ever deleted.")
         copy.add_argument("source", metavar="SRC", help="folder to copy from")
@@ -196,9 +205,6 @@ def _run(args: argparse.Namespace) -> Iterator[str]:
     if args.stage in COPIES:
         yield from _copy(args)
         return
-    if args.stage == planner.NAME:
-        yield from planner.run(args)
-        return
     if args.describe:
         yield _describe(args.stage)
         return
@@ -245,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.configure()
         signal.signal(signal.SIGTERM, _terminate)
         args = _parser().parse_args(argv)
-        for text in SERVERS.get(args.stage, _run)(args):
+        for text in COMMANDS.get(args.stage, _run)(args):
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
     except RoboliftError as error:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robolift.data.models import read_model
-from robolift.errors import DataError
+from robolift.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -42,12 +42,14 @@ class Tokenizer:
             sha256: What the file's SHA-256 must be; empty: anything.
 
         Raises:
-            UsageError: If there is no such file.
+            UsageError: If there is no such file, or SentencePiece is not installed.
             DataError: If it is another file than expected, not a SentencePiece model, has no token that begins a
                 sequence, or belongs to a model of another vocabulary.
         """
-        import sentencepiece  # noqa: PLC0415  (a library of the extra `full` alone)
-
+        try:
+            import sentencepiece  # noqa: PLC0415  (a library of the extra `full` alone)
+        except ModuleNotFoundError as error:
+            raise UsageError(f"tokenizers can't be read: {error}\n  mend: pip install 'robolift[full]'") from error
         content = read_model(uri)
         digest = hashlib.sha256(content).hexdigest()
         if sha256 and digest != sha256:

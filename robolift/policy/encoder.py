@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from robolift.errors import DataError
+from robolift.policy import xla  # noqa: F401
 
 PREFIX = "encoder."
 Weights = list[dict[str, jax.Array]]

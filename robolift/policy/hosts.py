@@ -16,6 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from robolift.errors import UsageError
+from robolift.policy import xla  # noqa: F401
 
 COUNT_VARIABLE, INDEX_VARIABLE = "PET_NNODES", "PET_NODE_RANK"
 ADDRESS_VARIABLE, PORT_VARIABLE = "PET_MASTER_ADDR", "PET_MASTER_PORT"

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from robolift.policy import xla  # noqa: F401
 from robolift.policy.presets import PolicyConfig
 
 Params = dict[str, Any]

@@ -10,9 +10,7 @@ import numpy as np
 from robolift import storage
 from robolift.errors import DataError, UsageError
 from robolift.labeling.prompts import PromptTable
-from robolift.policy import chunk_network
 from robolift.policy.checkpoint import SPEC_FILE, TaughtSpec
-from robolift.policy.pi05 import acting as pi05
 from robolift.policy.pi05.config import PRESETS as PI05_PRESETS
 
 
@@ -94,7 +92,14 @@ class Policy:
         """
         document = storage.read_json(storage.join(uri, SPEC_FILE))
         preset = document.get("preset") if isinstance(document, dict) else None
-        return cls(*(pi05.load(uri) if preset in PI05_PRESETS else chunk_network.load(uri)))
+        # One network's libraries are no business of the other's: those of pi0.5 take seconds to import.
+        if preset in PI05_PRESETS:
+            from robolift.policy.pi05 import acting  # noqa: PLC0415
+
+            return cls(*acting.load(uri))
+        from robolift.policy import chunk_network  # noqa: PLC0415
+
+        return cls(*chunk_network.load(uri))
 
     def act(
         self,

@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from robolift.errors import UsageError
+from robolift.policy import xla  # noqa: F401
 
 BATCH_AXIS, FSDP_AXIS = "batch", "fsdp"
 SMALLEST_SHARDED_BYTES = 4 << 20

@@ -6,6 +6,7 @@ import helm_python
 import pytest
 from rendered_chart import of_kind, render
 
+from robolift.data.models import CACHE_VARIABLE
 from robolift.policy.server import cli
 
 MADE = {"enabled": True, "checkpoint": "s3://b/runs/train_policy/1"}
@@ -49,6 +50,8 @@ def test_it_serves_the_named_policy_on_the_gpu_of_its_pool():
         "--checkpoint=gs://example-bucket/runs/train_policy/0123",
         "--prompt-label=as_sent",
         "--guidance=1.5",
+        "--max-clients=16",
+        "--hung-after-s=60",
         "--max-message-mib=16",
     ]
     assert spec["nodeSelector"] == {"cloud.google.com/compute-class": "spot"}
@@ -62,7 +65,14 @@ def test_without_gpus_it_acts_on_a_cpu_and_the_new_pod_is_warm_before_the_old_on
     assert spec["nodeSelector"] == {"robolift.io/pool": "cpu"}
     assert "tolerations" not in spec
     assert spec["containers"][0]["resources"]["limits"] == {"memory": "4Gi"}
-    assert deployment(base="none")["spec"]["strategy"] == {"type": "RollingUpdate"}
+    assert deployment({"serve": MADE}, base="values")["spec"]["strategy"] == {"type": "RollingUpdate"}
+    assert deployment({"modelCache": {"accessModes": ["ReadWriteMany"]}}, base="none")["spec"]["strategy"] == {
+        "type": "RollingUpdate"
+    }
+
+
+def test_a_volume_that_one_node_alone_may_mount_is_left_by_the_old_pod_first():
+    assert deployment(base="none")["spec"]["strategy"] == {"type": "Recreate"}
 
 
 @pytest.mark.parametrize("base", ["gke", "none"])
@@ -82,10 +92,37 @@ def test_it_is_ready_when_the_policy_is_warm_and_gets_the_time_for_it():
     assert container["readinessProbe"] == {"httpGet": asked, "periodSeconds": 10}
 
 
+def test_a_policy_that_hangs_is_restarted():
+    (container,) = pod({"serve": {"hungAfterSeconds": 30}})["containers"]
+    assert "--hung-after-s=30" in container["args"]
+    assert container["livenessProbe"] == {
+        "httpGet": {"path": "/livez", "port": "http"},
+        "periodSeconds": 20,
+        "timeoutSeconds": 10,
+        "failureThreshold": 3,
+    }
+
+
+def test_weights_stay_on_the_model_cache_or_in_a_bounded_tmp():
+    spec = pod()
+    (container,) = spec["containers"]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
+    assert volumes["models"]["persistentVolumeClaim"] == {"claimName": "robolift-model-cache"}
+    assert volumes["tmp"]["emptyDir"] == {"sizeLimit": "20Gi"}
+    assert {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]} == {
+        "tmp": "/tmp",
+        "models": "/models",
+    }
+    assert {"name": CACHE_VARIABLE, "value": "/models"} in container["env"]
+    without = pod({"serve": {**MADE, "scratchSize": "30Gi"}}, base="values")
+    assert without["volumes"] == [{"name": "tmp", "emptyDir": {"sizeLimit": "30Gi"}}]
+    assert "env" not in without["containers"][0]
+
+
 def test_it_reads_the_store_as_the_server():
     assert pod()["serviceAccountName"] == "robolift-server"
     names = [entry["name"] for entry in pod(base="none")["containers"][0]["env"]]
-    assert names == ["AWS_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY"]
+    assert names == [CACHE_VARIABLE, "AWS_ENDPOINT_URL", "AWS_SECRET_ACCESS_KEY"]
 
 
 def test_only_the_named_namespaces_and_addresses_reach_it():
@@ -108,6 +145,8 @@ def test_only_the_named_namespaces_and_addresses_reach_it():
         ({"enabled": True}, "serve/checkpoint"),
         ({**MADE, "promptLabel": "best"}, "serve/promptLabel"),
         ({**MADE, "guidance": -1}, "serve/guidance"),
+        ({**MADE, "maxClients": 0}, "serve/maxClients"),
+        ({**MADE, "scratchSize": "much"}, "serve/scratchSize"),
         ({**MADE, "allowedCidrs": ["10.0.0.1"]}, "serve/allowedCidrs/0"),
         ({**MADE, "pool": "tpu"}, r"serve\.pool is tpu; pools has cpu, gpu"),
         ({**MADE, "gpus": 1}, r"serve\.gpus is 1; pool cpu has 0 GPUs on a node"),

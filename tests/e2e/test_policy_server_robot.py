@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -85,10 +85,13 @@ def episodes(count: int) -> list[EpisodePlan]:
     ]
 
 
-def play(count: int, actor: Actor, *, cameras: Sequence[str] = ()) -> list[EpisodeRecord]:
+def simulator(*cameras: str) -> Workers:
+    return Workers(WorldSpec(task="pick-place-v3", cameras=cameras), 1)
+
+
+def play(workers: Workers, count: int, actor: Actor) -> list[EpisodeRecord]:
     """One robot, one episode after the other."""
-    with Workers(WorldSpec(task="pick-place-v3", cameras=tuple(cameras)), 1) as workers:
-        return list(record_with_actor(workers, episodes(count), actor, slots=1))
+    return list(record_with_actor(workers, episodes(count), actor, slots=1))
 
 
 def robot(address: str) -> Actor:
@@ -145,8 +148,8 @@ def say(capsys: pytest.CaptureFixture[str], stats: dict) -> None:
 def test_the_forced_prompt_decides_what_the_robot_does(tmp_path, capsys, label, solved):
     policy = ExpertPolicy.load(checkpoint(tmp_path, cameras=0).uri)
     served = ServedPolicy(policy, checkpoint="0", label=PromptLabel(label), guidance=1.0)
-    with serving(served) as running, bad_company(running.address):
-        records = play(2 if solved else 1, robot(running.address))
+    with simulator() as workers, serving(served) as running, bad_company(running.address):
+        records = play(workers, 2 if solved else 1, robot(running.address))
         stats = running.stats()
     assert [record.success for record in records] == [solved] * len(records)
     # Two actions of each chunk are carried out before the next question.
@@ -156,9 +159,8 @@ def test_the_forced_prompt_decides_what_the_robot_does(tmp_path, capsys, label, 
     say(capsys, stats)
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_twenty_episodes_through_the_server_are_those_of_the_policy_itself(tmp_path, capsys):
+@pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_episodes_through_the_server_are_those_of_the_policy_itself(tmp_path, capsys, count):
     eye = EncoderSpec(cameras=(CAMERA,), image_size=(48, 48), channels=(4,), kernels=(3,), strides=(2,))
     seen = sum(STATES) + eye.num_features
     output = checkpoint(
@@ -167,16 +169,16 @@ def test_twenty_episodes_through_the_server_are_those_of_the_policy_itself(tmp_p
         encoder=eye,
         observation=Normalizer(np.zeros(seen, np.float32), np.ones(seen, np.float32)),
     )
-    with Process(output.uri) as server:
+    act = acting.actor(Policy.load(output.uri), prompt=f"{TASK}, Advantage: positive", guidance=1.0)
+    with simulator("corner2") as workers, Process(output.uri) as server:
         with bad_company(server.address):
-            served = play(20, robot(server.address), cameras=("corner2",))
+            served = play(workers, count, robot(server.address))
         stats = httpx.get(f"{server.base}/stats").json()
         code, log = server.end(signal.SIGTERM)
+        alone = play(workers, count, act)
     assert code == 143, log[-2000:]
     say(capsys, stats)
-    act = acting.actor(Policy.load(output.uri), prompt=f"{TASK}, Advantage: positive", guidance=1.0)
-    alone = play(20, act, cameras=("corner2",))
-    assert len(served) == 20
+    assert len(served) == count
     assert stats["answers"] == sum(-(-record.length // 2) for record in served)
     for ours, theirs in zip(served, alone, strict=True):
         assert (ours.success, ours.length) == (theirs.success, theirs.length)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -21,10 +22,11 @@ from toy_policies import save_small
 
 from robolift import storage
 from robolift.manifest import Manifest, Output, Plan
-from robolift.policy.server.app import PolicyServer, Served
+from robolift.policy.server.app import Limits, PolicyServer, Served
 from robolift.schema import Kind
 
 MIB = 2**20
+LIMITS = Limits(max_message_bytes=MIB, max_clients=8, hung_after_s=60)
 
 
 class Echo:
@@ -46,11 +48,11 @@ class Echo:
 class Running:
     """A server in a thread."""
 
-    def __init__(self, served: Served, *, max_message_bytes: int = MIB) -> None:
+    def __init__(self, served: Served, **changes: float) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = self.listening.getsockname()[1]
         self.address = f"ws://127.0.0.1:{self.port}"
-        self.server = PolicyServer(served, max_message_bytes=max_message_bytes)
+        self.server = PolicyServer(served, limits=replace(LIMITS, **changes))
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -84,8 +86,8 @@ class Running:
 
 
 @contextmanager
-def serving(served: Served, **options: int) -> Iterator[Running]:
-    running = Running(served, **options)
+def serving(served: Served, **changes: float) -> Iterator[Running]:
+    running = Running(served, **changes)
     try:
         yield running
     finally:

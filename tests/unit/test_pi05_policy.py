@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 
 import jax
 import miniature_pi05 as miniature
@@ -12,6 +14,7 @@ import synthetic
 from tiny_tokenizer import tiny_tokenizer
 
 from robolift import storage
+from robolift.data.models import CACHE_VARIABLE
 from robolift.errors import DataError, UsageError
 from robolift.policy.normalize import Normalizer
 from robolift.policy.pi05 import policy_files, tree
@@ -87,6 +90,25 @@ def test_a_policy_survives_its_folder(uri, params, tmp_path, data):
     assert (document["preset"], document["camera_keys"]) == ("dummy", {"base_0_rgb": "topview"})
     assert document["prompt_format"]["format"] == "kai0"
     assert document["prompt_format"]["tokenizer"] == data.formatter.encoder.digest
+
+
+def test_weights_of_a_published_policy_are_copied_from_a_store_once(uri, params, tmp_path, monkeypatch):
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    stored = "memory://published"
+    for name in (WEIGHTS, "policy.json", "tokenizer.model"):
+        storage.write_bytes(f"{stored}/{name}", storage.read_bytes(f"{uri}/{name}"))
+    digest = hashlib.sha256(storage.read_bytes(f"{uri}/{WEIGHTS}")).hexdigest()
+    storage.write_bytes(f"{stored}/files.json", storage.to_json_bytes({WEIGHTS: {"sha256": digest}}))
+    policy_files.load(stored)
+    storage.write_bytes(f"{stored}/{WEIGHTS}", b"not read again")
+    flat = tree.flatten(policy_files.load(stored)[1])
+    assert all(np.array_equal(flat[name], weight) for name, weight in tree.flatten(params).items())
+
+
+def test_without_sentencepiece_it_is_said_what_to_install(uri, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(UsageError, match=r"mend: pip install 'robolift\[full\]'"):
+        Policy.load(uri)
 
 
 def test_label_picture_and_state_reach_the_actions_and_a_row_is_by_itself(policy):

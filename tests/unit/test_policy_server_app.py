@@ -107,7 +107,7 @@ def test_openpis_client_raises_what_was_refused_and_what_failed(client, running,
     assert client.infer(STATE)["actions"].tolist() == [[2, 4]]
     running.await_stats(answers=1, failures=2)
     failures = [entry for entry in told if entry["event"] == "internal error: please report this"]
-    assert [entry["exc_info"] for entry in failures] == [True, True]
+    assert [type(entry["exc_info"]) for entry in failures] == [ValueError, ZeroDivisionError]
 
 
 def test_a_frame_that_is_too_long_ends_its_connection_alone_and_says_why(client, running):
@@ -126,8 +126,86 @@ def test_a_client_that_sends_nothing_but_garbage_does_not_fill_the_log(running, 
     client.close()
     running.await_stats(clients=0, refusals=30)
     refused = [entry["event"] for entry in told if "unreadable message" in str(entry)]
-    assert len(refused) == app.LOGGED_REFUSALS
+    assert len(refused) == app.LOGGED_PROBLEMS
     assert [entry["refused"] for entry in told if entry["event"] == "client gone"] == [30]
+
+
+def test_what_fails_again_and_again_does_not_fill_the_log(client, running, told):
+    for _ in range(app.LOGGED_PROBLEMS + 5):
+        with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+            client.infer({"fail": 1})
+    client._ws.close()
+    running.await_stats(clients=0, failures=app.LOGGED_PROBLEMS + 5)
+    assert len([entry for entry in told if "exc_info" in entry]) == app.LOGGED_PROBLEMS
+    assert [entry["failed"] for entry in told if entry["event"] == "client gone"] == [app.LOGGED_PROBLEMS + 5]
+
+
+def test_one_client_too_many_is_told_so_until_another_goes():
+    with serving(Echo(), max_clients=2) as running:
+        first, second = raw(running), raw(running)
+        running.await_stats(clients=2)
+        with pytest.raises(InvalidStatus, match="HTTP 503") as refused:
+            raw(running)
+        assert refused.value.response.body == b"2 clients are connected, and no more may be\n"
+        assert running.get("/healthz").status_code == running.get("/livez").status_code == 200
+        first.close()
+        running.await_stats(clients=1)
+        robot_client.connect(running.address)._ws.close()
+        second.close()
+
+
+def test_clients_that_die_while_their_messages_wait_do_not_make_room_for_more_messages():
+    served = Echo()
+    with serving(served, max_clients=2) as running:
+        deadline = time.monotonic() + 20
+        for count in (1, 2):
+            client = raw(running)
+            client.recv()
+            client.send(wire.pack({**STATE, "wait": True}))
+            while len(running.server._answering) < count:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.socket.close()
+        with pytest.raises(InvalidStatus, match="HTTP 503"):
+            raw(running)
+        served.go.set()
+        running.await_stats(clients=0)
+        robot_client.connect(running.address)._ws.close()
+
+
+def test_of_a_client_that_sends_ahead_one_message_waits_and_no_more_is_read():
+    served = Echo()
+    message = wire.pack({**STATE, "wait": True, "image": np.zeros(MIB - 300, np.uint8)})
+    with serving(served) as running, raw(running) as client:
+        client.recv()
+        ahead = threading.Thread(target=lambda: [client.send(message) for _ in range(12)])
+        ahead.start()
+        assert served.entered.wait(20)
+        (connection,) = running.server._talking
+        deadline = time.monotonic() + 20
+        while not connection.recv_messages.paused:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert len(connection.recv_messages.frames) == 1
+        served.go.set()
+        assert [type(client.recv()) for _ in range(12)] == [bytes] * 12
+        ahead.join(20)
+
+
+def test_a_policy_that_hangs_is_not_alive_but_the_server_still_talks():
+    served = Echo()
+    with serving(served, hung_after_s=0.05) as running, raw(running) as client:
+        client.recv()
+        client.send(wire.pack({**STATE, "wait": True}))
+        assert served.entered.wait(20)
+        while (answer := running.get("/livez")).status_code == 200:
+            time.sleep(0.02)
+        assert (answer.status_code, answer.text) == (503, "an answer takes longer than 0.05 s: the policy hangs\n")
+        assert running.get("/healthz").status_code == 200
+        served.go.set()
+        client.recv()
+        assert running.get("/livez").status_code == 200
 
 
 def test_the_longest_frame_that_is_allowed_is_answered(client):
@@ -189,6 +267,7 @@ def test_what_is_asked_over_http(running):
         "infer_ms": nothing,
         "answer_ms": nothing,
     }
+    assert running.get("/livez").text == "OK\n"
     assert running.get("/").status_code == 426
     with socket.create_connection(("127.0.0.1", running.port)) as stranger:
         stranger.sendall(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n")  # the begin of TLS

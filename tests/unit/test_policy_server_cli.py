@@ -80,6 +80,8 @@ def test_a_process_serves_until_it_is_told_to_stop(checkpoint, spec, number, cod
         (["--guidance", "-1"], "--guidance is -1.0, expected a number from 0 on"),
         (["--guidance", "nan"], "--guidance is nan"),
         (["--max-message-mib", "0"], "--max-message-mib is 0.0, expected a number above 0"),
+        (["--hung-after-s", "inf"], "--hung-after-s is inf, expected a number above 0"),
+        (["--max-clients", "0"], "--max-clients is 0, expected 1 or more"),
         (["--port", "70000"], "choose another --port"),
         (["--host", "no.such.host.invalid"], "choose another --port"),
     ],

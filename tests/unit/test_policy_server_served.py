@@ -10,10 +10,11 @@ import pytest
 from policy_server import publish_small
 from toy_policies import observe
 
+from robolift.data.letterbox import letterbox
 from robolift.data.scaling import scale_images
 from robolift.errors import DataError, RoboliftError, UsageError
 from robolift.policy.server.prompt_rule import PromptLabel
-from robolift.policy.server.served import ServedPolicy
+from robolift.policy.server.served import MAX_SIDE, ServedPolicy
 from robolift.policy.serving import Policy
 
 IMAGE, STATE, FORCE = "observation.images.0", "observation.state", "observation.force"
@@ -91,6 +92,12 @@ def test_images_of_any_size_are_scaled_as_training_frames_were(policy, observati
     assert actor.infer({**observation, IMAGE: camera, "seed": 1})["actions"].tobytes() == expected.tobytes()
 
 
+def test_the_longest_images_are_scaled(policy, observation):
+    for size in ((MAX_SIDE, 1), (1, MAX_SIDE), (3, MAX_SIDE)):
+        assert letterbox(np.zeros((1, *size, 3), np.uint8), (28, 28)).shape == (1, 28, 28, 3)
+        assert "actions" in served(policy).infer({**observation, IMAGE: np.zeros((*size, 3), np.uint8)})
+
+
 def test_states_may_be_lists_and_of_any_number_type(policy, observation):
     actor = served(policy)
     expected = actor.infer({**observation, STATE: np.array([1, 2, 3], np.float32), "seed": 1})["actions"]
@@ -108,6 +115,8 @@ def test_states_may_be_lists_and_of_any_number_type(policy, observation):
         ({IMAGE: np.zeros((16, 16), np.uint8)}, r"is uint8 \(16, 16\)"),
         ({IMAGE: np.zeros((0, 16, 3), np.uint8)}, r"is uint8 \(0, 16, 3\)"),
         ({IMAGE: np.zeros((1, 16, 16, 3), np.uint8)}, r"expected: uint8 \(height, width, 3\), RGB"),
+        ({IMAGE: np.zeros((1, 8193, 3), np.uint8)}, r"is uint8 \(1, 8193, 3\)\n.*\n  expected: .* up to 8192"),
+        ({IMAGE: np.zeros((8193, 1, 3), np.uint8)}, r"is uint8 \(8193, 1, 3\)"),
         ({IMAGE: b"jpeg"}, "is bytes"),
         ({STATE: np.zeros(2, np.float32)}, r"observation.state is float32 \(2,\)\n.*\n  expected: numbers \(3,\)"),
         ({STATE: np.zeros((1, 3), np.float32)}, r"is float32 \(1, 3\)"),

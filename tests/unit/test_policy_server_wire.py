@@ -60,6 +60,11 @@ def test_openpi_writes_and_reads_the_same(openpi, value):
     assert (ours["text"], ours["plain"]) == ("fold", message["plain"])
 
 
+def test_text_arrays_hold_every_character_in_either_byte_order():
+    for dtype in ("<U2", ">U2"):
+        assert wire.unpack(wire.pack({"a": np.array("\U0010ffffé", dtype)}))["a"].item() == "\U0010ffffé"
+
+
 def test_what_was_read_does_not_reach_into_other_messages():
     with pytest.raises(ValueError, match="read-only"):
         wire.unpack(array())["a"][0] = 5
@@ -106,6 +111,16 @@ class Trap:
         ],
         (msgpack.packb({b"__ndarray__": True, b"data": "text", b"dtype": "<f4", b"shape": [1]}), "made of str"),
         (msgpack.packb({b"__ndarray__": True, b"data": b"", b"dtype": "<U0", b"shape": [2**60]}), "can't be made"),
+        *[
+            (msgpack.packb({b"__ndarray__": True, b"data": code, b"dtype": name, b"shape": []}), "is no character")
+            for code, name in [
+                (b"\xff\xff\xff\xff", "<U1"),
+                (b"\0\0\x11\0", "<U1"),
+                (b"\0\x11\0\0", ">U1"),
+                (b"\0\xd8\0\0", "<U1"),
+                (b"a\0\0\0\xff\xdf\0\0", "<U2"),
+            ]
+        ],
         (msgpack.packb({1: 2}), "unreadable"),
         (msgpack.packb({"a": msgpack.ExtType(5, b"x")}), "unreadable"),
         (b"\x91" * 2000 + b"\0", "unreadable"),

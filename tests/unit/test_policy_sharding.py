@@ -124,7 +124,7 @@ def test_the_number_of_cores_does_not_change_a_bit():
 
 
 def test_what_the_user_told_xla_stays():
-    tell = "import os, robolift.policy; print(os.environ['PJRT_NPROC'], os.environ['XLA_FLAGS'])"
+    tell = "import os, robolift.policy.xla; print(os.environ['PJRT_NPROC'], os.environ['XLA_FLAGS'])"
     assert run_python(tell, XLA_FLAGS="--other=1") == "1 --other=1 --xla_gpu_deterministic_ops=true"
     chosen = "--xla_gpu_deterministic_ops=false"
     assert run_python(tell, XLA_FLAGS=chosen, PJRT_NPROC="4") == f"4 {chosen}"

@@ -3,7 +3,7 @@
 {{ get .root.Values.images .name | default (printf "robolift-%s:%s" .name .root.Chart.AppVersion) }}
 {{- end }}
 
-{{/* Pod settings that are the same everywhere: uid 10001, no privileges, an account, pull secrets. */}}
+{{/* Pod settings that are the same everywhere: uid 10001, no privileges, an account, pull secrets; "tmpSize" bounds /tmp. */}}
 {{- define "robolift.pod" -}}
 serviceAccountName: {{ .account }}
 {{- with .root.Values.imagePullSecrets }}
@@ -19,7 +19,7 @@ securityContext:
     type: RuntimeDefault
 volumes:
   - name: tmp
-    emptyDir: {}
+    emptyDir: {{ with .tmpSize }}{sizeLimit: {{ . }}}{{ else }}{}{{ end }}
   {{- with .volumes }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

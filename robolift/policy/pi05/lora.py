@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from robolift.policy import xla  # noqa: F401
 from robolift.policy.pi05.tree import Params
 
 RANK = "L"

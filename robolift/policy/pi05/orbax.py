@@ -19,6 +19,7 @@ import orbax.checkpoint as ocp
 
 from robolift import storage
 from robolift.errors import DataError, UsageError
+from robolift.policy import xla  # noqa: F401
 from robolift.policy.pi05.tree import Params, flatten, unflatten
 from robolift.tensor_files import Spec
 

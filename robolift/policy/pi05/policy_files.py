@@ -15,6 +15,7 @@ import numpy as np
 from robolift import storage
 from robolift.data.tokenizer import Tokenizer
 from robolift.labeling.prompt_formatter import PromptFormatter
+from robolift.manifest import FILES_FILE
 from robolift.policy import hosts
 from robolift.policy.checkpoint import SPEC_FILE, WEIGHTS_FILE, TaughtSpec, read_spec
 from robolift.policy.normalize import Normalizer
@@ -92,9 +93,30 @@ def load(uri: str) -> tuple[Pi05Spec, dict[str, np.ndarray], PromptFormatter]:
     """Load a policy folder from any store: specification, tree of weights on the host, and formatter of prompts.
 
     Raises:
+        UsageError: If SentencePiece is not installed, or no copy can be kept.
         DataError: If a file is missing, damaged or does not fit the others.
     """
     spec = read_spec(uri, Pi05Spec.from_dict)
-    params = load_params(storage.join(uri, WEIGHTS_FILE), spec.config)
+    params = load_weights(uri, spec.config)
     tokenizer = Tokenizer.load(storage.join(uri, TOKENIZER_FILE), vocabulary=spec.config.vocabulary)
     return spec, params, PromptFormatter.from_dict(spec.formatter, tokenizer)
+
+
+def load_weights(uri: str, config: Pi05Config) -> Params:
+    """Return the weights of a policy folder, on the host.
+
+    Those of a published policy are copied from a store once: the next load finds the copy.
+
+    Raises:
+        UsageError: If no copy can be kept.
+        DataError: If they are missing, damaged or another network's.
+    """
+    return load_params(storage.join(uri, WEIGHTS_FILE), config, sha256=_published_sha256(uri))
+
+
+def _published_sha256(uri: str) -> str:
+    """Return the digest of the weights, by which a copy is found again; empty where none is made or none is known."""
+    listing = storage.join(uri, FILES_FILE)
+    if storage.local_path(uri) is not None or not storage.exists(listing):
+        return ""
+    return str(storage.read_json(listing).get(WEIGHTS_FILE, {}).get("sha256", ""))

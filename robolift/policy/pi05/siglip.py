@@ -13,6 +13,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from robolift.policy import xla  # noqa: F401
 from robolift.policy.pi05.config import SiglipConfig
 from robolift.policy.pi05.tree import Params
 

@@ -35,8 +35,11 @@ FINISH_S = 10.0
 CLOSE_S = 5.0
 """How long a client may take to say goodbye."""
 
-LOGGED_REFUSALS = 10
-"""Of a client; it may send garbage faster than any log is read. How many there were is logged when it goes."""
+LOGGED_PROBLEMS = 10
+"""Refusals, and failures, of a client; it may send garbage faster than any log is read. How many there were is logged
+when it goes."""
+MESSAGES_HELD = 2
+"""Of a client at most: one that is answered, one that waits."""
 
 
 class Served(Protocol):
@@ -54,12 +57,32 @@ class Served(Protocol):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What clients may take; messages of all clients together stay below :attr:`message_bytes`.
+
+    Attributes:
+        max_message_bytes: Longest message a client may send; a longer one ends its connection (close code 1009).
+        max_clients: Connections at once; a further client is told 503.
+        hung_after_s: An answer that takes longer means that the policy hangs, which ``/livez`` says.
+    """
+
+    max_message_bytes: int
+    max_clients: int
+    hung_after_s: float
+
+    @property
+    def message_bytes(self) -> int:
+        """Bytes of messages that are held at once, at most."""
+        return MESSAGES_HELD * self.max_clients * self.max_message_bytes
+
+
 class Reply(NamedTuple):
-    """An answer ready to be sent: bytes with how long the policy took, or text."""
+    """An answer ready to be sent: bytes with how long the policy took, or text with the error if it is a bug."""
 
     message: bytes | str
     infer_ms: float = 0.0
-    failed: bool = False
+    failure: Exception | None = None
 
 
 @dataclass
@@ -69,6 +92,7 @@ class _Client:
     connection: ServerConnection
     log: Any
     refused: int = 0
+    failed: int = 0
     previous_ms: float | None = None
 
 
@@ -77,20 +101,22 @@ class PolicyServer:
 
     Args:
         served: What answers; it should be warm, its first answer counts like all others.
-        max_message_bytes: Longest message a client may send; a longer one ends its connection (close code 1009).
+        limits: What clients may take.
 
     Attributes:
         stats: What was done so far.
     """
 
-    def __init__(self, served: Served, *, max_message_bytes: int) -> None:
+    def __init__(self, served: Served, *, limits: Limits) -> None:
         self.stats = Stats()
         self._served = served
-        self._max_message_bytes = max_message_bytes
+        self._limits = limits
         self._log = get_logger("serve")
         # One thread: the policy is not asked for two things at once, and the loop stays free to hear and to say "busy".
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="infer")
         self._answering: set[asyncio.Task[Any]] = set()
+        self._talking: set[ServerConnection] = set()
+        self._began: float | None = None  # of the answer that the worker is at; monotonic
         self._stopping = False
 
     async def run(self, listening: socket.socket, stop: asyncio.Event) -> None:
@@ -105,8 +131,8 @@ class PolicyServer:
                 process_request=self._over_http,
                 origins=[None],  # robots send no Origin; a web page somewhere else that does is not let in
                 compression=None,
-                max_size=self._max_message_bytes,
-                max_queue=1,  # messages of one client that wait in memory
+                max_size=self._limits.max_message_bytes,
+                max_queue=0,  # not a frame is read while one waits
                 close_timeout=CLOSE_S,
                 logger=silent,
             ) as server:
@@ -135,15 +161,28 @@ class PolicyServer:
             del response.headers["Content-Type"]
             response.headers["Content-Type"] = "application/json"
             return response
-        if self._stopping:
-            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "stopping\n")
+        if problem := self._problem(path, connection):
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, f"{problem}\n")
         # Ready, too: the port is not open before the policy is warm.
-        return connection.respond(http.HTTPStatus.OK, "OK\n") if path == "/healthz" else None
+        return connection.respond(http.HTTPStatus.OK, "OK\n") if path in ("/healthz", "/livez") else None
+
+    def _problem(self, path: str, connection: ServerConnection) -> str:
+        """Return why what is asked for can't be had now; empty if it can."""
+        if path == "/livez":
+            began = self._began
+            hung = began is not None and time.monotonic() - began > self._limits.hung_after_s
+            return f"an answer takes longer than {self._limits.hung_after_s:g} s: the policy hangs" if hung else ""
+        if self._stopping or path == "/healthz":
+            return "stopping" if self._stopping else ""
+        # Who died while its message waits still holds it, who was just let in is not talking yet.
+        count = len(self._talking | connection.server.connections)
+        return f"{count} clients are connected, and no more may be" if count >= self._limits.max_clients else ""
 
     async def _talk(self, connection: ServerConnection) -> None:
         """Serve one client for as long as it is there."""
         client = _Client(connection, self._log.bind(client=_name(connection)))
-        self.stats.clients += 1
+        self._talking.add(connection)
+        self.stats.clients = len(self._talking)
         client.log.info("client connected")
         try:
             await connection.send(wire.pack(self._served.metadata))
@@ -161,8 +200,9 @@ class PolicyServer:
             if closed.sent is not None and closed.sent.code == CloseCode.MESSAGE_TOO_BIG:
                 self._refuse(client, closed.sent.reason)
         finally:
-            self.stats.clients -= 1
-            client.log.info("client gone", refused=client.refused)
+            self._talking.discard(connection)
+            self.stats.clients = len(self._talking)
+            client.log.info("client gone", refused=client.refused, failed=client.failed)
 
     async def _answer(self, client: _Client, message: bytes | str) -> None:
         """Answer one message."""
@@ -175,19 +215,26 @@ class PolicyServer:
             self.stats.answers += 1
             self.stats.infer_ms.append(reply.infer_ms)
             self.stats.answer_ms.append(client.previous_ms)
-        elif reply.failed:
-            self.stats.failures += 1
+        elif reply.failure is not None:
+            self._fail(client, reply.failure)
         else:
             self._refuse(client, reply.message)
 
     def _refuse(self, client: _Client, problem: str) -> None:
         self.stats.refusals += 1
         client.refused += 1
-        if client.refused <= LOGGED_REFUSALS:
+        if client.refused <= LOGGED_PROBLEMS:
             client.log.warning("refused", problem=problem.partition("\n")[0])
+
+    def _fail(self, client: _Client, failure: Exception) -> None:
+        self.stats.failures += 1
+        client.failed += 1
+        if client.failed <= LOGGED_PROBLEMS:
+            client.log.error("internal error: please report this", exc_info=failure)
 
     def _reply(self, message: bytes | str, previous_ms: float | None) -> Reply:
         """Return the answer to one message, whatever it is; runs in the worker's thread."""
+        self._began = time.monotonic()
         try:
             observation = self._read(message)
             began = time.perf_counter()
@@ -200,8 +247,9 @@ class PolicyServer:
         except RoboliftError as error:
             return Reply(str(error))
         except Exception as error:
-            self._log.exception("internal error: please report this")
-            return Reply(f"internal error, the server's log says more: {type(error).__name__}", failed=True)
+            return Reply(f"internal error, the server's log says more: {type(error).__name__}", failure=error)
+        finally:
+            self._began = None
 
     def _read(self, message: bytes | str) -> Mapping[Any, Any]:
         if isinstance(message, str):

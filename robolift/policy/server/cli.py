@@ -19,7 +19,9 @@ NAME = "serve"
 LABELS = ("positive", "negative", "as_sent")
 PORT = 8000
 """openpi's."""
-MAX_MESSAGE_MIB = 64
+MAX_MESSAGE_MIB, MAX_CLIENTS = 64, 16
+"""Twice their product is what messages may take of memory: 2 GiB."""
+HUNG_AFTER_S = 60.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=MAX_MESSAGE_MIB,
         metavar="MIB",
         help=f"longest message a client may send ({MAX_MESSAGE_MIB})",
+    )
+    parser.add_argument(
+        "--max-clients",
+        type=int,
+        default=MAX_CLIENTS,
+        metavar="N",
+        help=f"connections at once, a further one is told 503 ({MAX_CLIENTS}); each holds two messages at most",
+    )
+    parser.add_argument(
+        "--hung-after-s",
+        type=float,
+        default=HUNG_AFTER_S,
+        metavar="S",
+        help=f"an answer that takes longer makes /livez say 503, so that the server is restarted ({HUNG_AFTER_S:g})",
     )
 
 
@@ -70,8 +86,11 @@ def serve(args: argparse.Namespace) -> Iterator[str]:
 def _check(args: argparse.Namespace) -> None:
     if not (math.isfinite(args.guidance) and args.guidance >= 0):
         raise UsageError(f"--guidance is {args.guidance}, expected a number from 0 on")
-    if not (math.isfinite(args.max_message_mib) and args.max_message_mib > 0):
-        raise UsageError(f"--max-message-mib is {args.max_message_mib}, expected a number above 0")
+    for option, value in (("--max-message-mib", args.max_message_mib), ("--hung-after-s", args.hung_after_s)):
+        if not (math.isfinite(value) and value > 0):
+            raise UsageError(f"{option} is {value}, expected a number above 0")
+    if args.max_clients < 1:
+        raise UsageError(f"--max-clients is {args.max_clients}, expected 1 or more")
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -105,7 +124,7 @@ def _server(args: argparse.Namespace) -> PolicyServer:
 
     policy = manifest.expect(manifest.load(args.checkpoint), Kind.POLICY, name="checkpoint")
     try:
-        from robolift.policy.server.app import PolicyServer  # noqa: PLC0415
+        from robolift.policy.server.app import Limits, PolicyServer  # noqa: PLC0415
         from robolift.policy.server.prompt_rule import PromptLabel  # noqa: PLC0415
         from robolift.policy.server.served import ServedPolicy  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -114,7 +133,12 @@ def _server(args: argparse.Namespace) -> PolicyServer:
         ) from error
     served = ServedPolicy.load(policy, label=PromptLabel(args.prompt_label), guidance=args.guidance)
     served.warm_up()
-    return PolicyServer(served, max_message_bytes=int(args.max_message_mib * 2**20))
+    limits = Limits(
+        max_message_bytes=int(args.max_message_mib * 2**20),
+        max_clients=args.max_clients,
+        hung_after_s=args.hung_after_s,
+    )
+    return PolicyServer(served, limits=limits)
 
 
 async def _until_told(server: PolicyServer, listening: socket.socket) -> signal.Signals:

@@ -17,6 +17,8 @@ from robolift.policy.serving import Policy
 PROMPT, SEED = "prompt", "seed"
 ANY_SIZE = (32, 32)
 """Of the pictures that warm a policy up which takes them at any size."""
+MAX_SIDE = 8192
+"""Of a picture, pixels: more than cameras have, less than what FFmpeg refuses to scale."""
 
 
 class ServedPolicy:
@@ -115,11 +117,11 @@ class ServedPolicy:
     def _image(self, key: str, image: Any) -> np.ndarray:
         """Return (H, W, 3) at the policy's size."""
         fits = isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3
-        if not fits or image.shape[2] != 3 or not image.size:
+        if not fits or image.shape[2] != 3 or not image.size or max(image.shape) > MAX_SIDE:
             raise DataError(
                 f"{key} is {_kind(image)}",
                 where="observation",
-                expected="uint8 (height, width, 3), RGB; any size, it is scaled here",
+                expected=f"uint8 (height, width, 3), RGB; any size up to {MAX_SIDE}, it is scaled here",
             )
         scaled: np.ndarray = scale_images(image[None], self._policy.image_size)[0]
         return scaled

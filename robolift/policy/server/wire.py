@@ -23,6 +23,7 @@ ARRAY_KEYS = {ARRAY, b"data", b"dtype", b"shape"}
 SCALAR_KEYS = {SCALAR, b"data", b"dtype"}
 PLAIN_DTYPE = re.compile(r"[<>|=]?[biufU]\d{1,6}")
 MAX_DIMENSIONS = 8
+MAX_CODE_POINT, SURROGATES = 0x10FFFF, (0xD800, 0xDFFF)
 MAX_ITEMS = 4096
 """Entries of all maps and lists of a message together. Arrays count as their four; a byte that stands for an empty map
 becomes a Python object sixty times as large, and a frame has millions of bytes."""
@@ -104,7 +105,18 @@ def _array(entries: dict[Any, Any]) -> np.ndarray:
     if not isinstance(data, bytes) or len(data) != math.prod(shape) * dtype.itemsize or not dtype.itemsize:
         size = len(data) if isinstance(data, bytes) else type(data).__name__
         raise _damaged(f"an array {shape} of {dtype} can't be made of {size} bytes"[:200])
-    return np.frombuffer(data, dtype).reshape(shape)
+    array = np.frombuffer(data, dtype).reshape(shape)
+    if dtype.kind == "U":
+        _check_text(array)
+    return array
+
+
+def _check_text(array: np.ndarray) -> None:
+    """Refuse text arrays of numbers that no character has; NumPy fails on them only when it is asked for the text."""
+    codes = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    first, last = SURROGATES
+    if ((codes > MAX_CODE_POINT) | ((codes >= first) & (codes <= last))).any():
+        raise _damaged("a text array holds what is no character")
 
 
 def _scalar(entries: dict[Any, Any]) -> Any:

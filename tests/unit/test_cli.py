@@ -283,18 +283,25 @@ def test_a_killed_run_leaves_no_output_and_the_next_makes_it(tmp_path):
     assert [p.name for p in (tmp_path / "runs" / "toy").iterdir()] == [out.strip().rpartition("/")[2]]
 
 
-def test_an_error_ends_the_process_with_its_code_whatever_threads_do(tmp_path):
+@pytest.mark.parametrize(
+    ("reading", "code", "said"),
+    [("storage.open_file", 65, "nowhere.yaml"), ("lambda *_: os.kill(os.getpid(), signal.SIGTERM)", 143, "")],
+    ids=["error", "told to stop"],
+)
+def test_the_process_ends_with_its_code_whatever_threads_do(tmp_path, reading, code, said):
     """Threads of Arrow may abort while the interpreter is taken down; here one that never ends stands for them."""
-    program = """
-import atexit, runpy, sys, threading
+    program = f"""
+import atexit, os, runpy, signal, sys, threading
+from robolift import storage
 threading.Thread(target=threading.Event().wait).start()
 atexit.register(lambda: print("called"))
+storage.open_file = {reading}
 sys.argv = ["robolift", "import_dataset", "--config", "nowhere.yaml"]
 runpy.run_module("robolift", run_name="__main__")
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert (ended.returncode, ended.stdout) == (65, "called\n")
-    assert "nowhere.yaml" in ended.stderr
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (ended.returncode, ended.stdout) == (code, "called\n")
+    assert said in ended.stderr
 
 
 def test_on_a_terminal_the_log_is_text(tmp_path):

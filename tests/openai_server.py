@@ -88,12 +88,13 @@ class OpenAIServer:
     Args:
         script: What to do with one request after another; the last entry repeats. ``good``: the right answer.
             ``garbled``: words that mean nothing. ``say:TEXT``: that text. ``think``: the right answer behind thoughts.
-            ``slow:S``: the right answer after S seconds. ``hold``: the right answer, but not before :meth:`release`. ``cut``: the connection ends before an answer, ``half``: amid
-            it. ``html``: a page with status 200. ``429:S``: that status with ``Retry-After: S``; ``500``, ``401`` and
-            so on alike, S may be left out. ``quota``: 429 for good. ``nologprobs``: the right answer without them.
-            ``filter``: 400, as the filter of contents does it; ``filtered``: 200, and no answer, likewise. ``twisted``:
-            the right answer after :attr:`twist` had its way with it. ``nothink``: 400 to whoever sends
-            ``chat_template_kwargs``, the right answer to others.
+            ``slow:S``: the right answer after S seconds. ``hold``: the right answer, but not before :meth:`release`.
+            ``cut``: the connection ends before an answer, ``half``: amid it. ``html``: a page with status 200.
+            ``429:S``: that status with ``Retry-After: S``; ``500``, ``401`` and so on alike, S may be left out.
+            ``quota``: 429 for good. ``nologprobs``: the right answer without them. ``filter``: 400, as the filter of
+            contents does it; ``filtered``: 200, and no answer, likewise. ``twisted``: the right answer after
+            :attr:`twist` had its way with it. ``nothink``: 400 to whoever sends ``chat_template_kwargs``, the right
+            answer to others.
         say: Gives the right answer's text instead of :func:`right_answer`.
         port: 0: any.
         tls: Certificate to show; none: plain HTTP.

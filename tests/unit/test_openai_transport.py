@@ -136,7 +136,7 @@ def test_trouble_that_passes_is_waited_out(server, transport, trouble):
 
 def test_a_slow_answer_is_asked_for_again(server, transport):
     impatient = OpenAITransport(
-        model=MODEL, endpoint=server.url, workers=1, timeout_s=0.3, max_tries=2, sleep=transport.waits.append
+        model=MODEL, endpoint=server.url, workers=1, timeout_s=2.0, max_tries=2, sleep=transport.waits.append
     )
     server.play("slow:20", "good")
     assert impatient.ask([WORDS])[0].text == "[]"

@@ -252,6 +252,13 @@ class Watched:
         """Wait until there are so many elements."""
         self._expect(selector).to_have_count(number)
 
+    def settles(self, script: str, wanted: Any) -> None:
+        """Wait until a script returns this: the page may not have drawn yet what was asked of it."""
+        deadline = time.monotonic() + START_S / 2
+        while (found := self.page.evaluate(script)) != wanted:
+            assert time.monotonic() < deadline, f"{found}, not {wanted}; {self.tale()}"
+            self.page.wait_for_timeout(20)
+
     def _expect(self, selector: str) -> Any:
         from playwright.sync_api import expect
 

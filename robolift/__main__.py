@@ -266,9 +266,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _leave(code: int) -> NoReturn:
     """End the process with ``code``.
 
-    After an error threads of Arrow may still be at work on what was opened, and now and then abort the process (134 in
-    place of ``code``) while the interpreter is taken down. So it is not taken down; what registered for its end is
-    called, and what was printed is written out.
+    After an error or SIGTERM threads of Arrow may still be at work on what was opened, and now and then abort the
+    process (134 in place of ``code``) while the interpreter is taken down. So it is not taken down; what registered for
+    its end is called, and what was printed is written out.
     """
     if code:
         atexit._run_exitfuncs()
@@ -280,4 +280,8 @@ def _leave(code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _leave(main())
+    try:
+        ended = main()
+    except SystemExit as told:  # by SIGTERM, or by the parser
+        ended = int(told.code or 0)
+    _leave(ended)

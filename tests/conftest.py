@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,7 +46,14 @@ def output_root(tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """A local server that speaks S3, reachable by child processes through the environment."""
+    from moto.s3.responses import S3Response
     from moto.server import ThreadedMotoServer
+
+    writing, put = threading.Lock(), S3Response._key_response_put
+
+    def put_alone(*arguments):
+        with writing:  # S3 decides about a conditional write at once; the server looks first, and writes later
+            return put(*arguments)
 
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -57,6 +65,7 @@ def s3_endpoint() -> Iterator[str]:
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setattr(S3Response, "_key_response_put", put_alone)
         yield endpoint
     server.stop()
 

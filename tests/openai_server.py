@@ -40,6 +40,7 @@ from PIL import Image
 MODEL = "fake-vlm"
 LONGEST = 1.2  # the furthest that a synthetic square starts from its goal
 GARBLED = "I am afraid that I could not say."
+SILENCE_S = 60
 
 
 @dataclass(frozen=True)
@@ -87,12 +88,13 @@ class OpenAIServer:
     Args:
         script: What to do with one request after another; the last entry repeats. ``good``: the right answer.
             ``garbled``: words that mean nothing. ``say:TEXT``: that text. ``think``: the right answer behind thoughts.
-            ``slow:S``: the right answer after S seconds. ``cut``: the connection ends before an answer, ``half``: amid
-            it. ``html``: a page with status 200. ``429:S``: that status with ``Retry-After: S``; ``500``, ``401`` and
-            so on alike, S may be left out. ``quota``: 429 for good. ``nologprobs``: the right answer without them.
-            ``filter``: 400, as the filter of contents does it; ``filtered``: 200, and no answer, likewise. ``twisted``:
-            the right answer after :attr:`twist` had its way with it. ``nothink``: 400 to whoever sends
-            ``chat_template_kwargs``, the right answer to others.
+            ``slow:S``: the right answer after S seconds. ``hold``: the right answer, but not before :meth:`release`.
+            ``cut``: the connection ends before an answer, ``half``: amid it. ``html``: a page with status 200.
+            ``429:S``: that status with ``Retry-After: S``; ``500``, ``401`` and so on alike, S may be left out.
+            ``quota``: 429 for good. ``nologprobs``: the right answer without them. ``filter``: 400, as the filter of
+            contents does it; ``filtered``: 200, and no answer, likewise. ``twisted``: the right answer after
+            :attr:`twist` had its way with it. ``nothink``: 400 to whoever sends ``chat_template_kwargs``, the right
+            answer to others.
         say: Gives the right answer's text instead of :func:`right_answer`.
         port: 0: any.
         tls: Certificate to show; none: plain HTTP.
@@ -116,6 +118,8 @@ class OpenAIServer:
         self.most_at_once = 0
         self._lock = threading.Lock()
         self._ended = threading.Event()
+        self._released = threading.Event()
+        self._connections = 0
         self._http = _Server(("127.0.0.1", port), _Handler)
         self._http.owner = self
         self._scheme = "https" if tls else "http"
@@ -134,6 +138,7 @@ class OpenAIServer:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+        self.release()
         self._http.shutdown()
         self._http.server_close()
 
@@ -160,11 +165,39 @@ class OpenAIServer:
         """Sleep, but not beyond the server's end."""
         self._ended.wait(seconds)
 
+    def release(self) -> None:
+        """Let what is held be answered."""
+        self._released.set()
+
+    def wait_for_release(self) -> None:
+        self._released.wait()
+
+    def connected(self, by: int) -> None:
+        with self._lock:
+            self._connections += by
+
+    def await_silence(self) -> None:
+        """Wait until every client is gone: what a killed one had sent is in ``requests`` then, and nothing follows."""
+        deadline = time.monotonic() + SILENCE_S
+        while self._connections:
+            assert time.monotonic() < deadline, f"{self._connections} clients are still there"
+            time.sleep(0.01)
+
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
     owner: OpenAIServer
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.owner.connected(1)
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.owner.connected(-1)
 
     def handle_error(self, *_: object) -> None:
         """A client that went away is part of the play."""
@@ -217,6 +250,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _slow(self, request: Request, seconds: str) -> None:
         self.server.owner.wait(float(seconds))
+        self._good(request, "")
+
+    def _hold(self, request: Request, _: str) -> None:
+        self.server.owner.wait_for_release()
         self._good(request, "")
 
     def _cut(self, *_: object) -> None:

@@ -109,8 +109,9 @@ class Interview:
             self._transport.probe()
         found: dict[int, Verdict] = {}
         pool = ThreadPoolExecutor(self._at_once(episodes), thread_name_prefix="episode")
-        begun = {pool.submit(self._try, episode): episode for episode in episodes}
+        begun: dict[Future[Verdict | None], int] = {}
         try:
+            begun.update((pool.submit(self._try, episode), episode) for episode in episodes)
             for future in self._shown(begun):
                 if verdict := future.result():
                     found[begun[future]] = verdict

@@ -195,22 +195,24 @@ def answered(record: bytes) -> list[list[dict[str, Any]]]:
 
 
 def test_a_killed_run_asks_a_server_only_about_what_was_not_answered(recorded, tmp_path):
-    with OpenAIServer("slow:0.15") as server:
+    # Two whole episodes are answered and the first question of a third; the next is under way.
+    with OpenAIServer(*["good"] * (2 * PREFIXES + 1), "hold") as server:
         asked = {"dataset_uri": recorded, "model": MODEL, "endpoint": server.url, "num_shards": 1}
         run = Run(tmp_path, "server", stages={**STAGES, "annotate_rewards": {"max_in_flight": 1}}, **asked)
         with run.start() as killed:
             deadline = time.monotonic() + 200
-            # Two whole episodes, and the first answers of a third.
-            while len(answers(tmp_path)) < 3:
+            while len(answers(tmp_path)) < 3 or len(server.requests) < 2 * PREFIXES + 2:
                 assert killed.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
             os.killpg(killed.pid, signal.SIGKILL)
+        server.release()
+        server.await_silence()
         before = answers(tmp_path)
-        assert 3 <= len(before) < EPISODES
+        assert len(before) == 3
         kept = sum(map(len, (question for record in before.values() for question in answered(record))))
+        assert kept == 2 * PREFIXES + 1
         server.play("good")
-        del server.requests[:]
         run.finish()
     assert len(server.requests) == EPISODES * PREFIXES - kept
     assert max(Counter(request.raw for request in server.requests).values()) == 1

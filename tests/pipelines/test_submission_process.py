@@ -19,7 +19,7 @@ DEADLINE_S = 90
 
 
 def _run(*command):
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
 
 
 def _pipeline(*arguments):
@@ -89,7 +89,7 @@ class Terminal:
         try:
             return os.read(self.master, 65536).decode()
         except OSError:  # the other end is closed
-            assert self.process.wait(10) is not None
+            assert self.process.wait(DEADLINE_S) is not None
             return ""
 
     def press(self, keys):
@@ -98,9 +98,12 @@ class Terminal:
     def end(self):
         """Return the exit code, with everything read."""
         until = time.monotonic() + DEADLINE_S
-        while self.process.poll() is None and time.monotonic() < until:
+        while time.monotonic() < until:
             if select.select([self.master], [], [], 0.1)[0]:
-                self.text += self._read()
+                said = self._read()
+                self.text += said
+                if not said:  # the other end is closed, and nothing of it is left
+                    break
         return self.process.wait(1)
 
     def __enter__(self):
@@ -170,7 +173,7 @@ def test_an_interrupt_without_a_terminal_leaves_the_run(kfp):
         assert process.stdout is not None
         assert process.stdout.readline() == "run is running\n"
         process.send_signal(2)
-        _, errors = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130
     assert errors.startswith("left running: ")
     assert kfp.state.terminated == []

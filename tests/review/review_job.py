@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ import numpy as np
 from coded_dataset import FEATURES, FPS, columns
 from coded_video import coded_frames
 from labelled import publish
+from loopback import free_port
 
 from robolift.annotators.review.events import Event, list_objects, read_object
 from robolift.annotators.review.fold import State, fold
@@ -99,8 +99,7 @@ class Server:
         self.folder.mkdir(parents=True, exist_ok=True)
         tokens = self.folder / "tokens.yaml"
         tokens.write_text("".join(f"{name}: {self.token(name)}\n" for name in self.people))
-        with socket.create_server(("127.0.0.1", 0)) as found:
-            self.port = found.getsockname()[1]
+        self.port = free_port()
 
     @property
     def address(self) -> str:
@@ -252,6 +251,13 @@ class Watched:
     def counts(self, selector: str, number: int) -> None:
         """Wait until there are so many elements."""
         self._expect(selector).to_have_count(number)
+
+    def settles(self, script: str, wanted: Any) -> None:
+        """Wait until a script returns this: the page may not have drawn yet what was asked of it."""
+        deadline = time.monotonic() + START_S / 2
+        while (found := self.page.evaluate(script)) != wanted:
+            assert time.monotonic() < deadline, f"{found}, not {wanted}; {self.tale()}"
+            self.page.wait_for_timeout(20)
 
     def _expect(self, selector: str) -> Any:
         from playwright.sync_api import expect

@@ -75,11 +75,11 @@ LANES_FAINT = """
 
 
 def checked(page) -> None:
-    assert page.page.evaluate(UNNAMED) == []
+    page.settles(UNNAMED, [])
     for scheme in ("dark", "light"):
         page.page.emulate_media(color_scheme=scheme)
-        assert page.page.evaluate(FAINT) == []
-        assert page.page.evaluate(LANES_FAINT) == []
+        page.settles(FAINT, [])
+        page.settles(LANES_FAINT, [])
 
 
 def test_names_and_contrast_of_every_view(visit):
@@ -160,16 +160,16 @@ def test_nothing_is_cut_off(visit):
     page.page.wait_for_selector("[data-lane='value']")
     for width, height in ((1280, 720), (1280, 800), (1920, 1080)):
         page.page.set_viewport_size({"width": width, "height": height})
-        outside = page.page.evaluate(
+        page.settles(
             "[...document.querySelectorAll('button, canvas, #scrubber')].filter((e) => e.getClientRects().length)"
             ".filter((e) => { const box = e.getBoundingClientRect();"
             " return box.right > innerWidth || box.left < 0 || box.bottom > innerHeight; })"
-            ".map((e) => e.outerHTML.slice(0, 80))"
+            ".map((e) => e.outerHTML.slice(0, 80))",
+            [],
         )
-        assert outside == []
-        assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        panel = page.page.evaluate("(({ scrollHeight, clientHeight }) => scrollHeight - clientHeight)(window.panel)")
-        assert panel == 0  # undo and redo are in sight, too
+        page.settles("document.documentElement.scrollWidth <= innerWidth", True)
+        # Undo and redo are in sight, too.
+        page.settles("(({ scrollHeight, clientHeight }) => scrollHeight - clientHeight)(window.panel)", 0)
         box = page.page.locator("#scrubber").bounding_box()
         for place in (1, box["width"] - 1):
             page.page.mouse.move(box["x"] + place, box["y"] + 30)

@@ -21,6 +21,7 @@ SCRUB = """
   const facts = { episode: 0, footage: "episodes/0", cameras: ["top"], length: 5000 };
   const clip = new Clip({ frames }, { ...facts, budget: 8 * 4 * 64 * 128 });
   const passed = [];
+  const began = performance.now();
   for (let k = 0; k < 5000; k += 50) {
     clip.load(k).catch((error) => passed.push(error.name));
     await new Promise((resolve) => setTimeout(resolve, 5));
@@ -28,9 +29,10 @@ SCRUB = """
   const from = performance.now();
   await clip.load(4999);
   const waited = performance.now() - from;
+  const dragged = from - began;
   for (let k = 4970; k < 5000; k += 1) await clip.load(k);
   const held = Array.from({ length: 5000 }, (_, k) => k).filter((k) => clip.get(k)).length;
-  return { asked, most, waited, names: [...new Set(passed)], held };
+  return { asked, most, dragged, waited, names: [...new Set(passed)], held };
 })())
 """
 """Drags from the first to the last of 5,000 frames on a server that takes 300 ms, then shows thirty frames."""
@@ -154,8 +156,9 @@ def test_scrubbing_asks_for_what_is_wanted_last_and_holds_few_bitmaps(visit):
     )
     found = page.page.evaluate(SCRUB, jpeg)
     assert found["most"] <= 2
-    assert len(found["asked"]) < 15  # of 79 chunks
-    assert found["waited"] < 1500
+    # Of 79 chunks: two at a time, and 120 ms later the next; however long this machine takes to drag.
+    assert len(found["asked"]) < 8 + 2 * found["dragged"] / 120
+    assert found["waited"] < 6000  # 79 chunks, two at a time, would take twice as long
     assert found["names"] == ["AbortError"]
     assert found["held"] == 8
 

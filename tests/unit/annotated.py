@@ -58,12 +58,9 @@ def digests(made):
 
 
 def records(root):
-    """Return every answer that is kept; what a killed process had not yet published lies hidden beside them."""
-    return {name: content for name, content in _files(root) if re.fullmatch(r"answers/\w\w/\w+\.json", name)}
-
-
-def _files(root):
-    return [(name, storage.read_bytes(f"{root}/{name}")) for name, _ in storage.list_files(str(root))]
+    """Return every answer that is kept; hidden beside them lies what a process has not published yet."""
+    kept = [name for name, _ in storage.list_files(str(root)) if re.fullmatch(r"answers/\w\w/\w+\.json", name)]
+    return {name: storage.read_bytes(f"{root}/{name}") for name in kept}
 
 
 def command(dataset, planned, server, root, **config):

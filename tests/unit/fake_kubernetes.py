@@ -27,6 +27,7 @@ class FakeKubernetes:
         self.changed = threading.Condition(threading.RLock())
         self.objects: dict[tuple[str, str], dict] = {}
         self.history: list[tuple[int, str, dict]] = []
+        self.watched: dict[str, str] = {}
         self.version = 100
         self.oldest = 0
         self.deletion_s = 0.0
@@ -58,6 +59,16 @@ class FakeKubernetes:
     def count(self, method: str, plural: str) -> int:
         """Return how often a resource was asked for by ``method``."""
         return sum(m == method and f"/{plural}" in path for m, path, _ in list(self.requests))
+
+    def await_watch(self, plural: str, name: str) -> None:
+        """Wait until somebody has read an object as it is now and waits for its next change, or it is gone."""
+
+        def seen() -> bool:
+            found = self.objects.get((plural, name))
+            return found is None or self.watched.get(name) == found["metadata"]["resourceVersion"]
+
+        with self.changed:
+            self.changed.wait_for(seen, timeout=60)
 
     def put(self, plural: str, name: str, document: dict) -> None:
         """Add or change an object."""
@@ -95,9 +106,8 @@ class FakeKubernetes:
         with self.changed:
             known = self.logs.setdefault(pod, [])
             for line in lines:
-                seconds = time.time()
-                stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{time.time_ns() % 10**9:09d}Z"
-                known.append((stamp, line))
+                seconds, rest = divmod(time.time_ns(), 10**9)
+                known.append((time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{rest:09d}Z", line))
             self.changed.notify_all()
 
     def close_log(self, pod: str) -> None:
@@ -233,7 +243,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._status(404, "NotFound")
             return
         fake.put(plural, name, {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})
-        threading.Timer(fake.deletion_s, fake.remove, (plural, name)).start()
+        later = threading.Timer(fake.deletion_s, fake.remove, (plural, name))
+        later.daemon = True
+        later.start()
         self._json(200, {"kind": "Status", "status": "Success"})
 
     def _stream(self):
@@ -258,6 +270,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._chunk(b"")
             return
         wanted = self.query.get("fieldSelector", "").removeprefix("metadata.name=")
+        with fake.changed:
+            fake.watched[wanted] = str(since)
+            fake.changed.notify_all()
         while time.monotonic() < deadline:
             with fake.changed:
                 news = [

@@ -44,7 +44,7 @@ SPEC = JobSpec(
     labels=job_labels(stage="train_value", run_id="run-1", workflow="recap-x1"),
     owner={"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "recap-x1", "uid": "u-1"},
 )
-QUICK = Patience(watch=1.0, deletion=5.0, slack=0.0, log=5.0, log_pause=0.02)
+QUICK = Patience(watch=1.0, deletion=60.0, slack=0.0, log=60.0, log_pause=0.02)
 
 
 def spec(backend: str = "pytorchjob", *, nodes: int = 3, queue: str = "", **launch: object) -> JobSpec:
@@ -60,7 +60,7 @@ def cluster(host: str, **settings: float) -> Cluster:
 
     configuration = client.Configuration(host=host)
     configuration.retries = 0
-    settings = {"first_pause_s": 0.01, "patience_s": 15.0, **settings}
+    settings = {"first_pause_s": 0.01, "patience_s": 60.0, **settings}
     return Cluster(client.ApiClient(configuration), SPEC.namespace, **settings)
 
 

@@ -32,7 +32,7 @@ class Page:
         self.client = httpx.Client(
             base_url=address,
             headers={"authorization": f"Bearer {TOKENS.get(name, name)}", "origin": origin, **headers},
-            timeout=30,
+            timeout=120,
         )
         self.seq = 0
         self.facts: dict[str, Any] = {}
@@ -119,11 +119,11 @@ def serving(*words: str) -> Iterator[str]:
         uvicorn.Server.run = run  # type: ignore[method-assign]
         for server in started:
             server.should_exit = True
-        thread.join(timeout=30)
+        thread.join(timeout=120)
 
 
 def await_health(base: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
             if httpx.get(f"{base}/healthz").status_code == 200:
@@ -148,7 +148,7 @@ class Process:
     def end(self, number: int = signal.SIGKILL) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        code = self.process.wait(timeout=30)
+        code = self.process.wait(timeout=120)
         assert self.process.stdout is not None
         self.process.stdout.close()
         return code

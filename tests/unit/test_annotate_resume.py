@@ -20,32 +20,41 @@ def server():
         yield running
 
 
+def await_that(condition, process):
+    """Wait for something of a process that runs."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_shard_asks_only_about_what_was_not_answered(stop, dataset, tmp_path):
-    with OpenAIServer("slow:0.25", say=say) as server:
+    with OpenAIServer("good", "good", "good", "hold", "hold", "slow:0.5", say=say) as server:
         planned = plan(dataset, tmp_path / "a")
         arguments = command(dataset, planned, server, tmp_path / "a", max_in_flight=2)
         process = subprocess.Popen(
             arguments, stderr=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
-        deadline = time.monotonic() + 60
-        while len(list((tmp_path / "a").glob("answers/*/*.json"))) < 3:
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        # Three were answered, and two are under way.
+        await_that(lambda: len(records(tmp_path / "a")) == 3 and len(server.requests) == 5, process)
         process.send_signal(stop)
+        if stop == signal.SIGTERM:
+            time.sleep(0.5)  # it does not wait for ever, but for what comes now
+        server.release()
         stopped = time.monotonic()
         process.communicate(timeout=60)
         assert time.monotonic() - stopped < 15  # those under way, not the longest that they may take
         assert process.returncode == (-signal.SIGKILL if stop == signal.SIGKILL else 143)
+        server.await_silence()
         kept = records(tmp_path / "a")
-        asked = len(server.requests)
-        assert 3 <= len(kept) < 8
-        if stop == signal.SIGTERM:  # what was under way came to its end, and nothing new was begun
-            assert asked == len(kept)
+        if stop == signal.SIGKILL:
+            assert (len(kept), len(server.requests)) == (3, 5)
+        else:  # what was under way came to its end, and nothing new was begun
+            assert 5 <= len(kept) == len(server.requests) < 8
         assert not list((tmp_path / "a" / "annotate_rewards").glob("*/manifest.json"))
 
-        time.sleep(1)  # the server may still read what the process had sent, and must not count it as asked again
         server.play("good")
         done = annotate(dataset, planned, server, tmp_path / "a")
         assert len(server.requests) == 8 - len(kept)

@@ -283,18 +283,25 @@ def test_a_killed_run_leaves_no_output_and_the_next_makes_it(tmp_path):
     assert [p.name for p in (tmp_path / "runs" / "toy").iterdir()] == [out.strip().rpartition("/")[2]]
 
 
-def test_an_error_ends_the_process_with_its_code_whatever_threads_do(tmp_path):
+@pytest.mark.parametrize(
+    ("reading", "code", "said"),
+    [("storage.open_file", 65, "nowhere.yaml"), ("lambda *_: os.kill(os.getpid(), signal.SIGTERM)", 143, "")],
+    ids=["error", "told to stop"],
+)
+def test_the_process_ends_with_its_code_whatever_threads_do(tmp_path, reading, code, said):
     """Threads of Arrow may abort while the interpreter is taken down; here one that never ends stands for them."""
-    program = """
-import atexit, runpy, sys, threading
+    program = f"""
+import atexit, os, runpy, signal, sys, threading
+from robolift import storage
 threading.Thread(target=threading.Event().wait).start()
 atexit.register(lambda: print("called"))
+storage.open_file = {reading}
 sys.argv = ["robolift", "import_dataset", "--config", "nowhere.yaml"]
 runpy.run_module("robolift", run_name="__main__")
 """
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert (ended.returncode, ended.stdout) == (65, "called\n")
-    assert "nowhere.yaml" in ended.stderr
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert (ended.returncode, ended.stdout) == (code, "called\n")
+    assert said in ended.stderr
 
 
 def test_on_a_terminal_the_log_is_text(tmp_path):
@@ -319,27 +326,43 @@ def test_on_a_terminal_the_log_is_text(tmp_path):
 
 HEAVY = ("torch", "jax", "flax", "optax", "kfp", "kubernetes", "matplotlib", "pandas", "mujoco", "metaworld")
 PROBE = """
-import contextlib, io, runpy, sys
-sys.argv = ["robolift", *sys.argv[1:]]
-with contextlib.redirect_stdout(io.StringIO()):
-    try:
-        runpy.run_module("robolift", run_name="__main__", alter_sys=True)
-    except SystemExit as stop:
-        assert not stop.code, stop.code
-print(*sorted({name.split(".")[0] for name in sys.modules}))
+import contextlib, io, json, os, runpy, sys
+import robolift.__main__, robolift.stages.stage  # once for all, which takes most of the time
+
+def modules_after(*words):
+    sys.argv = ["robolift", *words]
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            runpy.run_module("robolift", run_name="__main__", alter_sys=True)
+        except SystemExit as stop:
+            assert not stop.code, stop.code
+    return sorted({name.split(".")[0] for name in sys.modules})
+
+for name in sys.argv[1:]:
+    child = os.fork()  # each from here on, as if it were the first
+    if not child:
+        print(json.dumps([name, modules_after(name, "--describe")]), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, name
 """
 
 
-def modules_after(*words: str) -> set[str]:
-    done = subprocess.run([sys.executable, "-c", PROBE, *words], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
-
-
 def test_help_imports_neither_a_model_library_nor_a_table_library():
-    loaded = modules_after("label_advantage", "--help")
+    program = (
+        "import sys, robolift.__main__ as r\ntry: r.main(['label_advantage', '--help'])\nfinally: print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.splitlines()[-1].split()}
     assert not loaded & {*HEAVY, "numpy", "pyarrow", "pydantic"}
 
 
+@pytest.fixture(scope="module")
+def modules_of_descriptions():
+    """What is imported when ``--describe`` has been answered, by stage."""
+    done = subprocess.run([sys.executable, "-c", PROBE, *NAMES], capture_output=True, text=True, check=True)
+    return dict(json.loads(line) for line in done.stdout.splitlines())
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_describing_a_stage_imports_no_model_library(name):
-    assert not modules_after(name, "--describe") & set(HEAVY)
+def test_describing_a_stage_imports_no_model_library(modules_of_descriptions, name):
+    assert not set(modules_of_descriptions[name]) & set(HEAVY)

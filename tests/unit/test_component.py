@@ -204,20 +204,20 @@ def test_a_step_that_is_stopped_ends_what_it_started_and_says_143(tmp_path):
         "import pathlib, sys, time\n"
         "from robolift.stages.component import run_check\n"
         "def work(folder):\n"
-        "    (folder / 'ready').touch()\n"
         "    try:\n"
-        "        time.sleep(30)\n"
+        "        (folder / 'ready').touch()\n"
+        "        time.sleep(300)\n"
         "    finally:\n"
         "        (folder / 'saved').touch()\n"
         "run_check(work, pathlib.Path(sys.argv[1]))\n"
     )
     process = subprocess.Popen([sys.executable, str(program), str(tmp_path)], cwd=ROOT)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not (tmp_path / "ready").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.terminate()
-    assert process.wait(30) == 143
+    assert process.wait(120) == 143
     assert (tmp_path / "saved").exists()
 
 

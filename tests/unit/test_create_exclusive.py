@@ -63,9 +63,9 @@ def test_of_racing_processes_one_wins(place):
     racers = [context.Process(target=race, args=(place, number, gate, results)) for number in range(2)]
     for racer in racers:
         racer.start()
-    won = results.get(timeout=60) + results.get(timeout=60)
+    won = results.get(timeout=200) + results.get(timeout=200)
     for racer in racers:
-        racer.join(timeout=60)
+        racer.join(timeout=200)
     assert sorted(turn for turn, _ in won) == list(range(ROUNDS))
     for turn, number in won:
         assert storage.read_bytes(f"{place}/{turn}") == b"%d" % number

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 
@@ -63,9 +65,6 @@ def test_few_episodes_are_in_memory_and_no_more_than_allowed_are_asked_about(
 
 
 def test_told_to_stop_it_begins_nothing_and_does_not_wait_for_ever(opened, tmp_path, monkeypatch):
-    import os
-    import signal
-
     from robolift.annotators import ask
 
     class Hanging(Script):
@@ -74,7 +73,9 @@ def test_told_to_stop_it_begins_nothing_and_does_not_wait_for_ever(opened, tmp_p
         def ask(self, questions, heard):
             if len(self.asked) < 2:
                 return super().ask(questions, heard)
-            self.closed.wait(20)
+            if not self.closed.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
+                self.closed.wait(120)
             raise TransportError("is not asked any more")
 
         def close(self):
@@ -87,8 +88,6 @@ def test_told_to_stop_it_begins_nothing_and_does_not_wait_for_ever(opened, tmp_p
     transport = Hanging(workers=1)
     before = signal.signal(signal.SIGTERM, told)
     try:
-        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
-        timer.start()
         with pytest.raises(SystemExit):
             interview(opened, tmp_path, transport).verdicts(list(range(8)))
     finally:

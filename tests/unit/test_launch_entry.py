@@ -23,7 +23,7 @@ if plan.get("wait"):
     if "on_term" in plan:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(plan["on_term"]))
     open(os.environ["PLAN"] + ".ready", "w").close()
-    time.sleep(30)
+    time.sleep(300)
 if "signal" in plan:
     os.kill(os.getpid(), plan["signal"])
 sys.exit(plan["code"])
@@ -56,7 +56,7 @@ def pod(tmp_path):
 
 
 def finish(process):
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=120)
     return process.returncode, stderr
 
 
@@ -90,7 +90,7 @@ def test_what_an_end_means(code, asked, expected):
 @pytest.mark.parametrize(("plan", "code"), [({"wait": True, "on_term": 143}, 143), ({"wait": True}, 143)])
 def test_sigterm_is_handed_on(pod, plan, code):
     process = pod(plan)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not Path(f"{pod.plan}.ready").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)

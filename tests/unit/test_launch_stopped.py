@@ -17,7 +17,7 @@ def test_a_cancelled_launcher_deletes_its_job_and_ends_with_143(kubernetes):
     process = program(kubernetes)
     wait_until(lambda: any("watch" in query for _, _, query in list(kubernetes.requests)))
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 143, output
     wait_until(lambda: kubernetes.names(JOBS) == [])
 
@@ -36,7 +36,7 @@ def test_a_stopped_launcher_leaves_the_job_of_a_run_that_goes_on(kubernetes, wor
     process = program(kubernetes)
     wait_until(lambda: any("watch" in query for _, _, query in list(kubernetes.requests)))
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 143, output
     wait_until(lambda: kubernetes.names(JOBS) == left)
     assert kubernetes.count("DELETE", JOBS) == (0 if left else 1)

@@ -36,17 +36,25 @@ def said():
     return []
 
 
-def plays(*states, pause_s=0.05, plural=JOBS):
-    """Return a controller that moves each new job through ``states``, conditions as the operator sets them."""
+def plays(*states, plural=JOBS):
+    """Return a controller that moves each new job through ``states``, conditions as the operator sets them.
+
+    It goes on when a launcher has seen the state before.
+    """
 
     def play(fake, made):
         if made["kind"] == "Service":
             return
         for state in states:
-            time.sleep(pause_s)
+            fake.await_watch(plural, made["metadata"]["name"])
             fake.set_conditions(plural, made["metadata"]["name"], "Created", state)
 
     return play
+
+
+def end_once_watched(fake):
+    fake.await_watch(JOBS, NAME)
+    fake.set_conditions(JOBS, NAME, "Succeeded")
 
 
 def launch(kubernetes, said=None, patience=QUICK, **changes):
@@ -54,7 +62,7 @@ def launch(kubernetes, said=None, patience=QUICK, **changes):
     run_job(cluster(kubernetes.host), spec(**changes), patience=patience, say=say)
 
 
-def wait_until(condition, timeout_s=20):
+def wait_until(condition, timeout_s=120):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
@@ -62,7 +70,7 @@ def wait_until(condition, timeout_s=20):
 
 
 def test_a_job_that_waits_in_a_queue_runs_restarts_and_succeeds(kubernetes):
-    kubernetes.on_create = plays("Suspended", "Running", "Restarting", "Running", "Succeeded", pause_s=0.2)
+    kubernetes.on_create = plays("Suspended", "Running", "Restarting", "Running", "Succeeded")
     with structlog.testing.capture_logs() as logged:
         launch(kubernetes, queue="robolift")
     assert kubernetes.count("POST", JOBS) == 1
@@ -149,7 +157,8 @@ def test_a_running_job_of_an_earlier_attempt_is_adopted(kubernetes):
     kubernetes.put(JOBS, NAME, pytorchjob.build(spec()))
     kubernetes.set_conditions(JOBS, NAME, "Running")
     uid = kubernetes.find(JOBS)["metadata"]["uid"]
-    threading.Timer(0.2, kubernetes.set_conditions, (JOBS, NAME, "Succeeded")).start()
+    ending = threading.Thread(target=end_once_watched, args=(kubernetes,), daemon=True)
+    ending.start()
     launch(kubernetes)
     assert kubernetes.find(JOBS)["metadata"]["uid"] == uid
     assert (kubernetes.count("POST", JOBS), kubernetes.count("DELETE", JOBS)) == (1, 0)
@@ -268,6 +277,7 @@ def test_a_job_past_its_deadline_is_deleted(kubernetes):
 def test_time_in_the_queue_is_no_time(kubernetes):
     def play(fake, _):
         fake.set_conditions(JOBS, NAME, "Suspended")
+        fake.await_watch(JOBS, NAME)
         time.sleep(2.5)
         fake.set_conditions(JOBS, NAME, "Succeeded")
 
@@ -278,7 +288,7 @@ def test_time_in_the_queue_is_no_time(kubernetes):
 def test_a_job_that_someone_deletes_is_lost(kubernetes):
     def play(fake, _):
         fake.set_conditions(JOBS, NAME, "Running")
-        time.sleep(0.2)
+        fake.await_watch(JOBS, NAME)
         fake.remove(JOBS, NAME)
 
     kubernetes.on_create = play
@@ -344,13 +354,13 @@ def test_a_launcher_killed_and_retried_finds_its_job_again(kubernetes):
     process = program(kubernetes)
     wait_until(lambda: any("watch" in query for _, _, query in list(kubernetes.requests)))
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     job = kubernetes.find(JOBS)
 
     process = program(kubernetes)
     wait_until(lambda: kubernetes.count("POST", JOBS) == 2)
     kubernetes.set_conditions(JOBS, NAME, "Succeeded")
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
     assert "job adopted" in output
     assert kubernetes.find(JOBS)["metadata"]["uid"] == job["metadata"]["uid"]

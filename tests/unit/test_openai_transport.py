@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from loopback import free_port
 from openai_server import GARBLED, MODEL, OpenAIServer
 
 from robolift.annotators.messages import Answer, Picture, Question, TransportError
@@ -135,7 +136,7 @@ def test_trouble_that_passes_is_waited_out(server, transport, trouble):
 
 def test_a_slow_answer_is_asked_for_again(server, transport):
     impatient = OpenAITransport(
-        model=MODEL, endpoint=server.url, workers=1, timeout_s=0.3, max_tries=2, sleep=transport.waits.append
+        model=MODEL, endpoint=server.url, workers=1, timeout_s=2.0, max_tries=2, sleep=transport.waits.append
     )
     server.play("slow:20", "good")
     assert impatient.ask([WORDS])[0].text == "[]"
@@ -177,8 +178,7 @@ def test_it_does_not_wait_for_hours(server, transport):
 
 
 def test_no_server_is_no_answer(transport):
-    with OpenAIServer() as gone:
-        address = gone.url
+    address = f"http://127.0.0.1:{free_port()}/v1"
     lost = OpenAITransport(model=MODEL, endpoint=address, workers=1, max_tries=2, sleep=transport.waits.append)
     with pytest.raises(TransportError, match=r"in 2 tries, last: no connection: .*Connection refused"):
         lost.ask([WORDS])
@@ -317,8 +317,8 @@ def test_closing_ends_the_waits(server, entry):
     time.sleep(0.1)
     start = time.monotonic()
     waiting.close()
-    thread.join(5)
-    assert time.monotonic() - start < 5
+    thread.join(60)
+    assert time.monotonic() - start < 60
     assert "is not asked any more" in failed[0]
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("question")]
     with pytest.raises(TransportError, match="is not asked any more"):
@@ -354,7 +354,7 @@ def test_a_failure_ends_the_waits_of_questions_asked_along(server):
     start = time.monotonic()
     with pytest.raises(UsageError, match="401"):
         two.ask([WORDS] * 2)
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 60
     two.close()
 
 
@@ -380,9 +380,8 @@ def test_a_probe_tells_of_a_wrong_key_and_of_a_server_that_is_not_there(server, 
 
 
 def test_a_probe_that_finds_no_connection_is_tried_again(transport):
-    with OpenAIServer() as gone:
-        port, address = gone._http.server_address[1], gone.url
-    back = []
+    port, back = free_port(), []
+    address = f"http://127.0.0.1:{port}/v1"
 
     def sleep(_seconds):
         back.append(OpenAIServer(port=port))

@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from loopback import free_port
 
 from robolift import manifest, storage
 from robolift.errors import UsageError
@@ -34,12 +34,6 @@ CONFIG = {
     "num_devices": 2,
     "fsdp_devices": 2,
 }
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
 
 
 def meeting(port):

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 import robot_client
+from loopback import free_port
 from policy_server import Process, publish_small
 from toy_policies import observe
 
@@ -128,11 +129,9 @@ def test_the_port_opens_only_when_the_policy_is_warm(checkpoint, monkeypatch):
         seen.append(port)
 
     monkeypatch.setattr("robolift.policy.server.served.ServedPolicy.warm_up", warm_up)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     from robolift.__main__ import _parser
 
+    port = free_port()
     lines = cli.serve(_parser().parse_args(["serve", "--checkpoint", checkpoint.uri, "--port", str(port)]))
     assert next(lines) == f"policy server: ws://127.0.0.1:{port}"
     assert seen == [port]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -200,12 +199,20 @@ def test_ulids_sort_by_time():
     assert ulid(0) == "0" * 26
 
 
-def test_a_persons_long_list_is_not_made_at_every_look(tmp_path, monkeypatch):
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that tests move, in place of what tells how fresh the last look is."""
+    now = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr("robolift.annotators.review.work.time", SimpleNamespace(monotonic=lambda: now.s))
+    return now
+
+
+def test_a_persons_long_list_is_not_made_at_every_look(tmp_path, monkeypatch, clock):
     work, listed = Work(str(tmp_path), LENGTHS), []
 
     def slow(labels, annotator=None):
         listed.append(annotator)
-        time.sleep(0.1)
+        clock.s += 0.1
         return list_objects(labels, annotator)
 
     monkeypatch.setattr("robolift.annotators.review.work.list_objects", slow)
@@ -217,9 +224,12 @@ def test_a_persons_long_list_is_not_made_at_every_look(tmp_path, monkeypatch):
     work.refresh_one("alice", surely=True)
     assert listed == ["alice", "bob", "alice"]
     assert work.standing("episode:0").done == {"alice"}
+    clock.s += 2  # ten times what the look took, and more
+    work.refresh_one("alice")
+    assert listed == ["alice", "bob", "alice", "alice"]
 
 
-def test_work_catches_up_with_other_servers(tmp_path):
+def test_work_catches_up_with_other_servers(tmp_path, clock):
     labels = str(tmp_path)
     work = Work(labels, LENGTHS)
     assert work.standing("episode:0").done == frozenset()
@@ -234,7 +244,7 @@ def test_work_catches_up_with_other_servers(tmp_path):
     work.add([paint])
     assert work.version == version
     store(labels, event("reopen"))
-    time.sleep(FRESH_S)
+    clock.s += FRESH_S
     work.refresh()
     assert (work.standing("episode:0").done, work.standing("episode:0").started) == (frozenset(), {"alice"})
     assert storage.exists(f"{labels}/events/alice/SESSION1-000002.jsonl")

@@ -216,7 +216,7 @@ def test_of_two_servers_in_processes_one_grants_an_item(labels):
     racers = [context.Process(target=take_all_items, args=(labels, number, gate, results)) for number in range(2)]
     for racer in racers:
         racer.start()
-    won = results.get(timeout=60) + results.get(timeout=60)
+    won = results.get(timeout=200) + results.get(timeout=200)
     for racer in racers:
-        racer.join(timeout=60)
+        racer.join(timeout=200)
     assert sorted(won) == list(range(8))

@@ -151,15 +151,15 @@ def test_a_video_that_opens_slowly_keeps_no_other_waiting(packs, monkeypatch):
     def open_video(uri, **given):
         if not begun.is_set():
             begun.set()
-            assert hold.wait(timeout=30)
+            assert hold.wait(timeout=120)
         return real(uri, **given)
 
     monkeypatch.setattr(module, "VideoDecoder", open_video)
     with ThreadPoolExecutor(2) as pool:
         slow = pool.submit(packs.frames, 0, CAMERA, 0, 2)
-        assert begun.wait(timeout=30)
+        assert begun.wait(timeout=120)
         try:
-            assert len(unpack(pool.submit(packs.frames, 1, CAMERA, 0, 2).result(timeout=20))) == 2
+            assert len(unpack(pool.submit(packs.frames, 1, CAMERA, 0, 2).result(timeout=60))) == 2
             assert not slow.done()
         finally:
             hold.set()

@@ -24,9 +24,9 @@ def test_killed_between_posts_the_server_has_lost_nothing_it_acknowledged(words)
         stop = threading.Event()
 
         def work(name, item, base=server.base, stop=stop):
-            page, stored = Page(base, name).open(), []
+            page, stored = Page(base, name), []
             try:
-                epoch = page.take(item)
+                epoch = page.open().take(item)
                 while not stop.is_set():
                     answer = page.send(item, epoch, page.event("paint", 1, 0, 1))
                     if answer.status_code == 200:

@@ -8,7 +8,8 @@ import signal
 import numpy as np
 import pytest
 import safetensors.numpy
-from test_train_value import LAUNCH_VARIABLES, free_port, start, wait_for_state
+from loopback import free_port
+from test_train_value import LAUNCH_VARIABLES, start, wait_for_state
 
 from robolift import manifest, storage
 from robolift.errors import DataError, UsageError

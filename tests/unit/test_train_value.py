@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from loopback import free_port
 
 from robolift import manifest, storage
 from robolift.errors import DataError, UsageError
@@ -119,14 +120,6 @@ def alive(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def free_port():
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 TOGETHER = {

@@ -15,25 +15,28 @@ from robolift.value_model.recipe import Recipe
 def trainable(model: ValueNetwork, recipe: Recipe, world: World, device: torch.device) -> ValueNetwork:
     """Return ``model``, just initialised on the CPU, as training starts from it: on ``device``.
 
+    Weights go from their file to ``device`` tensor by tensor; where they are dealt out, each process has all of them
+    for as long as that takes. Every process of ``world`` has to call it.
+
     Raises:
         UsageError: If there are no weights where the recipe says.
         DataError: If they are others than expected, or do not fit the preset.
     """
     if not model.compact:
-        _prepare_towers(model, recipe)
+        _prepare_towers(model, recipe, world, device)
     model = model.to(device)
     if recipe.sharding == "fsdp":
         shard(model, _shards(model), ("encode", "value_logits"), world, device)
     return model
 
 
-def _prepare_towers(model: nn.Module, recipe: Recipe) -> None:
+def _prepare_towers(model: nn.Module, recipe: Recipe, world: World, device: torch.device) -> None:
     from robolift.value_model.backbones.token_model import ValueTokenModel  # noqa: PLC0415  (transformers: seconds)
     from robolift.value_model.weights import load_towers  # noqa: PLC0415
 
     assert isinstance(model, ValueTokenModel)
     if recipe.weights:
-        load_towers(model, recipe.weights, recipe.weights_sha256)
+        load_towers(model, recipe.weights, recipe.weights_sha256, world=world, device=device)
     else:
         get_logger("training").warning("towers start from random weights", preset=recipe.preset)
     frozen = {"none": (), "vision": (model.vision,), "backbones": (model.vision, model.language)}[recipe.freeze]

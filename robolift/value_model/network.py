@@ -54,6 +54,16 @@ class ValueNetwork(nn.Module):
         """Where the model is."""
         return self.tokens.device
 
+    def autocast(self, precision: str) -> torch.autocast:
+        """Return a context in which images and text are computed in ``precision``, ``float32`` or ``bfloat16``."""
+        return torch.autocast(
+            self.device.type,
+            torch.bfloat16,
+            enabled=precision == "bfloat16",
+            # Each weight of a tower is used once a pass: a copy in bfloat16 kept for all of it would only take memory.
+            cache_enabled=self.compact,
+        )
+
     def encode(self, images: torch.Tensor, gain: torch.Tensor | None = None) -> torch.Tensor:
         """Return the (B, F) features of (B, K, H, W, 3) uint8 images; ``gain`` is (B, K) or None."""
         raise NotImplementedError

@@ -88,18 +88,19 @@ class ValueObjective:
 
     def evaluate(self) -> dict[str, float | None]:
         """Return what :class:`HeldOut` measures."""
-        # Weights that are dealt out are put together by all processes at once, so each does all of the work.
-        world = World() if self.recipe.sharding == "fsdp" else self.world
-        return HeldOut(model=self.model, data=self.data, images=self.images, pairs=self.pairs, world=world).measure()
+        return HeldOut(
+            model=self.model,
+            data=self.data,
+            images=self.images,
+            pairs=self.pairs,
+            world=self.world,
+            num_frames=self.recipe.eval_frames,
+            seed=self.recipe.seed,
+            precision="float32" if self.model.compact else self.recipe.precision,
+        ).measure()
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(
-            self.model.device.type,
-            torch.bfloat16,
-            enabled=self.recipe.precision == "bfloat16",
-            # Each weight is used once a pass: a copy in bfloat16 kept for all of it would only take memory.
-            cache_enabled=self.model.compact,
-        )
+        return self.model.autocast(self.recipe.precision)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.model.device)

@@ -268,4 +268,6 @@ def recipe_defaults(preset: str) -> dict[str, Any]:
         "weight_decay": 1e-10,
         "value_weight": 1.0,
         "action_weight": 0.0,
+        # Held-out episodes of a large dataset have half a million frames, hours of work for each evaluation.
+        "eval_frames": 2048,
     }

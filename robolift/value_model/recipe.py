@@ -28,7 +28,8 @@ class Recipe(BaseModel):
     """Size of the model. `tiny` trains on a laptop. `siglip_gemma` is RECAP's (SigLIP So400m/14, Gemma 3 270M), `pi05`
     the PaliGemma 2B that kai0's estimator starts from; both read images and task alone, and replace the defaults of
     `image_size`, `state_keys`, `learning_rate`, `final_learning_rate_fraction`, `weight_decay`, `value_weight` and
-    `action_weight` by RECAP's. `siglip_gemma_dummy` and `pi05_dummy` are the same code in miniature, for tests."""
+    `action_weight` by RECAP's, that of `eval_frames` by 2048. `siglip_gemma_dummy` and `pi05_dummy` are the same code
+    in miniature, for tests."""
     weights: str = ""
     """Address of the towers' first weights, a safetensors file or a folder of them: for `pi05` openpi's PyTorch weights
     of pi05_base, for `siglip_gemma` SigLIP's and Gemma 3's as transformers saves them. Empty: random weights."""
@@ -41,12 +42,14 @@ class Recipe(BaseModel):
     long_prompt: Literal["refuse", "shorten"] = "refuse"
     """What becomes of a task whose prompt has more tokens than the preset reads: an error, or it loses words."""
     freeze: Literal["none", "vision", "backbones"] = "none"
-    """Towers whose weights stay as they are: none, the one of images, or both, so that only what is new is trained."""
+    """Towers whose weights stay as they are: none, the one of images, or both, so that only the projector between them,
+    the value token and the head are trained."""
     checkpoint_activations: bool = False
     """Whether a layer's inner numbers are computed again for the gradient rather than kept: a third more work, far less
     memory."""
     sharding: Literal["ddp", "fsdp"] = "ddp"
-    """How processes share the work: each with all weights, or with a part of weights, gradients and moments (FSDP2)."""
+    """How processes share the work: each with all weights, or with a part of weights, gradients and moments (FSDP2),
+    which takes `num_processes` above 1."""
     cameras: list[str] | None = None
     """Cameras to look through, in this order; all of the dataset's by default, an empty list for state alone."""
     image_size: tuple[int, int] = (96, 96)
@@ -91,13 +94,15 @@ class Recipe(BaseModel):
     """Steps between two points of the training curve."""
     eval_every: int = Field(250, ge=1)
     """Steps between two evaluations on the held-out episodes."""
+    eval_frames: int = Field(0, ge=0)
+    """Held-out frames that are measured, spread evenly over the held-out episodes and the same each time; 0 for all."""
     save_every: int = Field(250, ge=1)
     """Steps between two resumable states; a killed run loses at most these."""
     keep_every: int = Field(0, ge=0)
     """Steps between two states that stay in the output as checkpoints/STEP: weights, optimizer, curves; 0 for none."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of convolutions and towers while training; weights, moments, heads, losses and predictions are float32
-    in any case."""
+    """Arithmetic of convolutions and towers while training, and of towers on held-out frames; weights, moments, heads
+    and losses are float32 in any case."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to compute."""
     seed: int = Field(0, ge=0)
@@ -130,6 +135,8 @@ class Recipe(BaseModel):
             )
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        if self.sharding == "fsdp" and self.num_processes == 1:
+            raise ValueError("sharding fsdp needs num_processes above 1: one process has nobody to share weights with")
         if self.select == "best" and self.val_fraction == 0:
             raise ValueError("select: best needs a val_fraction above 0")
         if not self.state_keys and self.cameras == []:

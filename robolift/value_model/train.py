@@ -25,7 +25,7 @@ from robolift.training.distributed import World
 from robolift.training.loop import LoopOptions, fit
 from robolift.value_model import checkpoint as checkpoints
 from robolift.value_model.assemble import trainable
-from robolift.value_model.build import build
+from robolift.value_model.build import build, check_installed
 from robolift.value_model.checkpoint import Checkpoint
 from robolift.value_model.data import TrainingData, prepare
 from robolift.value_model.named_recipes import RECIPES
@@ -94,6 +94,7 @@ def _open(recipe: Recipe, places: Places) -> tuple[Dataset, TrainingData]:
     if recipe.preset not in PRESETS:
         hint = "; a recipe goes into recipe" if recipe.preset in RECIPES else ""
         raise UsageError(f"preset {recipe.preset!r} is unknown; there are: {', '.join(PRESETS)}{hint}")
+    check_installed(PRESETS[recipe.preset]())
     device_for(recipe.device)
     dataset = Dataset.open(manifest.load(places.dataset_uri))
     targets = manifest.load(places.targets_uri).table("targets") if places.targets_uri else None
@@ -111,7 +112,8 @@ def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, d
     checkpoint = describe(recipe, dataset, data)
     store = StateStore(places.work_uri, recipe.keep_every, functools.partial(assets, recipe, checkpoint))
     with threads(recipe.threads), distributed.connected(world, device):
-        model = trainable(initial_model(checkpoint, recipe.seed), recipe, world, device)
+        model = initial_model(checkpoint, recipe.seed, empty_towers=bool(recipe.weights))
+        model = trainable(model, recipe, world, device)
         with packed(recipe, world, dataset, data, padded=checkpoint.padded) as images:
             objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
             result = fit(model, objective, loop_options(recipe), world=world, store=store)
@@ -179,11 +181,17 @@ def describe(recipe: Recipe, dataset: Dataset, data: TrainingData) -> Checkpoint
     )
 
 
-def initial_model(checkpoint: Checkpoint, seed: int) -> ValueNetwork:
-    """Return an untrained model; its weights depend on ``seed`` alone, and the global generator is left as it was."""
+def initial_model(checkpoint: Checkpoint, seed: int, *, empty_towers: bool = False) -> ValueNetwork:
+    """Return an untrained model; its weights depend on the arguments alone, and the global generator is left as it was.
+
+    Args:
+        checkpoint: Its description.
+        seed: Seed of its weights.
+        empty_towers: Whether its towers, if it has any, are to be filled from a file.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(checkpoint.config, checkpoint.shape)
+        return build(checkpoint.config, checkpoint.shape, empty_towers=empty_towers)
 
 
 @contextmanager

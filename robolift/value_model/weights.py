@@ -20,8 +20,9 @@ from typing import Any
 import safetensors
 import torch
 
-from robolift.data.models import materialize
+from robolift.data.models import materialize, model_files
 from robolift.errors import DataError
+from robolift.training.distributed import ALONE, World, collect
 from robolift.value_model.backbones.token_model import ValueTokenModel
 
 SUFFIX = ".safetensors"
@@ -73,20 +74,29 @@ NAMINGS = {
 }
 
 
-def load_towers(model: ValueTokenModel, uri: str, sha256: str = "") -> None:
-    """Copy weights into the towers of ``model``; all are checked before any is copied.
+def load_towers(
+    model: ValueTokenModel,
+    uri: str,
+    sha256: str = "",
+    *,
+    world: World = ALONE,
+    device: torch.device | None = None,
+) -> None:
+    """Put weights into the towers of ``model``; all are checked before any is read, then they are read one by one.
 
     Args:
-        model: On the CPU, its weights float32 or another type that the file's are converted to.
-        uri: A safetensors file, or a folder with any number of them.
+        model: On the CPU or ``meta``, its weights float32 or another type that the file's are converted to.
+        uri: A safetensors file, or a folder with any number of them; hidden ones don't count.
         sha256: What robolift.data.models.model_digest must say of it; empty: anything.
+        world: This process among the others, all of which have to call it: one on each machine gets the file.
+        device: Where the weights go; the CPU by default.
 
     Raises:
         UsageError: If nothing is there.
         DataError: If it is not what ``sha256`` says, holds no safetensors, or its names or shapes are not the model's.
     """
     naming = NAMINGS[model.config.language.family]
-    path = materialize(uri, sha256)
+    path = _on_this_machine(uri, sha256, world)
     with ExitStack() as stack:
         saved: dict[str, Any] = {}
         for file in _files(path, uri):
@@ -94,14 +104,25 @@ def load_towers(model: ValueTokenModel, uri: str, sha256: str = "") -> None:
             _add(saved, dict.fromkeys(opened.keys(), opened), uri)
         ours, unexpected = _named(saved, naming)
         _check(model, ours, unexpected, naming, uri)
-        parameters = dict(model.named_parameters())
-        with torch.no_grad():
-            for name, (theirs, opened) in ours.items():
-                parameters[name].copy_(opened.get_tensor(theirs))
+        dtypes = {name: parameter.dtype for name, parameter in model.named_parameters()}
+        found = {
+            name: opened.get_tensor(theirs).to(device or "cpu", dtypes[name], copy=True)
+            for name, (theirs, opened) in ours.items()
+        }
+        # They become the model's own, so that no weight is ever there twice.
+        model.load_state_dict(found, strict=False, assign=True)
+
+
+def _on_this_machine(uri: str, sha256: str, world: World) -> Path:
+    """Return the local copy that the first process of this machine makes while the others wait."""
+    made = (world.node, str(materialize(uri, sha256))) if world.local_rank == 0 else None
+    return Path(dict(filter(None, collect(world, made)))[world.node])
 
 
 def _files(path: Path, uri: str) -> list[Path]:
-    files = [path] if path.is_file() else sorted(path.rglob(f"*{SUFFIX}"))
+    if path.is_file():
+        return [path]
+    files = [path / name for name in model_files(str(path)) if name.endswith(SUFFIX)]
     if not files:
         raise DataError(
             f"no {SUFFIX} file in the folder of weights",

@@ -21,6 +21,7 @@ from robolift.training.distributed import World
 from robolift.value_model import checkpoint, predict, train
 from robolift.value_model.objective import ValueObjective
 from robolift.value_model.recipe import Recipe
+from robolift.value_model.weights import NAMINGS
 
 SETTINGS = {
     "steps": 4,
@@ -65,12 +66,29 @@ def fit(recipe, folder, dataset=None):
     return safetensors.torch.load_file(folder / "model.safetensors"), json.loads((folder / "curves.json").read_text())
 
 
-def gradients(recipe):
+def openpi_weights(folder, recipe):
+    """First weights of the towers as openpi names them; the value token and its head have none."""
+    dataset = DotDataset()
+    model = train.initial_model(train.describe(recipe, dataset, train.prepare(recipe, dataset, dataset.targets)), 11)
+    folder.mkdir()
+    rules = [(ours, theirs) for theirs, ours in NAMINGS["gemma"].prefixes if ours]
+    tensors = {
+        theirs + name.removeprefix(ours): weight
+        for name, weight in model.state_dict().items()
+        for ours, theirs in rules
+        if name.startswith(ours)
+    }
+    safetensors.torch.save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def gradients(recipe, watch=lambda model: None):
     dataset = DotDataset(lengths=(4, 5, 3, 4, 4, 3, 5, 4))
     data = train.prepare(recipe, dataset, dataset.targets if recipe.head == "distribution" else None)
     model = train.trainable(
         train.initial_model(train.describe(recipe, dataset, data), seed=0), recipe, World(), torch.device("cpu")
     )
+    watch(model)
     images = dataset.all_frames(data.cameras, recipe.image_size)
     objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=World())
     total = 0.0
@@ -82,13 +100,23 @@ def gradients(recipe):
 
 
 def test_accumulating_and_recomputing_give_the_gradients_of_the_whole_batch(recipe):
-    loss, whole = gradients(recipe(head="relative"))
+    computed = []
+
+    def watch(model):
+        computed.append({"vision": 0, "language": 0})
+        for name, layer in (("vision", model.vision.encoder.layers[0]), ("language", model.language.layers[0])):
+            layer.self_attn.register_forward_pre_hook(
+                lambda *_, name=name, counts=computed[-1]: counts.update({name: counts[name] + 1})
+            )
+
+    loss, whole = gradients(recipe(head="relative"), watch)
     assert all(gradient is not None for gradient in whole.values())
     for changes in ({"accumulate": 4}, {"checkpoint_activations": True}):
-        again, parts = gradients(recipe(head="relative", **changes))
+        again, parts = gradients(recipe(head="relative", **changes), watch)
         assert again == pytest.approx(loss, rel=1e-5)
         assert max((parts[name] - gradient).abs().max().item() for name, gradient in whole.items()) < 1e-5
     assert max(gradient.abs().max().item() for gradient in whole.values()) > 1e-2
+    assert computed == [{"vision": times, "language": times} for times in (1, 4, 2)]
 
 
 def test_bfloat16_keeps_float32_weights_and_stays_close(recipe):
@@ -143,28 +171,37 @@ WORKER = """
     from dot_world import DotDataset
 
     from robolift.training import distributed
-    from robolift.value_model import train
+    from robolift.training.sharding import is_sharded
+    from robolift.value_model import train, weights
     from robolift.value_model.objective import ValueObjective
     from robolift.value_model.recipe import Recipe
 
+    folder = Path(sys.argv[2])
     distributed.die_with_parent()
     world = distributed.launched_world()
     with distributed.reporting_errors(), distributed.connected(world, torch.device("cpu")):
         distributed.connected = lambda *_: nullcontext()  # three runs, one connection
         dataset = DotDataset(lengths=(4, 5, 3, 4, 4, 3, 5, 4))
-        losses = ValueObjective.losses
+        losses, materialize = ValueObjective.losses, weights.materialize
 
         def cut(self, step, part=0):
+            assert all(map(is_sharded, self.model.parameters()))
             if step == 3:
                 raise ConnectionError
             return losses(self, step, part)
 
+        def counted(*given):
+            with (folder / f"materialized-{world.rank}").open("a") as file:
+                file.write("x")
+            return materialize(*given)
+
+        weights.materialize = counted
         recipe = Recipe.model_validate_json(Path(sys.argv[1]).read_text())
         data = train.prepare(recipe, dataset, None)
         for name, interrupted in (("whole", False), ("cut", True), ("cut", False)):
-            folder = Path(sys.argv[2]) / name
-            folder.mkdir(exist_ok=True)
-            places = train.Places(dataset_uri="", targets_uri="", work_uri=f"{folder}.work", folder=str(folder))
+            out = folder / name
+            out.mkdir(exist_ok=True)
+            places = train.Places(dataset_uri="", targets_uri="", work_uri=f"{out}.work", folder=str(out))
             ValueObjective.losses = cut if interrupted else losses
             try:
                 train.train_here(recipe, places, world, dataset, data)
@@ -173,9 +210,12 @@ WORKER = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)  # two processes import everything on a core that others use
-def test_two_processes_that_share_the_weights_train_like_one_and_resume(recipe, tmp_path, monkeypatch):
-    shared = {"head": "relative", "freeze": "vision", "batch_size": 8}
+@pytest.mark.parametrize("freeze", ["none", "vision"])
+def test_two_processes_that_share_the_weights_train_like_one_and_resume(recipe, tmp_path, monkeypatch, freeze):
+    shared = {"head": "relative", "freeze": freeze, "batch_size": 8, "select": "best", "eval_frames": 5}
+    shared["weights"] = str(openpi_weights(tmp_path / "weights", recipe()))
     made = recipe("pi05_dummy", **shared, sharding="fsdp", num_processes=2, accumulate=2, checkpoint_activations=True)
     (tmp_path / "shard_worker.py").write_text(textwrap.dedent(WORKER))
     (tmp_path / "recipe.json").write_text(made.model_dump_json())
@@ -197,6 +237,9 @@ def test_two_processes_that_share_the_weights_train_like_one_and_resume(recipe, 
         # Softmax does not feel a bias of the keys: its gradient is noise, and Adam makes steps of it.
         if not name.endswith("k_proj.bias"):
             assert (found["whole"][name] - weight).abs().max() < 1e-5, name
+    # Three runs on one machine: one process gets the file, the other waits.
+    assert (tmp_path / "materialized-0").read_text() == "xxx"
+    assert not (tmp_path / "materialized-1").exists()
 
 
 @pytest.mark.parametrize(("preset", "head"), [("pi05_dummy", "relative"), ("siglip_gemma_dummy", "distribution")])
@@ -258,7 +301,8 @@ def test_training_and_predicting_see_the_same_pictures_and_pi05_sees_them_unstre
         ({"preset": "pi05", "tokenizer": "x", "action_weight": 1.0}, "needs action_weight 0"),
         ({"preset": "pi05", "tokenizer": "x", "cameras": []}, "camera"),
         ({"weights": "x", "freeze": "vision"}, "preset tiny needs no weights.*; freeze none"),
-        ({"sharding": "fsdp"}, "preset tiny needs sharding ddp"),
+        ({"sharding": "fsdp", "num_processes": 2}, "preset tiny needs sharding ddp"),
+        ({"preset": "pi05", "tokenizer": "x", "sharding": "fsdp"}, "fsdp needs num_processes above 1"),
         ({"batch_size": 8, "accumulate": 3}, "can't be shared by num_processes 1 in accumulate 3 parts"),
     ],
 )

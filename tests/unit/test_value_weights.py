@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -19,7 +21,8 @@ from transformers import (
 from robolift import storage
 from robolift.data.models import model_digest
 from robolift.errors import DataError, UsageError
-from robolift.value_model import presets
+from robolift.training.distributed import World
+from robolift.value_model import presets, train, weights
 from robolift.value_model.build import build
 from robolift.value_model.network import ModelShape
 from robolift.value_model.weights import load_towers
@@ -27,10 +30,10 @@ from robolift.value_model.weights import load_towers
 PALIGEMMA = "paligemma_with_expert.paligemma."
 
 
-def model_of(preset, seed=0):
+def model_of(preset, seed=0, **changes):
     torch.manual_seed(seed)
     shape = ModelShape(num_cameras=1, state_dim=0, tasks=("fold",), prompts=((2, 5),))
-    return build(replace(presets.PRESETS[preset](), head="relative"), shape)
+    return build(replace(presets.PRESETS[preset](), head="relative"), shape, **changes)
 
 
 def openpi_names(depth=2, vision_depth=2):
@@ -86,16 +89,71 @@ def test_what_transformers_saves_of_siglip_and_gemma_3_fills_the_towers(tmp_path
     small = {"vocab_size": 9, "bos_token_id": 1, "eos_token_id": 2}
     siglip = SiglipModel(SiglipConfig(vision_config=vision.to_dict(), text_config={**text, **small}))
     gemma = Gemma3ForCausalLM(Gemma3TextConfig(**target.language.config.to_dict()))
-    (siglip if whole else SiglipVisionModel(vision)).save_pretrained(tmp_path / "siglip")
+    seen = SiglipVisionModel(vision)
+    (siglip if whole else seen).save_pretrained(tmp_path / "siglip")
     (gemma if whole else gemma.model).save_pretrained(tmp_path / "gemma", max_shard_size="40KB")
     assert len(list((tmp_path / "gemma").glob("*.safetensors"))) > 1
     load_towers(target, f"file://{tmp_path}", model_digest(str(tmp_path)))
     assert torch.equal(target.language.embed_tokens.weight, gemma.model.embed_tokens.weight)
     assert torch.equal(target.language.layers[5].self_attn.q_norm.weight, gemma.model.layers[5].self_attn.q_norm.weight)
-    if whole:
-        theirs = siglip.vision_model.state_dict()
-        assert all(torch.equal(weight, theirs[name]) for name, weight in target.vision.state_dict().items())
+    theirs = (siglip.vision_model if whole else seen).state_dict()
+    assert all(torch.equal(weight, theirs[name]) for name, weight in target.vision.state_dict().items())
     assert torch.equal(target.projector.weight, projector)
+
+
+def test_towers_without_weights_take_no_memory_and_become_the_same_model(tmp_path):
+    source = model_of("pi05_dummy", seed=1)
+    openpi_file(tmp_path / "model.safetensors", source)
+    drawn, empty = model_of("pi05_dummy", seed=2), model_of("pi05_dummy", seed=2, empty_towers=True)
+    names = {name for name, parameter in empty.named_parameters() if parameter.is_meta}
+    assert names == {n for n, _ in drawn.named_parameters() if n.startswith(("vision.", "language."))}
+    assert not any(buffer.is_meta for buffer in empty.buffers())
+    for model in (drawn, empty):
+        load_towers(model, str(tmp_path / "model.safetensors"))
+    assert list(dict(empty.named_parameters())) == list(dict(drawn.named_parameters()))
+    assert all(p.requires_grad and p.device.type == "cpu" for p in empty.parameters())
+    for fresh in ("value_head.1.weight", "value_token"):  # drawn from the seed all the same
+        assert empty.get_parameter(fresh).std() > 0
+    for model in (drawn, empty):
+        for name in ("value_token", *(f"value_head.{n}" for n, _ in source.value_head.named_parameters())):
+            model.get_parameter(name).data.copy_(source.get_parameter(name))
+    seen, task = torch.randint(0, 256, (2, 1, 28, 28, 3), dtype=torch.uint8), torch.tensor([0, 0])
+    with torch.no_grad():
+        one, other = (model.value_logits(model.encode(seen), torch.zeros(2, 1, 0), task) for model in (drawn, empty))
+    assert torch.equal(one, other)
+    # Nothing of the model hangs on the file.
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    assert torch.equal(empty.projector.weight, source.projector.weight.to(torch.bfloat16).float())
+
+
+def test_the_first_process_of_a_machine_gets_the_weights_for_all(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(weights, "materialize", lambda uri, _: (asked.append(uri), tmp_path)[1])
+    monkeypatch.setattr(weights, "collect", lambda _, mine: [(0, "/zero"), None, mine or (1, "/one"), None])
+    assert weights._on_this_machine("uri", "", World(rank=2, size=4, local_rank=0, node=1)) == tmp_path
+    assert weights._on_this_machine("uri", "", World(rank=3, size=4, local_rank=1, node=1)) == Path("/one")
+    assert asked == ["uri"]
+
+
+def test_hidden_files_are_no_weights(tmp_path):
+    source, target = model_of("pi05_dummy", seed=1), model_of("pi05_dummy", seed=2)
+    openpi_file(tmp_path / "model.safetensors", source)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "old.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes())
+    load_towers(target, str(tmp_path), model_digest(str(tmp_path)))
+    assert torch.equal(target.projector.weight, source.projector.weight.to(torch.bfloat16).float())
+
+
+def test_what_to_install_is_said_before_any_work(monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    places = train.Places(dataset_uri="memory://nothing", targets_uri="", work_uri="", folder="")
+    recipe = train.Recipe(preset="pi05_dummy", tokenizer="x")
+    with pytest.raises(
+        UsageError, match=r"pi05_dummy needs transformers(.|\n)*mend: pip install 'robolift\[torch,full\]'"
+    ):
+        train.train(recipe, places)
+    with pytest.raises(UsageError, match="transformers"):
+        model_of("siglip_gemma_dummy")
 
 
 def broken(tmp_path, change):

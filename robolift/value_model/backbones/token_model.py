@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import nn
 
 from robolift.value_model import heads
 from robolift.value_model.backbones.encoder import to_pixels
-from robolift.value_model.backbones.towers import language_tower, vision_tower
+from robolift.value_model.backbones.towers import language_tower, vision_tower, without_weights
 from robolift.value_model.network import ModelShape, ValueNetwork
 from robolift.value_model.presets import TokenModelConfig
 from robolift.value_model.text import PADDING
@@ -29,20 +30,28 @@ from robolift.value_model.text import PADDING
 class ValueTokenModel(ValueNetwork):
     """A SigLIP tower, a Gemma tower, a value token and a head; see the module for what it computes.
 
+    Args:
+        config: Architecture.
+        shape: What the dataset decides.
+        empty_towers: Whether the towers' weights are on the ``meta`` device, until they are read from a file.
+
     Attributes:
         config: Architecture.
     """
 
     compact = False
 
-    def __init__(self, config: TokenModelConfig, shape: ModelShape) -> None:
+    def __init__(self, config: TokenModelConfig, shape: ModelShape, *, empty_towers: bool = False) -> None:
         super().__init__()
         self.config, self.shape = config, shape
         width = config.language.width
         self.num_features = shape.num_cameras * config.vision.num_patches * config.vision.width
-        self.vision = vision_tower(config.vision)
+        making = without_weights if empty_towers else nullcontext
+        with making():
+            self.vision = vision_tower(config.vision)
         self.projector = nn.Linear(config.vision.width, width)
-        self.language = language_tower(config.language)
+        with making():
+            self.language = language_tower(config.language)
         # As large as an embedded word.
         self.value_token = nn.Parameter(torch.randn(width) * self.language.config.initializer_range * math.sqrt(width))
         self.head = heads.HEADS[config.head](config)

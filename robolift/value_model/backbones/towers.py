@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from transformers import (
     Gemma3TextConfig,
     Gemma3TextModel,
@@ -46,3 +50,21 @@ def language_tower(config: LanguageConfig) -> Any:
         return GemmaModel(GemmaConfig(**sizes))
     # Five layers of rotations with base 10,000 to one with 1,000,000; scores are scaled by the head's width.
     return Gemma3TextModel(Gemma3TextConfig(**sizes, query_pre_attn_scalar=config.head_width))
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Give parameters that are made in the block a shape and no memory: nothing is drawn that a file's replace.
+
+    Buffers are made as always, since no file holds them.
+    """
+
+    def to_meta(_module: nn.Module, _name: str, parameter: nn.Parameter) -> nn.Parameter:
+        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    # PyTorch takes what a hook returns; its annotation does not say so.
+    hook = register_module_parameter_registration_hook(to_meta)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -276,6 +276,25 @@ class Dataset:
         number, index = self.locate(episode)
         return self.reader(number).video(index, camera, size=size)
 
+    def images(
+        self, episode: int, camera: str, frames: np.ndarray[Any, Any], *, size: tuple[int, int] | None = None
+    ) -> np.ndarray[Any, Any]:
+        """Return some frames of an episode as :meth:`video` gives them, (n, H, W, 3); many threads may ask at once.
+
+        Args:
+            episode: Which episode.
+            camera: One of ``cameras``.
+            frames: (n,) frame indices inside it, in any order.
+            size: (height, width) to scale to; the video's own by default.
+
+        Raises:
+            DataError: If the video is shorter than the table.
+            UsageError: If there is no such episode, camera or frame.
+        """
+        self._check_camera(camera)
+        number, index = self.locate(episode)
+        return self.reader(number).frames_at(index, camera, frames, size=size)
+
     def image_size(self, camera: str, episode: int = 0) -> tuple[int, int]:
         """Return (height, width) of a camera's images in an episode; sources may differ.
 

@@ -1,14 +1,19 @@
-"""The packed frame cache: every image a training run needs, decoded once into one memory-mapped array.
+"""The pictures of a training run: decoded once into one memory-mapped array, or again whenever they are needed.
 
-Random access into video costs milliseconds a sample, into this array microseconds; building it is one sequential pass.
+Random access into video costs milliseconds a sample, into the array microseconds; building it is one sequential pass.
+Where large pictures of many hours don't fit a disk, they are decoded batch by batch; the bytes are the same.
 """
 
 from __future__ import annotations
 
+import math
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -46,7 +51,7 @@ def pack_frames(
         (num_frames, num_cameras, H, W, 3) uint8 memory map, read-only, rows in the order of ``dataset.frames``.
 
     Raises:
-        UsageError: If no camera is asked for, one twice, or the size is not positive.
+        UsageError: If no camera is asked for, one twice, the size is not positive, or the disk has too little room.
         DataError: If a camera or a frame is missing, or a video unreadable.
     """
     _check(dataset, cameras, size)
@@ -58,6 +63,7 @@ def pack_frames(
     if path.exists():
         return _open(path, shape)
     folder.mkdir(parents=True, exist_ok=True)
+    _check_room(math.prod(shape), folder)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         packed = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
@@ -72,12 +78,71 @@ def pack_frames(
 
 def iterate(dataset: Dataset, episode: int, camera: str, *, size: letterbox.Size, padded: bool) -> Iterator[np.ndarray]:
     """Yield an episode's frames of one camera in order, (*size, 3) uint8, stretched or on black; see pack_frames."""
-    if not padded:
-        yield from dataset.video(episode, camera, size=size)
-        return
-    inner = letterbox.inner_size(dataset.image_size(camera, episode), size)
-    for image in dataset.video(episode, camera, size=inner):
+    for image in dataset.video(episode, camera, size=_decoded_size(dataset, episode, camera, size, padded=padded)):
         yield letterbox.on_black(image, size)
+
+
+class Frames(Protocol):
+    """The pictures of a dataset by row, from wherever they come."""
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        """Return (B, K, H, W, 3) uint8 of (B,) rows."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedFrames:
+    """The frames that :func:`pack_frames` packs, decoded when they are asked for; arguments and errors are the same.
+
+    Videos whose keyframes lie close together are quick to look into: LeRobot's have one every second frame.
+    """
+
+    dataset: Dataset
+    cameras: Sequence[str]
+    size: letterbox.Size
+    num_workers: int = 1
+    padded: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.dataset, self.cameras, self.size)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Return (B, K, H, W, 3) uint8 of (B,) rows of ``dataset.frames``, in any order and with repetitions."""
+        found = np.empty((len(rows), len(self.cameras), *self.size, 3), np.uint8)
+        episodes = np.searchsorted(self.dataset.starts, rows, side="right") - 1
+
+        def decode(job: tuple[int, int, letterbox.Size]) -> None:
+            episode, position, size = job
+            (places,) = np.nonzero(episodes == episode)
+            frames = rows[places] - self.dataset.starts[episode]
+            images = self.dataset.images(episode, self.cameras[position], frames, size=size)
+            for place, image in zip(places, images, strict=True):
+                found[place, position] = letterbox.on_black(image, self.size)
+
+        # The sizes are asked for here, which opens each source before threads do.
+        jobs = [
+            (episode, position, _decoded_size(self.dataset, episode, camera, self.size, padded=self.padded))
+            for episode in np.unique(episodes).tolist()
+            for position, camera in enumerate(self.cameras)
+        ]
+        with ThreadPoolExecutor(max_workers=self.num_workers) as pool:
+            for _ in pool.map(decode, jobs):
+                pass
+        return found
+
+
+def _decoded_size(dataset: Dataset, episode: int, camera: str, size: letterbox.Size, *, padded: bool) -> letterbox.Size:
+    return letterbox.inner_size(dataset.image_size(camera, episode), size) if padded else size
+
+
+def _check_room(needed: int, folder: Path) -> None:
+    """Refuse what the disk has no room for: a memory map that outgrows it kills the process without a word."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise UsageError(
+            f"decoded frames need {needed} bytes and {folder} has {free} free; set TMPDIR to a folder with more room, "
+            "take fewer cameras, or for a policy of pi0.5 set frame_cache: none: each batch is decoded when it is due"
+        )
 
 
 def _check(dataset: Dataset, cameras: Sequence[str], size: tuple[int, int]) -> None:

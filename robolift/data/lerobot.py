@@ -21,7 +21,7 @@ from robolift.data.lerobot_checks import canonical, check_columns, check_rows
 from robolift.data.lerobot_meta import EpisodeMeta, Meta, VideoPlace, read_lines, read_meta
 from robolift.data.statistics import Statistics, aggregate, from_json
 from robolift.data.video import VideoClip, VideoFacts, probe
-from robolift.data.video_decoder import VideoDecoder, decode_frames
+from robolift.data.video_decoder import OpenVideos, decode_frames
 from robolift.errors import DataError, UsageError
 from robolift.logging import get_logger
 from robolift.schema import intact_parquet
@@ -29,7 +29,7 @@ from robolift.schema import intact_parquet
 __all__ = ["EpisodeMeta", "LeRobotReader", "VideoPlace"]
 
 OPEN_DATA_FILES = 2
-OPEN_VIDEOS = 8
+OPEN_VIDEOS = 32
 
 
 class _DataFile:
@@ -141,7 +141,7 @@ class LeRobotReader:
         self._data_files: OrderedDict[str, _DataFile] = OrderedDict()
         self._moved: dict[int, str] = {}
         self._facts: dict[str, VideoFacts] = {}
-        self._decoders: OrderedDict[tuple[str, tuple[int, int] | None], VideoDecoder] = OrderedDict()
+        self._videos = OpenVideos(fps=meta.fps, limit=OPEN_VIDEOS)
 
     @classmethod
     def open(cls, uri: str, *, check: Callable[[str], None] | None = None) -> LeRobotReader:
@@ -162,10 +162,8 @@ class LeRobotReader:
         with self._lock:
             for file in self._data_files.values():
                 file.close()
-            for decoder in self._decoders.values():
-                decoder.close()
             self._data_files.clear()
-            self._decoders.clear()
+        self._videos.close()
 
     def table(self, episode: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Return an episode's rows in frame order.
@@ -233,7 +231,7 @@ class LeRobotReader:
     def frames_at(
         self, episode: int, camera: str, frames: Sequence[int] | np.ndarray, *, size: tuple[int, int] | None = None
     ) -> np.ndarray:
-        """Return some frames of an episode, for a training loader; recently used videos stay open.
+        """Return some frames of an episode, for a training loader of many threads; recently used videos stay open.
 
         Args:
             episode: Its index.
@@ -252,12 +250,7 @@ class LeRobotReader:
         indices = np.asarray(frames, np.int64)
         if len(indices) and (indices.min() < 0 or indices.max() >= clip.num_frames):
             raise UsageError(f"episode {episode} has frames 0..{clip.num_frames - 1}, asked for {indices.tolist()}")
-        with self._lock:
-            key = (clip.uri, size)
-            decoder = self._decoders.pop(key, None) or VideoDecoder(clip.uri, fps=self.fps, size=size)
-            self._decoders[key] = decoder
-            if len(self._decoders) > OPEN_VIDEOS:
-                self._decoders.popitem(last=False)[1].close()
+        with self._videos.borrowed(clip.uri, size) as decoder:
             return decoder.decode_at(clip.start_s + indices / self.fps)
 
     def clip(self, episode: int, camera: str) -> VideoClip:

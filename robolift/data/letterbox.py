@@ -23,6 +23,8 @@ def place(inner: Size, outer: Size) -> tuple[slice, slice]:
 
 def on_black(image: np.ndarray, outer: Size) -> np.ndarray:
     """Return (*outer, 3) uint8: (H, W, 3) uint8, no larger than that, in the middle of black."""
+    if image.shape[:2] == outer:
+        return image
     square = np.zeros((*outer, 3), np.uint8)
     square[place(image.shape[:2], outer)] = image
     return square

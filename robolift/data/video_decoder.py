@@ -7,7 +7,9 @@ a scaler for every frame; one reused reformatter, straight to the target size, i
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import av
 import numpy as np
@@ -198,6 +200,47 @@ class VideoDecoder:
             expected=expected,
             mend="copy the video again, or drop the episode",
         )
+
+
+class OpenVideos:
+    """Videos that stay open for the next who asks for them, the last few; for any number of threads."""
+
+    def __init__(self, *, fps: float, limit: int) -> None:
+        """Hold no video yet.
+
+        Args:
+            fps: Frames a second of all of them.
+            limit: Most videos that stay open while nobody uses them.
+        """
+        self._fps, self._limit = fps, limit
+        self._lock = threading.Lock()
+        self._idle: list[tuple[object, VideoDecoder]] = []
+
+    @contextmanager
+    def borrowed(self, uri: str, size: tuple[int, int] | None) -> Iterator[VideoDecoder]:
+        """Give a decoder of a video that nobody else has meanwhile; arguments and errors as of VideoDecoder."""
+        key = (uri, size)
+        with self._lock:
+            place = next((i for i, (other, _) in enumerate(self._idle) if other == key), None)
+            decoder = None if place is None else self._idle.pop(place)[1]
+        decoder = decoder or VideoDecoder(uri, fps=self._fps, size=size)
+        try:
+            yield decoder
+        except BaseException:
+            decoder.close()
+            raise
+        with self._lock:
+            self._idle.append((key, decoder))
+            oldest = self._idle.pop(0)[1] if len(self._idle) > self._limit else None
+        if oldest is not None:
+            oldest.close()
+
+    def close(self) -> None:
+        """Close those that nobody uses."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for _, decoder in idle:
+            decoder.close()
 
 
 def decode_frames(clip: VideoClip, *, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:

@@ -14,6 +14,11 @@ from robolift.labeling import prompt_formats
 from robolift.labeling.prompt_formats import NUM_BINS, Encoder, LongPrompt
 from robolift.labeling.prompts import PromptTable, split
 
+_DIGITS = np.array([len(str(number)) for number in range(-1, NUM_BINS)])
+"""Characters of each bin as text."""
+MOST_ADDED = 2
+"""Tokens that stand for no byte of the text: the one that begins a sequence, and a space some put before the first."""
+
 
 class IdentifiedEncoder(Encoder, Protocol):
     """A tokenizer that can be told from others."""
@@ -89,6 +94,45 @@ class PromptFormatter:
     def cuts(self) -> dict[str, str]:
         """What was cut from the end of each task that was too long, by the task."""
         return {task: task[len(kept) :] for task, kept in self.tasks.items() if kept != task}
+
+    def filled(self, states: np.ndarray) -> np.ndarray:
+        """Return (N, state_dim) of (N, S) normalized states: dimensions that the robot lacks have the lowest bin.
+
+        kai0 pads states with 0 before it normalizes them, by a range of quantiles from 0 to 0: the result is -1.
+
+        Raises:
+            DataError: If S is more than ``state_dim``.
+        """
+        lacking = self.state_dim - states.shape[1]
+        if lacking < 0:
+            raise DataError(
+                f"a state has {states.shape[1]} numbers",
+                expected=f"at most {self.state_dim}, which the prompt has room for",
+                mend="set state_width to more, or to null for the state's own",
+            )
+        return np.pad(states, [(0, 0), (0, lacking)], constant_values=-1)
+
+    def check_states(self, prompt: str, states: np.ndarray) -> None:
+        """Check that a prompt fits with each of some states, so that none is found too long in the midst of training.
+
+        :meth:`fit` knows the longest state unless the tokenizer joins pieces across spaces. A text of fewer bytes than
+        there may be tokens always fits; others are tokenized, equal ones once.
+
+        Args:
+            prompt: Of the table.
+            states: (N, state_dim) normalized, state_dim 0 for none.
+
+        Raises:
+            DataError: If one has too many tokens.
+        """
+        if not self.state_dim or not len(states):
+            return
+        shortest = len(self.text(prompt, np.full(self.state_dim, -1.0)).encode())
+        bins = np.digitize(states, prompt_formats.BIN_EDGES) - 1
+        num_bytes = shortest + (_DIGITS[bins + 1] - 1).sum(axis=1)
+        near = num_bytes + MOST_ADDED > self.length
+        for row in np.unique(bins[near], axis=0, return_index=True)[1]:
+            self.tokens(prompt, states[near][row])
 
     def text(self, prompt: str, state: npt.ArrayLike | None = None) -> str:
         """Return the text of a prompt of the table; arguments and errors as in :meth:`tokens`."""

@@ -1,7 +1,7 @@
 """A policy that trains on several machines: how their processes meet, and what they hold together.
 
-Every process reads the same data and draws the same batches, so no data travels between them: each puts its own part of
-a batch on its own devices. JAX adds gradients up over all devices, whichever machine they are in.
+Every process draws the same batches, so no data travels between them: each reads its own part of a batch and puts it on
+its own devices. JAX adds gradients up over all devices, whichever machine they are in.
 """
 
 from __future__ import annotations
@@ -82,6 +82,27 @@ def put(tree: Any, shardings: Any) -> Any:
     if isinstance(shardings, jax.sharding.Sharding):
         return jax.tree.map(lambda leaf: place(leaf, shardings), tree)
     return jax.tree.map(place, tree, shardings)
+
+
+def own_rows(sharding: jax.sharding.Sharding, count: int) -> np.ndarray:
+    """Return which of the ``count`` rows of a batch lie on devices of this process, ascending."""
+    parts = sharding.addressable_devices_indices_map((count,)).values()
+    return np.unique(np.concatenate([np.arange(count)[part] for part in parts]))
+
+
+def put_rows(tree: Any, sharding: jax.sharding.Sharding, count: int) -> Any:
+    """Return a batch of ``count`` rows on the devices; each process gives its :func:`own_rows` alone."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
+
+    def place(leaf: Any) -> jax.Array:
+        own = np.asarray(leaf)
+        whole: jax.Array = jax.make_array_from_process_local_data(  # type: ignore[no-untyped-call]
+            sharding, own, (count, *own.shape[1:])
+        )
+        return whole
+
+    return jax.tree.map(place, tree)
 
 
 def to_host(tree: Any) -> Any:

@@ -19,6 +19,7 @@ import numpy as np
 import optax  # type: ignore[import-untyped]
 from jax.sharding import Mesh
 
+from robolift.data.ahead import ahead
 from robolift.errors import UsageError
 from robolift.logging import get_logger
 from robolift.policy import hosts, sharding
@@ -218,9 +219,12 @@ def run(learner: Learner[BatchT], data: Rows[BatchT], recipe: Recipe, store: Sta
     held_out = data.held_out()
     measure = None if held_out is None else learner.measure(frozen, held_out, mesh)
     sampler = EpochSampler(num_rows=data.num_rows, batch_size=recipe.batch_size, seed=recipe.seed)
+    mine = hosts.own_rows(rows, recipe.batch_size)
+    first = int(state.step)
+    batches = ahead(data.batch(sampler.batch(step)[mine]) for step in range(first, recipe.steps))
     with stop_requests() as asked:
-        for step in range(int(state.step), recipe.steps):
-            state = advance(state, hosts.put(data.batch(sampler.batch(step)), rows), frozen)
+        for step, batch in enumerate(batches, first):
+            state = advance(state, hosts.put_rows(batch, rows, recipe.batch_size), frozen)
             done = step + 1
             if done % recipe.log_every == 0 or done == recipe.steps:
                 state = _record(state, done, recipe, curves, measure)

@@ -31,7 +31,7 @@ CURVES_FILE = "curves.json"
 class Config(StageConfig, Recipe):
     """What the policy sees, what it is taught and for how long."""
 
-    RUNTIME: ClassVar[frozenset[str]] = frozenset({"save_every", "memory_fraction"})
+    RUNTIME: ClassVar[frozenset[str]] = frozenset({"save_every", "memory_fraction", "frame_cache", "decode_workers"})
 
     memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of a GPU's memory that JAX takes when it starts; null: XLA_PYTHON_CLIENT_MEM_FRACTION, else JAX's own 0.75.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import safetensors.torch
 import torch
 
@@ -211,15 +212,27 @@ def load(uri: str, step: int | None = None) -> tuple[ValueNetwork, Checkpoint]:
         raise DataError(
             f"not a value model's checkpoint: {error!r}", where=where, expected="what train_value writes"
         ) from error
-    model = build(checkpoint.config, checkpoint.shape)
-    weights = safetensors.torch.load(storage.read_bytes(storage.join(uri, WEIGHTS_FILE)))
+    model = _unfilled(checkpoint)
+    where = storage.join(uri, WEIGHTS_FILE)
     try:
-        model.load_state_dict(weights)
+        with storage.as_local(where) as file:
+            # Its tensors become the model's, so that no weight is ever there twice.
+            model.load_state_dict(safetensors.torch.load_file(file), assign=True)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise DataError(f"the weights can't be read: {error}", where=where, mend="copy the checkpoint again") from error
     except RuntimeError as error:
-        raise DataError(
-            f"the weights do not fit the architecture: {error}", where=storage.join(uri, WEIGHTS_FILE)
-        ) from error
+        raise DataError(f"the weights do not fit the architecture: {error}", where=where) from error
     return model.eval().requires_grad_(requires_grad=False), checkpoint
+
+
+def _unfilled(checkpoint: Checkpoint) -> ValueNetwork:
+    """Return the network before it has its weights; drawing billions of them first would take minutes."""
+    if not isinstance(checkpoint.config, TokenModelConfig):
+        return build(checkpoint.config, checkpoint.shape)
+    from transformers.initialization import no_init_weights  # noqa: PLC0415  (transformers takes seconds)
+
+    with no_init_weights():
+        return build(checkpoint.config, checkpoint.shape)
 
 
 def kept_state(uri: str, step: int) -> str:

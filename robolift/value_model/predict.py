@@ -10,26 +10,26 @@ Memory holds the images of two batches, and the features of the episodes that a 
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
 
 from robolift import schema
+from robolift.data.ahead import ahead
 from robolift.data.dataset import Dataset
 from robolift.data.frames import iterate
+from robolift.errors import UsageError
 from robolift.logging import progress
 from robolift.value_model.checkpoint import Checkpoint
 from robolift.value_model.data import read_states, task_rows
 from robolift.value_model.features import FEATURES_FILE, FeatureWriter
 from robolift.value_model.network import ValueNetwork
 
-Item = TypeVar("Item")
+Precision = Literal["float32", "bfloat16"]
 
 
 def shard_episodes(starts: np.ndarray, shard: int, num_shards: int) -> range:
@@ -75,6 +75,7 @@ def predict(
     lookahead: int,
     folder: Path,
     save_features: bool,
+    precision: Precision = "float32",
 ) -> dict[str, np.ndarray]:
     """Return the columns of the values table for ``episodes``, and write their features into ``folder`` if asked.
 
@@ -87,10 +88,14 @@ def predict(
         lookahead: Frames ahead with which a two-frame model compares each frame for ``relative_advantage``.
         folder: Where features go.
         save_features: Whether to write them, where they are compact; a model of patches has millions a frame.
+        precision: Arithmetic of towers; heads are float32 in any case.
 
     Raises:
+        UsageError: If a model without towers is asked for another precision.
         DataError: If the dataset isn't one the model was trained for, or a video is broken.
     """
+    if precision != "float32" and model.compact:
+        raise UsageError(f"precision {precision} is for towers; set float32 for preset {checkpoint.config.preset}")
     checkpoint.check_dataset(dataset)
     first, end = int(dataset.starts[episodes.start]), int(dataset.starts[episodes.stop])
     keys = {name: dataset.frames.column(name).to_numpy()[first:end] for name in schema.KEYS}
@@ -105,10 +110,15 @@ def predict(
     save_features = save_features and model.compact and model.num_features > 0
     writer = FeatureWriter(folder / FEATURES_FILE, model.num_features) if save_features else None
     with torch.inference_mode():
-        for rows, features in encode_episodes(model, checkpoint, dataset, episodes, batch_size):
+        for rows, features in encode_episodes(model, checkpoint, dataset, episodes, batch_size, precision):
             here = slice(rows.start - first, rows.stop - first)
             seen = Episode(
-                first=rows.start, features=features, states=normalised[here], tasks=tasks[here], batch_size=batch_size
+                first=rows.start,
+                features=features,
+                states=normalised[here],
+                tasks=tasks[here],
+                batch_size=batch_size,
+                precision=precision,
             )
             value[here], spread[here] = values(model, seen)
             if model.head.num_frames == 2:
@@ -121,22 +131,43 @@ def predict(
 
 
 def encode_episodes(
-    model: ValueNetwork, checkpoint: Checkpoint, dataset: Dataset, episodes: range, batch_size: int
+    model: ValueNetwork,
+    checkpoint: Checkpoint,
+    dataset: Dataset,
+    episodes: range,
+    batch_size: int,
+    precision: Precision = "float32",
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield each episode's rows of the dataset and their (T, F) features, as soon as they are all encoded."""
-    ends = collections.deque(dataset.starts[episodes.start + 1 : episodes.stop + 1].tolist())
-    start = int(dataset.starts[episodes.start])
-    waiting = np.empty((0, model.num_features), np.float32)
-    for batch, images in ahead(decode(dataset, checkpoint, episodes, batch_size)):
-        if images is None:
-            found = np.empty((batch.rows.stop - batch.rows.start, 0), np.float32)
-        else:
-            found = model.encode(torch.from_numpy(images).to(model.device)).cpu().numpy()[batch.places]
-        waiting = np.concatenate([waiting, found])
-        while ends and ends[0] <= batch.rows.stop:
-            length = ends[0] - start
-            yield slice(start, ends[0]), waiting[:length]
-            start, waiting = ends.popleft(), waiting[length:]
+    batches = ahead(decode(dataset, checkpoint, episodes, batch_size))
+    start = end = int(dataset.starts[episodes.start])
+    found = np.empty((0, model.num_features), np.float32)
+    for episode in episodes:
+        first, last = int(dataset.starts[episode]), int(dataset.starts[episode + 1])
+        features = np.empty((last - first, model.num_features), np.float32)
+        row = first
+        while row < last:
+            if row == end:
+                batch, images = next(batches)
+                start, end = batch.rows.start, batch.rows.stop
+                with arithmetic(model, precision):
+                    found = _encoded(model, images, batch)
+            stop = min(last, end)
+            features[row - first : stop - first] = found[row - start : stop - start]
+            row = stop
+        yield slice(first, last), features
+
+
+def arithmetic(model: ValueNetwork, precision: Precision) -> torch.autocast:
+    """Return the context in which towers compute; what heads make of it is read outside."""
+    return torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def _encoded(model: ValueNetwork, images: np.ndarray | None, batch: Batch) -> np.ndarray:
+    """Return the (B, F) features of a batch's rows that are in use."""
+    if images is None:
+        return np.empty((batch.rows.stop - batch.rows.start, 0), np.float32)
+    return model.encode(torch.from_numpy(images).to(model.device)).cpu().numpy()[batch.places]
 
 
 def decode(
@@ -164,15 +195,6 @@ def iterate_frames(dataset: Dataset, checkpoint: Checkpoint, episodes: range) ->
             yield list(images)
 
 
-def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Yield ``items``, none of them None, each made in another thread while the one before is used."""
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
-
-
 @dataclass(frozen=True, kw_only=True)
 class Episode:
     """An episode of T frames as the model sees it, each frame encoded once.
@@ -183,6 +205,7 @@ class Episode:
         states: (T, S) normalised.
         tasks: (T,) task index.
         batch_size: Rows of every batch, in use or not.
+        precision: Arithmetic of towers.
     """
 
     first: int
@@ -190,6 +213,7 @@ class Episode:
     states: np.ndarray
     tasks: np.ndarray
     batch_size: int
+    precision: Precision
 
     @property
     def length(self) -> int:
@@ -203,7 +227,8 @@ class Episode:
             here = slice(batch.rows.start - self.first, batch.rows.stop - self.first)
             inputs = [self._placed(self.features[frames[here]], batch), self._placed(self.states[frames[here]], batch)]
             task = self._placed(self.tasks[here], batch)
-            logits = model.value_logits(*(torch.from_numpy(x).to(model.device) for x in (*inputs, task)))
+            with arithmetic(model, self.precision):
+                logits = model.value_logits(*(torch.from_numpy(x).to(model.device) for x in (*inputs, task)))
             found = (x.cpu().numpy()[batch.places] for x in model.head.read(logits))
             value[here], spread[here] = found
         return value, spread

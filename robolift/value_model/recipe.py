@@ -53,7 +53,8 @@ class Recipe(BaseModel):
     cameras: list[str] | None = None
     """Cameras to look through, in this order; all of the dataset's by default, an empty list for state alone."""
     image_size: tuple[int, int] = (96, 96)
-    """Height and width in pixels that frames are scaled to while they are decoded."""
+    """Height and width in pixels that frames are scaled to while they are decoded: stretched, but for preset `pi05`,
+    which sees them as openpi does, in their own shape with black around."""
     state_keys: list[str] = ["observation.state"]
     """State columns, joined in this order."""
     steps: int = Field(1500, ge=1)

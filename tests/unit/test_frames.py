@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from robolift.data.dataset import Dataset
-from robolift.data.frames import pack_frames
+from robolift.data.frames import DecodedFrames, pack_frames
 from robolift.errors import DataError, UsageError
 from robolift.manifest import Manifest
 
@@ -41,6 +43,29 @@ def test_workers_do_not_change_the_bytes(opened: Dataset, tmp_path: Path) -> Non
     one = pack_frames(opened, opened.cameras, size=(16, 16), folder=tmp_path / "one")
     three = pack_frames(opened, opened.cameras, size=(16, 16), folder=tmp_path / "three", num_workers=3)
     assert np.array_equal(one, three)
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_frames_decoded_when_asked_for_are_the_packed_ones(opened: Dataset, tmp_path: Path, padded: bool) -> None:
+    cameras, size = opened.cameras[::-1], (20, 12)
+    packed = pack_frames(opened, cameras, size=size, folder=tmp_path, padded=padded)
+    decoded = DecodedFrames(dataset=opened, cameras=cameras, size=size, num_workers=3, padded=padded)
+    order = np.random.default_rng(0).permutation(opened.num_frames)[:40]
+    for rows in (np.concatenate([order, order[:5]]), order[::-1], np.array([0]), np.array([], np.int64)):
+        found = decoded[rows]
+        assert found.dtype == np.uint8
+        assert np.array_equal(found, packed[rows])
+
+
+def test_what_the_disk_has_no_room_for_is_refused_before_decoding(
+    opened: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = opened.num_frames * 2 * 16 * 16 * 3
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=needed - 1))
+    monkeypatch.setattr(Dataset, "video", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(UsageError, match=rf"need {needed} bytes and .* has {needed - 1} free.*frame_cache: none"):
+        pack_frames(opened, opened.cameras, size=(16, 16), folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_packing_is_done_once(opened: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

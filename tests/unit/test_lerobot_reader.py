@@ -142,7 +142,7 @@ def test_few_videos_stay_open(v21: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     reader = LeRobotReader.open(str(v21))
     for episode in (0, 1, 2, 3, 0):
         assert read_code(reader.frames_at(episode, TOP, [4])[0]) == (episode, 4)
-    assert len(reader._decoders) == 2
+    assert len(reader._videos._idle) == 2
     reader.close()
     assert read_code(reader.frames_at(1, TOP, [2])[0]) == (1, 2)
     reader.close()

@@ -133,6 +133,42 @@ def test_a_state_that_is_not_finite_is_refused(tokenizer: Tokenizer) -> None:
         formatter.tokens("fold", [np.nan, 0.0])
 
 
+class Joining:
+    """A token a word, but twenty for one pair of bins, which stand for pieces that join across a space."""
+
+    digest = "0" * 64
+    calls = 0
+
+    def encode(self, text: str, *, bos: bool) -> list[int]:
+        self.calls += 1
+        return [7] * (bos + len(text.split()) + 20 * ("200 201" in text))
+
+
+def test_a_state_that_makes_a_prompt_too_long_is_found_before_training() -> None:
+    encoder = Joining()
+    table = advantage_prompts(["fold"])
+    formatter = PromptFormatter.fit("kai0", table, encoder, length=20, state_dim=3)
+    states = (2 * np.array([[1, 200, 202], [9, 200, 201], [1, 200, 202]]) + 1) / 256 - 1
+    encoder.calls = 0
+    formatter.check_states("fold", states[[0, 2]])
+    assert encoder.calls == 2  # the shortest text, to count its bytes, and that of two equal states
+    with pytest.raises(DataError, match="the prompt has 28 tokens"):
+        formatter.check_states("fold", states)
+    roomy = PromptFormatter.fit("kai0", table, encoder, length=90, state_dim=3)
+    encoder.calls = 0
+    roomy.check_states("fold", states)
+    assert encoder.calls == 1  # fewer bytes than 90
+
+
+def test_a_state_is_filled_up_as_kai0_pads_it(tokenizer: Tokenizer) -> None:
+    formatter = PromptFormatter.fit("kai0", PromptTable(("fold",)), tokenizer, length=64, state_dim=5)
+    filled = formatter.filled(np.array([[0.0, 1.0]]))
+    assert filled.shape == (1, 5)
+    assert formatter.text("fold", filled[0]) == "Task: fold, State: 128 255 0 0 0;\nAction: "
+    with pytest.raises(DataError, match="a state has 6 numbers"):
+        formatter.filled(np.zeros((2, 6)))
+
+
 def test_another_tokenizer_than_in_training_is_refused(tokenizer: Tokenizer) -> None:
     formatter = PromptFormatter.fit("openpi", PromptTable(("fold",)), tokenizer, length=48)
     storage.write_bytes("memory://models/other.model", tiny_tokenizer(600))

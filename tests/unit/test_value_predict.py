@@ -6,7 +6,7 @@ import pytest
 import torch
 from dot_world import DotDataset
 
-from robolift.errors import DataError
+from robolift.errors import DataError, UsageError
 from robolift.training import device
 from robolift.value_model import predict, train
 from robolift.value_model.recipe import Recipe
@@ -108,6 +108,26 @@ def test_each_frame_is_decoded_once_and_encoded_once(tmp_path):
     values_of(dataset, model, checkpoint, tmp_path, batch_size=16)
     assert Counting.decoded == 2 * dataset.num_frames
     assert batches == [16] * 5  # 68 frames in batches of one fixed size
+
+
+def test_a_model_without_towers_is_never_rounded(tmp_path):
+    dataset = DotDataset()
+    model, checkpoint = model_for(dataset)
+    settings = {"episodes": range(8), "batch_size": 16, "lookahead": 4, "folder": tmp_path, "save_features": False}
+    with pytest.raises(UsageError, match="precision bfloat16 is for towers; set float32 for preset tiny"):
+        predict.predict(model, checkpoint, dataset, **settings, precision="bfloat16")
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+def test_episodes_come_whole_however_batches_cut_them(tmp_path, batch_size):
+    dataset = DotDataset(lengths=(3, 1, 12, 2))
+    model, checkpoint = model_for(dataset, cameras=["side"])
+    images = torch.from_numpy(dataset.all_frames(["side"], (24, 24)))
+    with torch.inference_mode():
+        expected = model.encode(images).numpy()
+        found = list(predict.encode_episodes(model, checkpoint, dataset, range(1, 4), batch_size))
+    assert [(rows.start, rows.stop) for rows, _ in found] == [(3, 4), (4, 16), (16, 18)]
+    assert np.abs(np.concatenate([features for _, features in found]) - expected[3:]).max() < 1e-5
 
 
 def test_features_are_written_only_if_asked_and_there(tmp_path):

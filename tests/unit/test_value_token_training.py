@@ -252,6 +252,8 @@ def test_a_trained_model_predicts_without_its_tokenizer_whatever_the_shards(reci
     assert document["prompts"][0][0] == 2  # the token that begins a sequence
     assert "encoder" not in document
     assert json.loads(json.dumps(found.to_dict())) == document
+    saved = safetensors.torch.load_file(tmp_path / "out" / "model.safetensors")
+    assert all(torch.equal(weight, saved[name]) for name, weight in model.state_dict().items())
     columns = []
     for num_shards in (1, 3):
         parts = [
@@ -271,6 +273,39 @@ def test_a_trained_model_predicts_without_its_tokenizer_whatever_the_shards(reci
     assert columns[0] == columns[1]
     assert np.std(columns[0]["value"]) > 0
     assert not list(tmp_path.glob("features*"))
+    rough = predict.predict(
+        model,
+        found,
+        dataset,
+        episodes=range(4),
+        batch_size=8,
+        lookahead=2,
+        folder=tmp_path,
+        save_features=True,
+        precision="bfloat16",
+    )
+    assert rough["value"].dtype == np.float32
+    assert 0 < np.abs(rough["value"] - columns[0]["value"]).max() < 0.02
+
+
+def test_loading_draws_no_weights(recipe, tmp_path):
+    dataset = DotDataset(lengths=(2, 3))
+    made = recipe()
+    found = train.describe(made, dataset, train.prepare(made, dataset, dataset.targets))
+    checkpoint.save(tmp_path, found, train.initial_model(found, seed=3).state_dict())
+    torch.manual_seed(0)
+    torch.randn(found.config.language.width)  # the value token alone
+    expected = torch.random.get_rng_state()
+    torch.manual_seed(0)
+    model, _ = checkpoint.load(str(tmp_path))
+    assert torch.equal(torch.random.get_rng_state(), expected)
+    whole, loaded = train.initial_model(found, seed=3), model.state_dict()
+    assert all(torch.equal(weight, loaded[name]) for name, weight in whole.state_dict().items())
+    buffers = dict(model.named_buffers())  # they are in no file
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in whole.named_buffers())
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(DataError, match="weights can't be read"):
+        checkpoint.load(str(tmp_path))
 
 
 @pytest.mark.parametrize(("preset", "boxed"), [("pi05_dummy", True), ("siglip_gemma_dummy", False)])

@@ -11,7 +11,7 @@ import numpy as np
 
 from robolift import staging
 from robolift.data.dataset import Dataset
-from robolift.data.frames import pack_frames
+from robolift.data.frames import DecodedFrames, Frames, pack_frames
 from robolift.data.models import read_model
 from robolift.data.tokenizer import Tokenizer
 from robolift.errors import DataError
@@ -77,7 +77,7 @@ def assemble(preset: Pi05Config, recipe: Recipe, material: Material) -> Assembly
 
     rows = PromptedRows(
         chunks=prepared.chunks,
-        frames=_frames(dataset, cameras, config),
+        frames=_frames(dataset, cameras, config, recipe),
         prompts=material.prompts,
         formatter=formatter,
         action_width=config.action_dim,
@@ -87,12 +87,15 @@ def assemble(preset: Pi05Config, recipe: Recipe, material: Material) -> Assembly
     return Assembly(learner=learner, rows=rows, prepared=prepared, num_weights=tree.count(config), save=save)
 
 
-def _frames(dataset: Dataset, cameras: Mapping[str, str], config: Pi05Config) -> np.ndarray:
-    """Return the pictures of every frame; their file loses its name at once and its space with this process."""
+def _frames(dataset: Dataset, cameras: Mapping[str, str], config: Pi05Config, recipe: Recipe) -> Frames:
+    """Return the pictures of all frames; their file, if any, loses its name at once and its space with this process."""
     side = config.vision.image_side
+    size, places, workers = (side, side), list(cameras.values()), recipe.decode_workers
+    if recipe.frame_cache == "none":
+        return DecodedFrames(dataset=dataset, cameras=places, size=size, num_workers=workers, padded=True)
     private = staging.claim(Path(tempfile.gettempdir()), "robolift-frames")
     try:
-        return pack_frames(dataset, list(cameras.values()), size=(side, side), folder=private.path, padded=True)
+        return pack_frames(dataset, places, size=size, folder=private.path, num_workers=workers, padded=True)
     finally:
         private.release()
 
@@ -114,19 +117,23 @@ def _formatter(
     prompts: PromptTable,
     prepared: Prepared,
 ) -> PromptFormatter:
-    """Return the formatter of the prompts that occur, and say which tasks it had to shorten."""
+    """Return the formatter of the prompts that occur, checked with every state, and say which tasks it shortened."""
     chunks = prepared.chunks
-    occurring = set(chunks.prompt[np.concatenate([chunks.rows, chunks.held_out_rows])].tolist())
-    if recipe.label_dropout > 0:
-        occurring |= set(chunks.bare[sorted(occurring)].tolist())
+    frames = np.concatenate([chunks.rows, chunks.held_out_rows])
+    asked = chunks.prompt[frames]
+    bare = chunks.bare[asked] if recipe.label_dropout > 0 else asked
+    occurring = sorted({*asked.tolist(), *bare.tolist()})
     formatter = PromptFormatter.fit(
         recipe.prompt_format,
-        PromptTable(tuple(prompts[row] for row in sorted(occurring))),
+        PromptTable(tuple(prompts[row] for row in occurring)),
         tokenizer,
         length=config.max_token_len,
-        state_dim=sum(prepared.state_dims),
+        state_dim=recipe.state_width or sum(prepared.state_dims),
         long_prompt=recipe.long_prompt,
     )
     for task, cut in formatter.cuts.items():
         get_logger("policy").warning("a task is too long for the prompt", task=task, cut=cut)
+    for row in occurring:
+        states = chunks.observation[frames[(asked == row) | (bare == row)]]
+        formatter.check_states(prompts[row], formatter.filled(states))
     return formatter

@@ -13,7 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from robolift.data.frames import Frames
 from robolift.data.tokenizer import Tokenizer
+from robolift.labeling.prompt_formats import BIN_EDGES
 from robolift.labeling.prompt_formatter import PromptFormatter
 from robolift.labeling.prompts import PromptTable
 from robolift.policy.data import ChunkData
@@ -46,6 +48,7 @@ class Batch(NamedTuple):
 
 def tokenize(formatter: PromptFormatter, prompts: Sequence[str], states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return tokens and mask, (B, L) each, of prompts with (B, S) normalised states, S 0 for none."""
+    states = formatter.filled(states)
     pairs = [
         Tokenizer.pad(formatter.tokens(prompt, state if len(state) else None), formatter.length)
         for prompt, state in zip(prompts, states, strict=True)
@@ -69,7 +72,7 @@ class PromptedRows:
 
     Attributes:
         chunks: Actions, states (as observation), prompts and weights of every frame.
-        frames: (F, K, S, S, 3) uint8, from :func:`robolift.data.frames.pack_frames`.
+        frames: (F, K, S, S, 3) uint8, packed or decoded by batch.
         prompts: The prompt table.
         formatter: From prompt and state to tokens.
         action_width: A.
@@ -78,7 +81,7 @@ class PromptedRows:
     """
 
     chunks: ChunkData
-    frames: np.ndarray
+    frames: Frames
     prompts: PromptTable
     formatter: PromptFormatter
     action_width: int
@@ -101,12 +104,17 @@ class PromptedRows:
     def _gather(self, rows: np.ndarray) -> Batch:
         found = self.chunks.gather(rows)
         prompt, states = np.asarray(found.prompt), np.asarray(found.observation)
-        asked = self._tokens(prompt, states)
-        bare = self._tokens(self.chunks.bare[prompt], states) if self.drops_labels else asked
+        asked = bare = self._tokens(prompt, states)
+        if self.drops_labels:
+            bare = self._tokens(self.chunks.bare[prompt], states)
         # Normalised first and padded after, or padding would be a target.
         padding = [(0, 0), (0, 0), (0, self.action_width - found.actions.shape[-1])]
         arrays: Any = (self.frames[rows], *asked, *bare, np.pad(found.actions, padding), found.real, found.weight)
         return Batch(*arrays)
 
     def _tokens(self, rows: np.ndarray, states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return tokenize(self.formatter, [self.prompts[row] for row in rows], states)
+        """Return tokens and mask of prompts; rows that read alike are tokenized once."""
+        read = np.column_stack([rows, np.digitize(states, BIN_EDGES)])
+        _, first, places = np.unique(read, axis=0, return_index=True, return_inverse=True)
+        tokens, mask = tokenize(self.formatter, [self.prompts[row] for row in rows[first]], states[first])
+        return tokens[places], mask[places]

@@ -37,6 +37,15 @@ class Pi05Settings(BaseModel):
     long_prompt: Literal["refuse", "shorten"] = "refuse"
     """pi0.5 presets: a prompt of more tokens is refused, or words are taken from the end of its task; never its label
     or the state."""
+    state_width: int | None = Field(None, ge=1)
+    """pi0.5 presets: numbers of the state in a prompt; null: the state's own. More are filled up with 0 as it is before
+    it is normalised, by a range from 0 to 0, so that the text says bin 0: kai0's weights expect 32."""
+    frame_cache: Literal["packed", "none"] = "packed"
+    """pi0.5 presets: `packed` decodes all frames once before the first step, to the folder of temporary files; `none`
+    decodes each batch while the step before it is computed, for recordings that no disk holds. The result is the same.
+    """
+    decode_workers: int = Field(4, ge=1)
+    """pi0.5 presets: videos decoded side by side. The result is the same."""
 
 
 def defaults(preset: str) -> dict[str, Any]:
@@ -76,6 +85,8 @@ def check(settings: dict[str, Any]) -> None:
             "normalization is mean_std, expected quantile: pi0.5 reads a state as bins over [-1, 1], and all beyond "
             "looks alike"
         )
+    if settings["state_width"] and not settings["state_keys"]:
+        raise ValueError("state_width is given, but state_keys is empty: there is no state to fill up")
     if not settings["tokenizer"]:
         raise ValueError(f"preset {settings['preset']} needs tokenizer, the address of a SentencePiece model")
     keys = cameras_by_key(settings)

@@ -9,11 +9,14 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from robolift import storage
 from robolift.manifest import Manifest
 
+# The same examples in every run, however slow the machine: a run fails by what was changed, not by what was drawn.
+hypothesis.settings.load_profile("ci")
 # The suite shares two cores: one thread a process is faster and gives the same numbers everywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -48,55 +49,51 @@ def _parameters(dataset_uri: str, outcomes_uri: str, output_root: str) -> dict:
     }
 
 
-def _folder_digest(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): storage.sha256_file(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+def _bytes(uri: str) -> dict[str, bytes]:
+    return {name: storage.read_bytes(f"{uri}/{name}") for name, _ in storage.list_files(uri)}
 
 
-def test_recap_runs_on_a_dataset_that_lerobot_wrote_and_reuses_everything_the_second_time(tmp_path):
-    dataset = FIXTURES / "lerobot_v30"
-    before = _folder_digest(dataset)
-    outcomes = tmp_path / "outcomes.csv"
-    outcomes.write_text(OUTCOMES)
-    root = tmp_path / "runs"
-    parameters = _parameters(str(dataset), str(outcomes), str(root))
+@pytest.mark.parametrize(
+    ("store", "version"), [("s3", "lerobot_v21"), pytest.param("tmp_path", "lerobot_v30", marks=pytest.mark.slow)]
+)
+def test_recap_runs_on_a_dataset_that_lerobot_wrote_and_reuses_everything_the_second_time(
+    store, version, request, tmp_path
+):
+    place = str(request.getfixturevalue(store))
+    fsspec.filesystem("s3" if store == "s3" else "file").put(
+        str(FIXTURES / version), f"{place}/fixture", recursive=True
+    )
+    before = _bytes(f"{place}/fixture")
+    storage.write_bytes(f"{place}/outcomes.csv", OUTCOMES.encode())
+    root = f"{place}/runs"
+    parameters = _parameters(f"{place}/fixture", f"{place}/outcomes.csv", root)
 
     first = _run(parameters, tmp_path)
     assert first.returncode == 0, first.stdout[-3000:] + first.stderr[-3000:]
-    report = next(root.glob("write_report/*/report.html"))
-    assert str(report) in first.stdout
-    finished = _folder_digest(root / "train_policy")
-    assert _folder_digest(dataset) == before
+    (report,) = [name for name, _ in storage.list_files(f"{root}/write_report") if name.endswith("/report.html")]
+    assert f"write_report/{report}" in first.stdout
+    manifest.verify(manifest.load(f"{root}/write_report/{report.split('/')[0]}"))
+    finished = _bytes(f"{root}/train_policy")
+    assert _bytes(f"{place}/fixture") == before
 
     second = _run(parameters, tmp_path)
     assert second.returncode == 0
-    timings = json.loads((root / "logs" / "test" / "timings.json").read_text())
-    assert {stage["reused"] for stage in timings["stages"]} == {True}
-    assert _folder_digest(root / "train_policy") == finished
+    steps = [re.findall(r"✓ (\S+) +(.+)", done.stdout) for done in (first, second)]
+    assert [name for name, _ in steps[1]] == [name for name, _ in steps[0]]
+    assert {how for _, how in steps[1]} == {"reused"}
+    assert "reused" not in {how for _, how in steps[0]}
+    assert _bytes(f"{root}/train_policy") == finished
 
-    exported = next(root.glob("export_dataset/*/dataset"))
-    reader = LeRobotReader.open(str(exported))
+    (exported,) = {name.split("/")[0] for name, _ in storage.list_files(f"{root}/export_dataset")}
+    reader = LeRobotReader.open(f"{root}/export_dataset/{exported}/dataset")
     assert sum(episode.length for episode in reader.episodes) == 43
-
-
-def test_recap_runs_from_and_to_an_object_store(tmp_path, s3):
-    source = FIXTURES / "lerobot_v21"
-    fs = fsspec.filesystem("s3")
-    fs.put(str(source), f"{s3}/fixture", recursive=True)
-    storage.write_bytes(f"{s3}/outcomes.csv", OUTCOMES.encode())
-
-    done = _run(_parameters(f"{s3}/fixture", f"{s3}/outcomes.csv", f"{s3}/runs"), tmp_path)
-
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    (report,) = [name for name, _ in storage.list_files(f"{s3}/runs/write_report") if name.endswith("report.html")]
-    finished = manifest.load(f"{s3}/runs/write_report/{report.split('/')[0]}")
-    manifest.verify(finished)
 
 
 @pytest.mark.parametrize(
     ("change", "code", "message"),
     [
-        ({"dataset_uri": "/nowhere/at/all"}, 65, "no LeRobot dataset"),
         ({"stages": {}}, 65, "outcome"),
+        pytest.param({"dataset_uri": "/nowhere/at/all"}, 65, "no LeRobot dataset", marks=pytest.mark.slow),
     ],
 )
 def test_a_run_on_bad_data_ends_with_the_data_s_exit_code_and_says_why(tmp_path, change, code, message):

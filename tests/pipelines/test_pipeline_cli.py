@@ -33,22 +33,21 @@ def _pipeline(*args, **env):
 @pytest.fixture(scope="module")
 def compiled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compiled")
+    # Golden files are written under one order of sets, and compared with what comes of another.
+    seed = "1" if os.environ.get("ROBOLIFT_GOLDEN") else "2"
     for pipeline in PIPELINES:
-        for name, seed in (("one", "1"), ("two", "2")):
-            path = folder / f"{pipeline}-{name}.yaml"
-            done = _pipeline("compile", pipeline, "--output", str(path), PYTHONHASHSEED=seed)
-            assert done.returncode == 0, done.stderr
+        done = _pipeline("compile", pipeline, "--output", str(folder / f"{pipeline}.yaml"), PYTHONHASHSEED=seed)
+        assert done.returncode == 0, done.stderr
     return folder
 
 
 def _spec(compiled, pipeline="recap"):
-    return next(yaml.load_all((compiled / f"{pipeline}-one.yaml").read_text(), Loader=yaml.CSafeLoader))
+    return next(yaml.load_all((compiled / f"{pipeline}.yaml").read_text(), Loader=yaml.CSafeLoader))
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
-def test_compiled_pipeline_is_byte_identical_twice_and_golden(compiled, pipeline):
-    content = (compiled / f"{pipeline}-one.yaml").read_bytes()
-    assert content == (compiled / f"{pipeline}-two.yaml").read_bytes()
+def test_a_compiled_pipeline_has_the_golden_bytes(compiled, pipeline):
+    content = (compiled / f"{pipeline}.yaml").read_bytes()
     golden = GOLDEN / f"{pipeline}.yaml"
     if os.environ.get("ROBOLIFT_GOLDEN"):
         golden.write_bytes(content)
@@ -60,7 +59,7 @@ def test_compiled_pipeline_is_byte_identical_twice_and_golden(compiled, pipeline
 )
 def test_a_pipeline_has_at_most_twelve_parameters_and_long_retries(compiled, pipeline, parameters):
     assert len(_spec(compiled, pipeline)["root"]["inputDefinitions"]["parameters"]) == parameters
-    text = (compiled / f"{pipeline}-one.yaml").read_text()
+    text = (compiled / f"{pipeline}.yaml").read_text()
     assert "backoffMaxDuration: 3600s" not in text
     assert "backoffMaxDuration: 604800s" in text
 
@@ -107,7 +106,7 @@ def test_stage_advantage_labels_twice_and_normalises_before_it_trains(compiled):
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_on_this_machine_nothing_is_tried_again_after_a_minute(compiled, pipeline, tmp_path):
-    package = compiled / f"{pipeline}-one.yaml"
+    package = compiled / f"{pipeline}.yaml"
     assert "retryPolicy" in package.read_text()
     assert "retryPolicy" not in _local.without_retries(package, tmp_path).read_text()
 
@@ -153,7 +152,7 @@ def test_clip_reward_ends_with_pairs_or_goes_on_to_a_gate_behind_the_report(comp
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
 def test_no_library_code_travels_in_the_compiled_file(compiled, pipeline):
-    text = (compiled / f"{pipeline}-one.yaml").read_text()
+    text = (compiled / f"{pipeline}.yaml").read_text()
     assert "from robolift.stages" in text
     assert "import numpy" not in text
     assert "pip install" not in text.replace("pip install --", "pip install")

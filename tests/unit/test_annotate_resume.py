@@ -31,7 +31,7 @@ def await_that(condition, process):
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_shard_asks_only_about_what_was_not_answered(stop, dataset, tmp_path):
-    with OpenAIServer("good", "good", "good", "hold", "hold", "slow:0.5", say=say) as server:
+    with OpenAIServer("good", "good", "good", "hold", "hold", "slow:2", say=say) as server:
         planned = plan(dataset, tmp_path / "a")
         arguments = command(dataset, planned, server, tmp_path / "a", max_in_flight=2)
         process = subprocess.Popen(

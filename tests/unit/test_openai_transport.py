@@ -31,7 +31,7 @@ def transport(server, monkeypatch):
     """A transport that notes its waits in `transport.waits` instead of waiting."""
     monkeypatch.setenv("ROBOLIFT_VLM_API_KEY", f"{KEY}\n")  # as files of secrets end
     waits = []
-    made = OpenAITransport(model=MODEL, endpoint=server.url, workers=2, timeout_s=10, max_tries=4, sleep=waits.append)
+    made = OpenAITransport(model=MODEL, endpoint=server.url, workers=2, timeout_s=60, max_tries=4, sleep=waits.append)
     made.waits = waits
     yield made
     made.close()

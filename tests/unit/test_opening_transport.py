@@ -17,7 +17,7 @@ def server():
 
 
 def test_one_door(server):
-    opened = open_transport(transport="openai", model=MODEL, endpoint=server.url, workers=5, timeout_s=3)
+    opened = open_transport(transport="openai", model=MODEL, endpoint=server.url, workers=5, timeout_s=60)
     assert opened.workers == 5
     assert opened.ask([WORDS])[0].text == "[]"
     opened.close()

@@ -39,7 +39,7 @@ def page(address):
 def raw(address: str, request: bytes) -> tuple[int, bytes]:
     """Send bytes as they are and return status and the whole answer."""
     parts = urlsplit(address)
-    with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
+    with socket.create_connection((parts.hostname, parts.port), timeout=120) as connection:
         connection.sendall(request)
         answer = b""
         while block := connection.recv(65536):

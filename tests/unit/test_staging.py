@@ -47,7 +47,9 @@ def test_a_reader_never_meets_a_half_written_folder(tmp_path):
     seen = []
 
     def read():
-        while not stop.is_set():
+        last = False
+        while not last:
+            last = stop.is_set()  # asked before looking: at the end it looks once more
             for folder in tmp_path.glob("out-*"):
                 seen.append({p.name for p in folder.iterdir()})
 

@@ -157,7 +157,7 @@ def test_machines_given_kai0_s_variables_train_together(inputs_for, spread_here,
         start(SPREAD, inputs_for("relative"), tmp_path / "runs", tmp_path / f"machine-{rank}.yaml", RANK=rank, **job)
         for rank in ("0", "1")
     ]
-    codes = [machine.wait(120) for machine in machines]
+    codes = [machine.wait(280) for machine in machines]
     logs = [(tmp_path / f"machine-{rank}.log").read_text() for rank in (0, 1)]
     assert codes == [0, 0], logs
     assert len({log.split("\n")[-2] for log in logs}) == 1  # both name the one output

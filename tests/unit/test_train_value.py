@@ -62,7 +62,7 @@ def wait_for_state(config, inputs, root, process):
     """Wait until a running stage has saved a state; return its folder."""
     planned = plan("train_value", parse_config("train_value", config), load_inputs("train_value", inputs), str(root))
     work = storage.local_path(planned.work_uri)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 280
     while not (work / "latest.json").exists():
         assert process.poll() is None, "the stage ended before it could be killed"
         assert time.monotonic() < deadline
@@ -148,7 +148,7 @@ def by_pods(dataset, targets, tmp_path_factory):
         start(TOGETHER, inputs, folder / "runs", folder / f"pod-{rank}.yaml", PET_NODE_RANK=str(rank), **job)
         for rank in (0, 1)
     ]
-    codes = [pod.wait(120) for pod in pods]
+    codes = [pod.wait(280) for pod in pods]
     logs = [(folder / f"pod-{rank}.log").read_text() for rank in (0, 1)]
     assert codes == [0, 0], logs
     return [log.split("\n")[-2] for log in logs]

@@ -215,6 +215,8 @@ class Plan:
     code: str
     digest: str
     seed: int | None = None
+    identity: dict[str, Any] = field(default_factory=dict)
+    """What besides configuration, inputs and code decides the result, such as digests of files from elsewhere."""
 
     @property
     def uri(self) -> str:

@@ -167,6 +167,7 @@ def plan(name: str, config: StageConfig, inputs: Inputs, output_root: str) -> Pl
         code=code,
         digest=digest,
         seed=lasting.get("seed"),
+        identity=extra,
     )
     planned.check_size()
     return planned

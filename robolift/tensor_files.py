@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from robolift import storage
+from robolift import staging, storage
 from robolift.errors import DataError
 
 CODES = {"float64": "F64", "float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -57,6 +57,10 @@ class TensorFile:
         path: The file.
         where: Its address in messages.
 
+    Attributes:
+        specs: Its tensors by name, sorted.
+        metadata: Texts of its header.
+
     Raises:
         DataError: If it is damaged.
     """
@@ -69,6 +73,7 @@ class TensorFile:
                 f"not readable as safetensors: {error}", where=where, mend="copy or write the file again"
             ) from error
         self.specs = {name: self._spec(name) for name in sorted(self._file.keys())}
+        self.metadata: dict[str, str] = self._file.metadata() or {}
 
     def _spec(self, name: str) -> Spec:
         part = self._file.get_slice(name)
@@ -134,23 +139,32 @@ def _dump(tensor: np.ndarray, file: BinaryIO) -> None:
     file.write(little.reshape(-1).view(np.uint8).data)
 
 
+def remove_leavings(uri: str) -> None:
+    """Remove what :func:`writing` left beside the file at ``uri`` when it was killed."""
+    target = storage.local_path(uri)
+    if target is not None:
+        staging.remove_leavings(target.parent, target.name)
+
+
 @contextmanager
 def _publishing(uri: str) -> Iterator[Path]:
     """Give a path for a new file, which gets to ``uri`` when the block ends without an error."""
     target = storage.local_path(uri)
-    if target is None:
-        with tempfile.TemporaryDirectory(prefix="robolift-") as folder:
-            yield Path(folder) / "weights"
-            with storage.writable(uri):
-                storage.upload(Path(folder) / "weights", uri)
-        return
     with storage.writable(uri):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
+        # Beside the target, so that publishing is one rename; killed writers' folders are removed on the way.
+        private = (
+            staging.claim(Path(tempfile.gettempdir()), "robolift-weights")
+            if target is None
+            else staging.claim(target.parent, target.name)
+        )
+    path = private.path / "weights"
     try:
-        yield Path(name)
-        os.chmod(name, 0o644)
-        os.replace(name, target)
+        yield path
+        if target is None:
+            with storage.writable(uri):
+                storage.upload(path, uri)
+        else:
+            os.chmod(path, 0o644)
+            os.replace(path, target)
     finally:
-        Path(name).unlink(missing_ok=True)
+        private.release()

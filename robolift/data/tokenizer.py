@@ -27,10 +27,12 @@ class Tokenizer:
     Attributes:
         digest: SHA-256 (64 hex digits) of its file: the identity that a checkpoint keeps.
         processor: SentencePiece's own object.
+        content: Bytes of its file, which a checkpoint keeps too.
     """
 
     digest: str
     processor: SentencePieceProcessor
+    content: bytes
 
     @classmethod
     def load(cls, uri: str, *, vocabulary: int, sha256: str = "") -> Tokenizer:
@@ -66,7 +68,7 @@ class Tokenizer:
                 "not a SentencePiece model", where=uri, expected="the .model file of PaliGemma's or Gemma's tokenizer"
             ) from error
         _check(processor, vocabulary, uri)
-        return cls(digest, processor)
+        return cls(digest, processor, content)
 
     def encode(self, text: str, *, bos: bool) -> list[int]:
         """Return the tokens of a text, after the token that begins a sequence if ``bos``."""

@@ -23,7 +23,7 @@ from robolift.policy.encoder import EncoderSpec
 from robolift.policy.model import Objective, Params, PolicyShape
 from robolift.policy.normalize import Normalizer
 from robolift.policy.presets import PolicyConfig
-from robolift.tensor_files import Spec, writing
+from robolift.tensor_files import Spec, TensorFile, remove_leavings, writing
 
 WEIGHTS_FILE = "model.safetensors"
 SPEC_FILE = "policy.json"
@@ -170,10 +170,11 @@ class PolicySpec(TaughtSpec):
 
 def flatten(tree: Any) -> dict[str, np.ndarray]:
     """Return the arrays of a tree by dotted path, on the host; every process of the job has to call it."""
-    return {name: hosts.to_host(leaf) for name, leaf in _named(tree).items()}
+    return {name: hosts.to_host(leaf) for name, leaf in named(tree).items()}
 
 
-def _named(tree: Any) -> dict[str, Any]:
+def named(tree: Any) -> dict[str, Any]:
+    """Return the leaves of a tree by dotted path."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
@@ -188,10 +189,17 @@ def unflatten(template: Any, tensors: Mapping[str, np.ndarray], *, where: str) -
     Raises:
         DataError: If names, shapes or types differ from the template's.
     """
-    leaves, form = jax.tree_util.tree_flatten_with_path(template)
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in leaves]
-    expected = {name: (leaf.shape, np.dtype(leaf.dtype)) for name, (_, leaf) in zip(names, leaves, strict=True)}
-    found = {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}
+    refuse_others(template, {name: Spec.of(tensor) for name, tensor in tensors.items()}, where=where)
+    return jax.tree.unflatten(jax.tree.structure(template), [tensors[name] for name in named(template)])
+
+
+def refuse_others(template: Any, found: Mapping[str, Spec], *, where: str) -> None:
+    """Check that what was found, by dotted path, is what ``template`` has.
+
+    Raises:
+        DataError: If a name, shape or type differs.
+    """
+    expected = {name: Spec.of(leaf) for name, leaf in named(template).items()}
     wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
     if wrong:
         raise DataError(
@@ -200,7 +208,6 @@ def unflatten(template: Any, tensors: Mapping[str, np.ndarray], *, where: str) -
             expected=str(expected.get(wrong[0], "no such weight")),
             mend="run train_policy again",
         )
-    return jax.tree_util.tree_unflatten(form, [tensors[name] for name in names])
 
 
 def save_policy(folder: Path, spec: PolicySpec, params: Params, encoder_weights: Mapping[str, np.ndarray]) -> None:
@@ -259,7 +266,9 @@ def read_tensors(uri: str) -> dict[str, np.ndarray]:
 class StateStore:
     """The resumable state of one run: a single file, so that a reader sees the old state or the new one whole.
 
-    ``latest.json`` beside it says of which step it is, for those who only want to know how far the run has come.
+    For networks whose state one machine holds without notice; larger ones have
+    :class:`robolift.policy.pi05.state_store.ShardedStore`. ``latest.json`` beside it says of which step it is, for
+    those who only want to know how far the run has come.
 
     Attributes:
         uri: Folder of the file.
@@ -272,38 +281,55 @@ class StateStore:
         """Address of the state."""
         return storage.join(self.uri, STATE_FILE)
 
+    def tidy(self) -> None:
+        """Remove what killed saves left; only for the run whose state this is."""
+        remove_leavings(self.file)
+
     def save(self, tree: Any, document: Mapping[str, Any], *, step: int) -> None:
         """Write the arrays of ``tree`` after ``step``, and ``document`` (JSON) as the file's metadata.
 
         Every process of the job has to call it; the main one writes.
         """
-        leaves = _named(tree)
+        leaves = named(tree)
         is_main = hosts.this_host().is_main
         specs = {name: Spec.of(leaf) for name, leaf in leaves.items()}
         opened = writing(self.file, specs, {"document": json.dumps(document)}) if is_main else nullcontext(_forget)
         with opened as write:
-            # One array at a time: those of a large network together may not fit into the memory of the host.
             for name, leaf in leaves.items():
                 write(name, hosts.to_host(leaf))
         if is_main:
             storage.write_bytes(storage.join(self.uri, LATEST_FILE), storage.to_json_bytes({"step": step}))
 
-    def load(self, template: Any) -> tuple[Any, dict[str, Any]] | None:
-        """Return the tree in the form of ``template`` and the document, None if none was saved.
+    def load(self, template: Any, places: Any) -> tuple[Any, dict[str, Any]] | None:
+        """Return the tree in the form of ``template``, on the devices where ``places`` wants it, and the document.
+
+        Returns:
+            None if none was saved.
 
         Raises:
             DataError: If the state is damaged or belongs to another run.
         """
         if not storage.exists(self.file):
             return None
-        try:
-            with storage.as_local(self.file) as path, safetensors.safe_open(str(path), "np") as file:
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-                document = json.loads(file.metadata()["document"])
-        except SafetensorError as error:
-            raise DataError(
-                f"the saved training state is damaged: {error}",
-                where=self.file,
-                mend=f"delete {self.uri} to train from the start",
-            ) from error
-        return unflatten(template, tensors, where=self.file), document
+        with storage.as_local(self.file) as path:
+            try:
+                file = TensorFile(path, where=self.file)
+            except DataError as error:
+                raise damaged_state(error, self.file, self.uri) from error
+            refuse_others(template, file.specs, where=self.file)
+            # One array at a time, so that no second state is ever held.
+            leaves = [hosts.put(file.read(name), place) for name, place in named(places).items()]
+        return jax.tree.unflatten(jax.tree.structure(template), leaves), json.loads(file.metadata["document"])
+
+    def wait(self) -> None:
+        """Do nothing: a save is complete when it returns."""
+
+    def close(self) -> None:
+        """Do nothing: nothing is held."""
+
+
+def damaged_state(error: Exception | str, where: str, uri: str) -> DataError:
+    """Return the error of a run whose state, kept at ``uri``, can't be read."""
+    return DataError(
+        f"the saved training state is damaged: {error}", where=where, mend=f"delete {uri} to train from the start"
+    )

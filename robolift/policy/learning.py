@@ -7,9 +7,10 @@ partly frozen differentiates, averages and saves the trained ones only.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -23,7 +24,6 @@ from robolift.data.ahead import ahead
 from robolift.errors import UsageError
 from robolift.logging import get_logger
 from robolift.policy import hosts, sharding
-from robolift.policy.checkpoint import StateStore
 from robolift.policy.model import Params
 from robolift.policy.recipe import Recipe
 from robolift.training.sampler import EpochSampler
@@ -115,6 +115,28 @@ class Rows(Protocol[Batch_co]):
         """Return rows to measure on, None if there are none."""
 
 
+class Store(Protocol):
+    """What the loop asks of the place that a killed run goes on from. Every process of a job calls it alike."""
+
+    def tidy(self) -> None:
+        """Remove what killed saves left; only for the run whose state this is."""
+
+    def load(self, template: Any, places: Any) -> tuple[Any, dict[str, Any]] | None:
+        """Return a tree in the form of ``template`` where ``places`` wants it, and its document; None without a save.
+
+        No array of it is held a second time.
+        """
+
+    def save(self, tree: Any, document: Mapping[str, Any], *, step: int) -> None:
+        """Copy ``tree`` from the devices and write it, perhaps after the return; the save before is complete then."""
+
+    def wait(self) -> None:
+        """Wait until the last save is complete."""
+
+    def close(self) -> None:
+        """Wait likewise, and give up what is held; a later call takes it up again."""
+
+
 def make_schedule(recipe: Recipe) -> optax.Schedule:
     """Return the learning rate as a function of the steps done.
 
@@ -191,8 +213,15 @@ def make_step(
     return step
 
 
-def run(learner: Learner[BatchT], data: Rows[BatchT], recipe: Recipe, store: StateStore) -> Fit:
+def run(learner: Learner[BatchT], data: Rows[BatchT], recipe: Recipe, store: Store, origin: Store | None = None) -> Fit:
     """Train; killed at any moment and called again, it ends with the same bits.
+
+    Args:
+        learner: The network and its objective.
+        data: What it is trained on.
+        recipe: How.
+        store: Where the state is kept.
+        origin: Holds the state of a run with another number of devices, to begin with if there is none in ``store``.
 
     Raises:
         UsageError: If the devices do not fit, or training diverges.
@@ -200,40 +229,51 @@ def run(learner: Learner[BatchT], data: Rows[BatchT], recipe: Recipe, store: Sta
         TrainingStoppedError: If SIGTERM came; the state is saved first.
     """
     mesh = sharding.make_mesh(recipe.num_devices, recipe.fsdp_devices)
+    held_out, rows = data.held_out(), sharding.batch_sharding(mesh)
+    with contextlib.closing(store):
+        store.tidy()
+        state, frozen, curves, places = _begun(learner, mesh, store, origin)
+        advance = jax.jit(
+            make_step(learner.objective, recipe, learner.optimizer),
+            in_shardings=(places[0], rows, places[1]),
+            out_shardings=places[0],
+            donate_argnums=0,
+        )
+        measure = None if held_out is None else learner.measure(frozen, held_out, mesh)
+        sampler = EpochSampler(num_rows=data.num_rows, batch_size=recipe.batch_size, seed=recipe.seed)
+        mine, first = hosts.own_rows(rows, recipe.batch_size), int(state.step)
+        batches = ahead(data.batch(sampler.batch(step)[mine]) for step in range(first, recipe.steps))
+        with stop_requests() as asked:
+            for step, batch in enumerate(batches, first):
+                state = advance(state, hosts.put_rows(batch, rows, recipe.batch_size), frozen)
+                done = step + 1
+                if done % recipe.log_every == 0 or done == recipe.steps:
+                    state = _record(state, done, recipe, curves, measure)
+                stop = done < recipe.steps and _must_stop(state, done, asked)
+                if done < recipe.steps and (done % recipe.save_every == 0 or stop):
+                    store.save(state, {"curves": curves}, step=done)
+                if stop:
+                    store.wait()
+                    raise TrainingStoppedError(f"stopped after step {done}, its state is saved; run again to resume")
+        return Fit(params=hosts.to_host(state.average), curves=curves)
+
+
+def _begun(
+    learner: Learner[BatchT], mesh: Mesh, store: Store, origin: Store | None
+) -> tuple[State, Params, Curves, tuple[State, Params]]:
+    """Return state, frozen weights and curves that training begins or goes on with, and where the first two lie."""
     template, frozen_template = learner.template()
     places, frozen_places = (sharding.state_shardings(tree, mesh) for tree in (template, frozen_template))
-    curves: Curves = {"train": [], "validation": []}
-    if (saved := store.load(template)) is None:
+    saved = store.load(template, places)
+    if saved is None and origin is not None:
+        with contextlib.closing(origin):
+            saved = origin.load(template, places)
+    if saved is None:
         state, frozen = learner.begin(places, frozen_places)
-    else:
-        curves = saved[1]["curves"]
-        state, frozen = hosts.put(saved[0], places), learner.frozen(frozen_places)
-        get_logger("policy").info("resumed", step=int(state.step))
-    rows = sharding.batch_sharding(mesh)
-    advance = jax.jit(
-        make_step(learner.objective, recipe, learner.optimizer),
-        in_shardings=(places, rows, frozen_places),
-        out_shardings=places,
-        donate_argnums=0,
-    )
-    held_out = data.held_out()
-    measure = None if held_out is None else learner.measure(frozen, held_out, mesh)
-    sampler = EpochSampler(num_rows=data.num_rows, batch_size=recipe.batch_size, seed=recipe.seed)
-    mine = hosts.own_rows(rows, recipe.batch_size)
-    first = int(state.step)
-    batches = ahead(data.batch(sampler.batch(step)[mine]) for step in range(first, recipe.steps))
-    with stop_requests() as asked:
-        for step, batch in enumerate(batches, first):
-            state = advance(state, hosts.put_rows(batch, rows, recipe.batch_size), frozen)
-            done = step + 1
-            if done % recipe.log_every == 0 or done == recipe.steps:
-                state = _record(state, done, recipe, curves, measure)
-            stop = done < recipe.steps and _must_stop(state, done, asked)
-            if done < recipe.steps and (done % recipe.save_every == 0 or stop):
-                store.save(state, {"curves": curves}, step=done)
-            if stop:
-                raise TrainingStoppedError(f"stopped after step {done}, its state is saved; run again to resume")
-    return Fit(params=hosts.to_host(state.average), curves=curves)
+        return state, frozen, {"train": [], "validation": []}, (places, frozen_places)
+    state, document = saved
+    get_logger("policy").info("resumed", step=int(state.step))
+    return state, learner.frozen(frozen_places), document["curves"], (places, frozen_places)
 
 
 def _must_stop(state: State, done: int, asked: threading.Event) -> bool:

@@ -12,9 +12,8 @@ from jax.sharding import Mesh
 
 from robolift.policy import hosts, learning, model, sharding
 from robolift.policy import loss as losses
-from robolift.policy.checkpoint import StateStore
 from robolift.policy.data import ChunkData
-from robolift.policy.learning import EVAL_KEY, Fit, State, make_optimizer, make_schedule
+from robolift.policy.learning import EVAL_KEY, Fit, State, Store, make_optimizer, make_schedule
 from robolift.policy.loss import Batch
 from robolift.policy.model import Params, PolicyShape
 from robolift.policy.presets import PolicyConfig
@@ -98,7 +97,7 @@ class ChunkLearner:
         return initial_state(self.config, self.shape, self.recipe, self.optimizer)
 
 
-def fit(config: PolicyConfig, shape: PolicyShape, data: ChunkData, recipe: Recipe, store: StateStore) -> Fit:
+def fit(config: PolicyConfig, shape: PolicyShape, data: ChunkData, recipe: Recipe, store: Store) -> Fit:
     """Train a policy; see :func:`learning.run`."""
     learner = ChunkLearner(config, shape, recipe, jnp.asarray(data.bare), make_optimizer(recipe))
     return learning.run(learner, data, recipe, store)

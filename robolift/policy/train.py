@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from robolift.policy.checkpoint import StateStore
 from robolift.policy.chunk_assembly import encoder_held_out
 from robolift.policy.data import Labels
 from robolift.policy.pi05.config import PRESETS as PI05_PRESETS
+from robolift.policy.pi05.state_store import ShardedStore
 from robolift.policy.presets import PRESETS
 from robolift.policy.recipe import UNLABELLED, Recipe
 
-__all__ = ["Sources", "Trained", "encoder_held_out", "publishes", "train"]
+__all__ = ["Places", "Sources", "Trained", "encoder_held_out", "publishes", "train"]
 
 PROMPTS_FILE = "prompts.json"
 
@@ -44,16 +46,33 @@ class Trained:
     num_frames: int
 
 
-def train(recipe: Recipe, sources: Sources, *, work_uri: str, folder: Path) -> Trained:
-    """Train a policy and write model.safetensors, policy.json and the norm statistics it was given into ``folder``.
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where a training run reads and writes besides its sources.
+
+    Attributes:
+        work_uri: Where the resumable state is kept; the same call with the same address goes on from it.
+        folder: Local folder of the result.
+        resume_from: Where the state of a run with another number of devices is kept, to begin with if there is none in
+            ``work_uri``; empty: begin at the first step.
+        beside: Documents for JSON, by file name, to lie beside the state.
+    """
+
+    work_uri: str
+    folder: Path
+    resume_from: str = ""
+    beside: Mapping[str, Any] = field(default_factory=dict)
+
+
+def train(recipe: Recipe, sources: Sources, places: Places) -> Trained:
+    """Train a policy and write model.safetensors, policy.json and the norm statistics it was given.
 
     On several machines each process calls it alike, and only the main one writes.
 
     Args:
         recipe: How.
         sources: From what.
-        work_uri: Where the resumable state is kept; the same call with the same address goes on from it.
-        folder: Local folder of the result.
+        places: Where to.
 
     Raises:
         UsageError: If recipe and inputs don't fit, or training diverges.
@@ -69,11 +88,14 @@ def train(recipe: Recipe, sources: Sources, *, work_uri: str, folder: Path) -> T
     material = Material(dataset=dataset, prompts=prompts, labels=labels, stats=stats)
     assembly = _assemble(recipe, sources, material)
     _tell(recipe, assembly)
-    fitted = learning.run(assembly.learner, assembly.rows, recipe, StateStore(work_uri))
-    assembly.save(folder, fitted.params)
+    for name, document in places.beside.items() if host.is_main else ():
+        storage.write_bytes(storage.join(places.work_uri, name), storage.to_json_bytes(document))
+    origin = _store(recipe, places.resume_from) if places.resume_from else None
+    fitted = learning.run(assembly.learner, assembly.rows, recipe, _store(recipe, places.work_uri), origin)
+    assembly.save(places.folder, fitted.params)
     if host.is_main and stats is not None:
         content = storage.to_json_bytes(stats.to_dict())
-        storage.write_bytes(str(folder / norm_stats.NORM_STATS_FILE), content)
+        storage.write_bytes(str(places.folder / norm_stats.NORM_STATS_FILE), content)
     return _report(fitted, assembly, prompts, dataset)
 
 
@@ -84,6 +106,11 @@ def _assemble(recipe: Recipe, sources: Sources, material: Material) -> Assembly:
 
         return pi05.assemble(PI05_PRESETS[recipe.preset](), recipe, material)
     return chunk_assembly.assemble(PRESETS[recipe.preset](), recipe, sources, material)
+
+
+def _store(recipe: Recipe, uri: str) -> learning.Store:
+    """Return the place of the resumable state of this network."""
+    return ShardedStore(uri) if recipe.is_pi05 else StateStore(uri)
 
 
 def publishes() -> bool:

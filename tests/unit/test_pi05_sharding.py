@@ -19,7 +19,7 @@ import functools, json, pathlib, sys
 import jax
 import miniature_pi05 as miniature
 from robolift.policy import learning, sharding
-from robolift.policy.checkpoint import StateStore
+from robolift.policy.pi05.state_store import ShardedStore
 
 # Cut the weights however small they are, or nothing would be cut in a test.
 sharding.state_shardings = functools.partial(sharding.state_shardings, smallest_bytes=0)
@@ -28,7 +28,7 @@ words = miniature.tokenizer(folder)
 config = miniature.config()
 
 
-class Killed(StateStore):
+class Killed(ShardedStore):
     def save(self, tree, document, *, step):
         super().save(tree, document, step=step)
         raise KeyboardInterrupt
@@ -47,10 +47,10 @@ def losses(num, fsdp, store):
 places = sharding.state_shardings(miniature.learner(config, miniature.recipe()).template()[0], sharding.make_mesh(8, 4))
 cut = {name: place.spec != jax.sharding.PartitionSpec() for name, place in places.params.items()}
 found = {
-    "one": losses(1, 1, StateStore(str(folder / "one"))),
-    "eight": losses(8, 4, StateStore(str(folder / "eight"))),
+    "one": losses(1, 1, ShardedStore(str(folder / "one"))),
+    "eight": losses(8, 4, ShardedStore(str(folder / "eight"))),
     "killed": losses(8, 8, Killed(str(folder / "moved"))),
-    "moved": losses(2, 2, StateStore(str(folder / "moved"))),
+    "moved": losses(2, 2, ShardedStore(str(folder / "moved"))),
     "cut": [name for name, is_cut in cut.items() if is_cut],
 }
 print(json.dumps(found))
@@ -75,7 +75,7 @@ from robolift.policy import hosts
 hosts.join()
 import miniature_pi05 as miniature
 from robolift.policy import learning, sharding
-from robolift.policy.checkpoint import StateStore
+from robolift.policy.pi05.state_store import ShardedStore
 
 sharding.state_shardings = functools.partial(sharding.state_shardings, smallest_bytes=0)
 folder = pathlib.Path(sys.argv[1])
@@ -84,7 +84,7 @@ own.mkdir(parents=True)
 words = miniature.tokenizer(own)
 config = miniature.with_updates(miniature.config())
 settings = miniature.recipe(steps=4, log_every=2, save_every=3, num_devices=2, fsdp_devices=2)
-learner, store = miniature.learner(config, settings), StateStore(str(folder / "work"))
+learner, store = miniature.learner(config, settings), ShardedStore(str(folder / "work"))
 fits = [learning.run(learner, miniature.rows(config, settings, words), settings, store) for _ in range(2)]
 losses = [[row["loss"] for name in ("train", "validation") for row in fit.curves[name]] for fit in fits]
 print(json.dumps({"devices": jax.device_count(), "losses": losses, "names": len(learner.whole(fits[0].params))}))

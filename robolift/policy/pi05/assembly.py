@@ -12,7 +12,6 @@ import numpy as np
 from robolift import staging
 from robolift.data.dataset import Dataset
 from robolift.data.frames import DecodedFrames, Frames, pack_frames
-from robolift.data.models import read_model
 from robolift.data.tokenizer import Tokenizer
 from robolift.errors import DataError
 from robolift.labeling.prompt_formatter import PromptFormatter
@@ -73,7 +72,7 @@ def assemble(preset: Pi05Config, recipe: Recipe, material: Material) -> Assembly
     )
 
     def save(target: Path, params: Params) -> None:
-        policy_files.save(target, spec, learner.whole(params), read_model(recipe.tokenizer))
+        policy_files.save(target, spec, learner.whole(params), tokenizer.content)
 
     rows = PromptedRows(
         chunks=prepared.chunks,

@@ -25,13 +25,13 @@ from robolift.manifest import Manifest
 from robolift.policy.checkpoint import SPEC_FILE, WEIGHTS_FILE, read_spec
 from robolift.policy.norm_stats import NORM_STATS_FILE
 from robolift.policy.normalize import Normalizer
-from robolift.policy.pi05 import orbax, policy_files, torch_names, tree
+from robolift.policy.pi05 import address, policy_files, torch_names, tree
 from robolift.policy.pi05.config import PRESETS
 from robolift.policy.pi05.policy_files import Pi05Spec
 from robolift.policy.pi05.weights import Form, save_params
 
 MARKER = "export.json"
-LAST = f"{orbax.ITEM}/{orbax.MARKER}"
+LAST = f"{address.ITEM}/{address.MARKER}"
 """What makes weights readable; to a store it is copied when all else is there."""
 
 
@@ -121,7 +121,7 @@ class Export:
         return spec
 
     def _write(self, folder: Path, spec: Pi05Spec) -> None:
-        weights = orbax.ITEM if self.form == "orbax" else WEIGHTS_FILE
+        weights = address.ITEM if self.form == "orbax" else WEIGHTS_FILE
         params = policy_files.load_weights(self.policy.uri, spec.config)
         logging.get_logger("export").info("writing", form=self.form)
         save_params(params, str(folder / weights), form=self.form)

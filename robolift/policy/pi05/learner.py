@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -17,7 +17,6 @@ import numpy as np
 import optax  # type: ignore[import-untyped]
 from jax.sharding import Mesh
 
-from robolift.errors import DataError
 from robolift.policy import hosts, learning, sharding
 from robolift.policy.learning import EVAL_KEY, State
 from robolift.policy.loss import flow_loss
@@ -44,7 +43,7 @@ class Pi05Learner:
 
     Attributes:
         config: Architecture.
-        recipe: How.
+        recipe: How; if it states the digest of its weights, each time they are read they must have it.
         real_dims: Dimensions of an action before it is padded.
         optimizer: Of the trained weights.
     """
@@ -133,7 +132,7 @@ class Pi05Learner:
         return draw
 
     def _loaded(self) -> Flat:
-        """Return the recipe's weights on the host, float32; low-rank updates may be missing.
+        """Return the recipe's weights on the host, float32; low-rank updates may be missing, all of them or none.
 
         Raises:
             UsageError: If nothing lies at their address.
@@ -142,13 +141,7 @@ class Pi05Learner:
         uri, digest = self.recipe.weights, self.recipe.weights_sha256
         if not uri:
             return {}
-        try:
-            found = weights.load_params(uri, self.config, sha256=digest)
-        except DataError:
-            bare = _without_updates(self.config)
-            if bare == self.config:
-                raise
-            found = weights.load_params(uri, bare, sha256=digest)
+        found = weights.load_params(uri, self.config, sha256=digest, may_lack_updates=True)
         return {path: np.asarray(leaf, np.float32) for path, leaf in tree.flatten(found).items()}
 
     def _dtype(self, path: str) -> Any:
@@ -157,7 +150,3 @@ class Pi05Learner:
     def _parted(self, flat: Flat) -> tuple[Flat, Flat]:
         trained = {path: leaf for path, leaf in flat.items() if path in self.trained}
         return trained, {path: leaf for path, leaf in flat.items() if path not in self.trained}
-
-
-def _without_updates(config: Pi05Config) -> Pi05Config:
-    return replace(config, vlm=replace(config.vlm, lora_rank=0), expert=replace(config.expert, lora_rank=0))

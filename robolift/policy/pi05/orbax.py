@@ -20,12 +20,10 @@ import orbax.checkpoint as ocp
 from robolift import storage
 from robolift.errors import DataError, UsageError
 from robolift.policy import xla  # noqa: F401
+from robolift.policy.pi05.address import ITEM, MARKER
 from robolift.policy.pi05.tree import Params, flatten, unflatten
 from robolift.tensor_files import Spec
 
-ITEM = "params"
-MARKER = "_METADATA"
-"""File that every item has; on a store it is written last."""
 NNX_LEVEL = "/value"
 FAILURES = (ValueError, KeyError, TypeError, OSError, AttributeError)
 """What Orbax and TensorStore raise at a damaged checkpoint; the last where Orbax finds no metadata and says None."""

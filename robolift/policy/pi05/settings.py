@@ -19,7 +19,9 @@ class Pi05Settings(BaseModel):
     or a policy of ours. Every name and shape must fit; low-rank updates may be missing and then begin at nothing.
     Empty: random weights."""
     weights_sha256: str = ""
-    """Digest that `weights` must have, of the file or of the folder's files; empty: any."""
+    """Digest that `weights` must have; empty: any. Of a file its SHA-256; of openpi's checkpoint that of the names and
+    contents of the files in its folder `params`, whichever folder above it `weights` names. An error says what was
+    found."""
     frozen: list[str] = []
     """pi0.5 presets: weights that keep their values, as regular expressions of whole names such as `PaliGemma/img/.*`.
     With low-rank updates what they update is frozen besides."""
@@ -89,6 +91,8 @@ def check(settings: dict[str, Any]) -> None:
         raise ValueError("state_width is given, but state_keys is empty: there is no state to fill up")
     if not settings["tokenizer"]:
         raise ValueError(f"preset {settings['preset']} needs tokenizer, the address of a SentencePiece model")
+    if settings["weights_sha256"] and not settings["weights"]:
+        raise ValueError("weights_sha256 is given, but weights is empty: the weights would be random")
     keys = cameras_by_key(settings)
     if unknown := sorted(keys.keys() - set(CAMERAS)):
         raise ValueError(f"camera_keys has {', '.join(unknown)}; the network's image keys are {', '.join(CAMERAS)}")

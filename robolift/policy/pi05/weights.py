@@ -11,28 +11,28 @@ form                      what lies there
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import jax
 import numpy as np
 
-from robolift import storage
 from robolift.data.models import materialize
 from robolift.errors import DataError
 from robolift.policy import hosts
 from robolift.policy.pi05 import orbax, torch_names
+from robolift.policy.pi05.address import resolve
 from robolift.policy.pi05.config import Pi05Config
+from robolift.policy.pi05.freeze import UPDATES
 from robolift.policy.pi05.tree import Params, flatten, names_and_shapes, unflatten
 from robolift.tensor_files import CODES, Spec, TensorFile, Write, writing
 
 Form = Literal["safetensors", "openpi_torch", "orbax"]
 Leaf = np.ndarray | jax.Array
 Shapes = Mapping[str, tuple[int, ...]]
-WEIGHTS_FILE = "model.safetensors"
-"""Where a folder of openpi's, or of ours, holds its weights."""
 SHOWN = 10
 
 
@@ -78,7 +78,7 @@ def compare(found: Mapping[str, Spec], expected: Shapes, *, optional: Shapes | N
     )
 
 
-def load_params(uri: str, config: Pi05Config, *, sha256: str = "") -> Params:
+def load_params(uri: str, config: Pi05Config, *, sha256: str = "", may_lack_updates: bool = False) -> Params:
     """Return the weights at ``uri`` as arrays of the host, in the types they are kept in.
 
     Whatever isn't on a disk is copied first, see :func:`robolift.data.models.materialize`; what is copied already isn't
@@ -87,23 +87,28 @@ def load_params(uri: str, config: Pi05Config, *, sha256: str = "") -> Params:
     Args:
         uri: A ``params`` item, or the folder of a step with one; a safetensors file, or a folder with
             ``model.safetensors``. What is there decides.
-        config: The model. Weights without low-rank updates want a config without: ``lora_rank`` 0.
-        sha256: What :func:`robolift.data.models.model_digest` must say of the file or item; empty: anything.
+        config: The model.
+        sha256: What :func:`robolift.data.models.model_digest` must say of the file or item that is meant, see
+            :func:`robolift.policy.pi05.address.resolve`; empty: anything.
+        may_lack_updates: Whether weights without any low-rank update will do where ``config`` has them; the tree lacks
+            them then. Weights with some must have all.
 
     Raises:
         UsageError: If nothing is there, or no copy can be kept.
         DataError: If the digest is another, the content is damaged, or a name or shape is not the model's.
     """
-    uri = _resolve(uri)
+    uri = resolve(uri)
     path = materialize(uri, sha256)
-    shapes = names_and_shapes(config)
-    if path.is_dir():
-        _refuse(compare(orbax.specs(path, where=uri), shapes), config, where=uri)
-        return orbax.load(path, where=uri)
-    tensors = TensorFile(path, where=uri)
-    if any(name.startswith(torch_names.PREFIX) for name in tensors.specs):
+    tensors = None if path.is_dir() else TensorFile(path, where=uri)
+    specs = orbax.specs(path, where=uri) if tensors is None else tensors.specs
+    if may_lack_updates and not any(re.fullmatch(UPDATES, name) for name in specs):
+        config = without_updates(config)
+    if tensors is not None and any(name.startswith(torch_names.PREFIX) for name in specs):
         return unflatten(dict(_from_torch(tensors, config, where=uri)))
-    _refuse(compare(tensors.specs, shapes), config, where=uri)
+    shapes = names_and_shapes(config)
+    _refuse(compare(specs, shapes), config, where=uri)
+    if tensors is None:
+        return orbax.load(path, where=uri)
     return unflatten({name: tensors.read(name) for name in shapes})
 
 
@@ -132,24 +137,9 @@ def save_params(params: Params, uri: str, *, form: Form = "safetensors") -> None
             write(path, hosts.to_host(leaf))
 
 
-def _resolve(uri: str) -> str:
-    """Return the address of the file or item that is meant by ``uri``.
-
-    Raises:
-        DataError: If a folder has neither.
-    """
-    facts = storage.info(uri)
-    if facts is None or facts["type"] == "file" or storage.exists(storage.join(uri, orbax.MARKER)):
-        return uri
-    for name, marker in ((orbax.ITEM, f"{orbax.ITEM}/{orbax.MARKER}"), (WEIGHTS_FILE, WEIGHTS_FILE)):
-        if storage.exists(storage.join(uri, marker)):
-            return storage.join(uri, name)
-    raise DataError(
-        "no weights in this folder",
-        where=uri,
-        expected=f"{orbax.MARKER} of openpi's item {orbax.ITEM!r}, the item's folder, or {WEIGHTS_FILE}",
-        mend="give the address of the weights",
-    )
+def without_updates(config: Pi05Config) -> Pi05Config:
+    """Return the same model without low-rank updates."""
+    return replace(config, vlm=replace(config.vlm, lora_rank=0), expert=replace(config.expert, lora_rank=0))
 
 
 def _refuse(difference: Difference, config: Pi05Config, *, where: str) -> None:

@@ -129,7 +129,7 @@ STEPS = {
     ),
     "compute_norm_stats": Step(inputs={"dataset": ("import_dataset",)}),
     "train_policy": Step(
-        {"steps": 6, "batch_size": 16, "save_every": 2, "log_every": 2},
+        {"steps": 6, "batch_size": 16, "save_every": 2, "log_every": 2, "objective": "regression"},
         {
             "dataset": ("import_dataset",),
             "labels": ("label_advantage",),

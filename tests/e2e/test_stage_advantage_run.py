@@ -102,7 +102,7 @@ def test_it_runs_on_one_s_own_datasets_and_the_new_one_needs_no_annotation(tmp_p
     )
     before = {path: storage.sha256_file(path) for path in sorted(tmp_path.rglob("*")) if path.is_file()}
     value = {"steps": 6, "warmup_steps": 2, "batch_size": 8, "image_size": [32, 32]}
-    stages = {"train_value": value, "train_policy": {"steps": 6, "batch_size": 16}}
+    stages = {"train_value": value, "train_policy": {"steps": 6, "batch_size": 16, "objective": "regression"}}
     own = {"labelled_uri": str(tmp_path / "labelled"), "new_uri": str(tmp_path / "new"), "head": "single"}
     _, made = _run({**own, "stages": stages}, tmp_path)
 

@@ -218,7 +218,7 @@ def run(learner: Learner[BatchT], data: Rows[BatchT], recipe: Recipe, store: Sta
     held_out = data.held_out()
     measure = None if held_out is None else learner.measure(frozen, held_out, mesh)
     sampler = EpochSampler(num_rows=data.num_rows, batch_size=recipe.batch_size, seed=recipe.seed)
-    with stop_requests() as asked:
+    with stop_requests() as asked, jax.set_mesh(mesh):
         for step in range(int(state.step), recipe.steps):
             state = advance(state, hosts.put(data.batch(sampler.batch(step)), rows), frozen)
             done = step + 1

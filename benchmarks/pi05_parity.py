@@ -18,6 +18,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -65,6 +66,7 @@ import numpy as np  # noqa: E402
 import pi05_case  # noqa: E402
 from openpi.models import gemma, lora, model, pi0, pi0_config, siglip  # noqa: E402
 
+from robolift.policy.loss import flow_errors  # noqa: E402
 from robolift.policy.pi05 import config as sizes  # noqa: E402
 from robolift.policy.pi05 import network, tree  # noqa: E402
 from robolift.policy.pi05.config import GemmaConfig, Pi05Config  # noqa: E402
@@ -184,9 +186,13 @@ def our_outputs(config: Pi05Config, case: pi05_case.Case) -> dict[str, np.ndarra
     params = tree.unflatten({path: jnp.asarray(w) for path, w in pi05_case.weights(config).items()})
     inputs, time = network.Inputs(*map(jnp.asarray, case[:4])), flow_time(case)
     actions, noise = jnp.asarray(case.actions), jnp.asarray(case.noise)
-    width, steps = config.action_dim, config.sampling_steps
+    steps = config.sampling_steps
+
+    def at(params: tree.Params) -> Callable[[jax.Array, jax.Array], jax.Array]:
+        return partial(network.velocity, params, config, inputs)
+
     made = {
-        "loss_rows": lambda p: network.loss_rows(p, config, inputs, actions, noise, time, width),
+        "loss_rows": lambda p: flow_errors(at(p), actions, noise, time, real_dims=config.action_dim).mean(1),
         "velocity": lambda p: network.velocity(p, config, inputs, noise, time),
         "actions": lambda p: network.sample(p, config, inputs, noise, steps=steps),
     }

@@ -243,7 +243,7 @@ def run(learner: Learner[BatchT], data: Rows[BatchT], recipe: Recipe, store: Sto
         sampler = EpochSampler(num_rows=data.num_rows, batch_size=recipe.batch_size, seed=recipe.seed)
         mine, first = hosts.own_rows(rows, recipe.batch_size), int(state.step)
         batches = ahead(data.batch(sampler.batch(step)[mine]) for step in range(first, recipe.steps))
-        with stop_requests() as asked:
+        with stop_requests() as asked, jax.set_mesh(mesh):
             for step, batch in enumerate(batches, first):
                 state = advance(state, hosts.put_rows(batch, rows, recipe.batch_size), frozen)
                 done = step + 1

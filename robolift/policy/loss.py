@@ -57,17 +57,20 @@ def interpolate(actions: jax.Array, noise: jax.Array, time: jax.Array) -> tuple[
     return t * noise + (1 - t) * actions, noise - actions
 
 
-def masked_mean_square(prediction: jax.Array, target: jax.Array, real: jax.Array, weight: jax.Array) -> jax.Array:
-    """Return the weighted squared error, averaged over the actions that exist.
+def mean_square(prediction: jax.Array, target: jax.Array) -> jax.Array:
+    """Return (B, H): the squared error of (B, H, A), averaged over the dimensions of an action."""
+    return ((prediction - target) ** 2).mean(-1)
+
+
+def masked_mean(errors: jax.Array, real: jax.Array, weight: jax.Array) -> jax.Array:
+    """Return the weighted mean over the actions that exist.
 
     Args:
-        prediction: (B, H, A).
-        target: (B, H, A).
+        errors: (B, H).
         real: (B, H), 1 or 0.
         weight: (B,).
     """
-    error = ((prediction - target) ** 2).mean(-1)
-    return (error * real * weight[:, None]).sum() / real.sum()
+    return (errors * real * weight[:, None]).sum() / real.sum()
 
 
 def drop_labels(key: jax.Array, prompt: jax.Array, bare: jax.Array, rate: float) -> jax.Array:
@@ -80,6 +83,27 @@ def drop_labels(key: jax.Array, prompt: jax.Array, bare: jax.Array, rate: float)
         rate: Probability of dropping, independent for each row.
     """
     return jnp.where(jax.random.uniform(key, prompt.shape) < rate, bare[prompt], prompt)
+
+
+def flow_errors(
+    velocity: Callable[[jax.Array, jax.Array], jax.Array],
+    actions: jax.Array,
+    noise: jax.Array,
+    time: jax.Array,
+    *,
+    real_dims: int,
+) -> jax.Array:
+    """Return (B, H): the mean of (velocity - (noise - actions))^2 over the real dimensions.
+
+    Args:
+        velocity: (noisy chunk (B, H, A), time (B,)) -> (B, H, A).
+        actions: (B, H, A) normalised.
+        noise: (B, H, A) standard normal.
+        time: (B,) share of noise.
+        real_dims: Dimensions before padding; what is padded is no error.
+    """
+    chunk, target = interpolate(actions, noise, time)
+    return mean_square(velocity(chunk, time)[..., :real_dims], target[..., :real_dims])
 
 
 def flow_loss(
@@ -104,9 +128,7 @@ def flow_loss(
     noise_key, time_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, actions.shape)
     time = flow_time(jax.random.uniform(time_key, weight.shape))
-    chunk, target = interpolate(actions, noise, time)
-    predicted = velocity(chunk, time)
-    return masked_mean_square(predicted[..., :real_dims], target[..., :real_dims], real, weight)
+    return masked_mean(flow_errors(velocity, actions, noise, time, real_dims=real_dims), real, weight)
 
 
 def loss(params: Params, key: jax.Array, batch: Batch, shape: PolicyShape) -> jax.Array:
@@ -117,5 +139,5 @@ def loss(params: Params, key: jax.Array, batch: Batch, shape: PolicyShape) -> ja
         return model.predict(params, cached, shape, chunk, time)
 
     if shape.objective == "regression":
-        return masked_mean_square(predict(), batch.actions, batch.real, batch.weight)
+        return masked_mean(mean_square(predict(), batch.actions), batch.real, batch.weight)
     return flow_loss(predict, key, batch.actions, batch.real, batch.weight, real_dims=shape.action_dim)

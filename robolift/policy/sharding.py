@@ -49,6 +49,34 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec((BATCH_AXIS, FSDP_AXIS)))  # type: ignore[no-untyped-call]
 
 
+def split_rows(x: jax.Array) -> jax.Array:
+    """Return activations ``x`` with their first axis, the row, cut over all devices of the mesh that is set.
+
+    Unless it is told so after each step of a network, XLA lets activations follow the cut of the weights: every device
+    then works on all rows, and what is sent grows with the batch. Told so, it gathers weights, layer by layer (openpi's
+    ``activation_sharding_constraint``). Without a mesh (``jax.set_mesh``), as when a policy acts, ``x`` is unchanged.
+    """
+    return x if jax.sharding.get_abstract_mesh().empty else _cut(x, (BATCH_AXIS, FSDP_AXIS))
+
+
+def look_up(table: jax.Array, rows: jax.Array) -> jax.Array:
+    """Return (B, L, W) what is at (B, L) ``rows`` of (V, W) ``table``, with B cut over all devices of a mesh.
+
+    Of a table that is cut by rows each device would add its share to all that is looked up. So it is cut by columns
+    first, if the devices that share a copy divide them: each finds its columns, and sends on as much as it gets.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or table.shape[-1] % mesh.shape[FSDP_AXIS]:
+        return split_rows(table[rows])
+    columns, told = _cut(table, None, FSDP_AXIS), _cut(rows, BATCH_AXIS)
+    return split_rows(_cut(columns[told], BATCH_AXIS, None, FSDP_AXIS))
+
+
+def _cut(x: jax.Array, *axes: Any) -> jax.Array:
+    cut: jax.Array = jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))  # type: ignore[no-untyped-call]
+    return cut
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the placement of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())  # type: ignore[no-untyped-call]

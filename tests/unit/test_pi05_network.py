@@ -9,6 +9,7 @@ import numpy as np
 import pi05_case
 import pytest
 
+from robolift.policy.loss import flow_errors
 from robolift.policy.pi05 import gemma, lora, network, tree
 from robolift.policy.pi05.config import dummy
 
@@ -29,6 +30,11 @@ def _inputs(case):
 
 def _time(case):
     return case.beta * np.float32(0.999) + np.float32(0.001)
+
+
+def _loss_rows(params, config, case, real_dims):
+    at = partial(network.velocity, params, config, _inputs(case))
+    return flow_errors(at, case.actions, case.noise, _time(case), real_dims=real_dims).mean(1)
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +58,14 @@ def test_outputs_are_openpis(name, case):
     recorded, params, inputs = pi05_case.golden(name), _params(config), _inputs(case)
 
     @compiled
-    def outputs(params, actions, noise, time):
+    def outputs(params, noise, time):
         return (
-            network.loss_rows(params, config, inputs, actions, noise, time, config.action_dim),
+            _loss_rows(params, config, case, config.action_dim),
             network.velocity(params, config, inputs, noise, time),
             network.sample(params, config, inputs, noise, steps=config.sampling_steps),
         )
 
-    found = outputs(params, case.actions, case.noise, _time(case))
+    found = outputs(params, case.noise, _time(case))
     for output, value in zip(("loss_rows", "velocity", "actions"), found, strict=True):
         _assert_close(value, recorded[output])
 
@@ -68,9 +74,7 @@ def test_the_loss_is_of_the_real_dims_alone(params, case):
     time, real = _time(case), 3
     share = time[:, None, None]
     found = velocity(params, CONFIG, _inputs(case), share * case.noise + (1 - share) * case.actions, time)
-    rows = compiled(network.loss_rows, static_argnums=(1, 6))(
-        params, CONFIG, _inputs(case), case.actions, case.noise, time, real
-    )
+    rows = compiled(lambda params: _loss_rows(params, CONFIG, case, real))(params)
     wanted = ((np.asarray(found) - (case.noise - case.actions))[:, :, :real] ** 2).mean((1, 2))
     np.testing.assert_allclose(rows, wanted, rtol=1e-5)
 
@@ -127,8 +131,7 @@ def test_recomputing_layers_changes_no_gradient(params, case):
         config = replace(CONFIG, remat=remat)
 
         def loss(params):
-            rows = network.loss_rows(params, config, _inputs(case), case.actions, case.noise, _time(case), 8)
-            return rows.mean()
+            return _loss_rows(params, config, case, 8).mean()
 
         return tree.flatten(compiled(jax.grad(loss))(params))
 
@@ -147,7 +150,7 @@ def test_bfloat16_computes_near_float32_and_its_gradients_are_float32(params, ca
     assert 1e-5 < np.abs(found - exact).max() < 0.1
 
     def loss(params):
-        return network.loss_rows(params, half, inputs, case.actions, case.noise, time, 8).mean()
+        return _loss_rows(params, half, case, 8).mean()
 
     assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(jax.grad(loss), params))} == {jnp.dtype("float32")}
 

@@ -45,13 +45,13 @@ def test_interpolation_and_velocity():
     assert losses.interpolate(actions, noise, jnp.array([0.0]))[0].tolist() == actions.tolist()
 
 
-def test_masked_mean_square_counts_real_actions_only():
+def test_the_mean_square_is_of_the_actions_that_exist():
     prediction = jnp.array([[[1.0, 3.0], [100.0, 100.0]], [[0.0, 0.0], [2.0, 0.0]]])
     real = jnp.array([[1.0, 0.0], [1.0, 1.0]])
-    zero = jnp.zeros_like(prediction)
+    errors = losses.mean_square(prediction, jnp.zeros_like(prediction))
     # Real errors: (1 + 9) / 2 = 5, 0, (4 + 0) / 2 = 2; three real actions.
-    assert float(losses.masked_mean_square(prediction, zero, real, jnp.ones(2))) == pytest.approx(7 / 3)
-    assert float(losses.masked_mean_square(prediction, zero, real, jnp.array([2.0, 0.0]))) == pytest.approx(10 / 3)
+    assert float(losses.masked_mean(errors, real, jnp.ones(2))) == pytest.approx(7 / 3)
+    assert float(losses.masked_mean(errors, real, jnp.array([2.0, 0.0]))) == pytest.approx(10 / 3)
 
 
 @pytest.mark.parametrize("objective", ["flow", "regression"])

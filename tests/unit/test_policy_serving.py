@@ -203,7 +203,7 @@ def test_damaged_files_are_refused(tmp_path):
         (lambda d: d.pop("action"), "not a policy: KeyError"),
         (lambda d: d["architecture"].update(depth=3), "not a policy: TypeError"),
         (lambda d: d.update(state_dims=7), "not a policy: TypeError"),
-        (lambda d: d.update(action_horizon=4), r"weight .* is \(\(.*, dtype\('float32'\)\)"),
+        (lambda d: d.update(action_horizon=4), r"weight .* is Spec\(shape=.*, dtype='float32'\)"),
     ):
         document = json.loads(whole)
         change(document)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 
 from robolift.policy.pi05 import lora
 from robolift.policy.pi05.tree import Params
+from robolift.policy.sharding import look_up, split_rows
 
 EPSILON = 1e-6
 LONGEST_WAVELENGTH = 10_000
@@ -50,8 +51,7 @@ class KeyValues(NamedTuple):
 def embed(params: Params, tokens: jax.Array) -> jax.Array:
     """Return (B, L, W) float32 embeddings of (B, L) ``tokens``, times sqrt(W)."""
     table = params["embedder"]["input_embedding"]
-    rows: jax.Array = table[tokens] * jnp.sqrt(table.shape[1]).astype(table.dtype)
-    return rows
+    return look_up(table, tokens) * jnp.sqrt(table.shape[1]).astype(table.dtype)
 
 
 def forward(
@@ -96,7 +96,7 @@ def norm(weights: Params, x: jax.Array, condition: jax.Array | None) -> tuple[ja
     if condition is None:
         return (normed * (1 + weights["scale"])).astype(x.dtype), 1.0
     kernel, bias = (weights["Dense_0"][part].astype(x.dtype) for part in ("kernel", "bias"))
-    modulation = condition.astype(x.dtype) @ kernel + bias
+    modulation = split_rows(condition.astype(x.dtype) @ kernel + bias)
     scale, shift, gate = jnp.split(modulation[:, None, :], 3, axis=-1)
     return (normed * (1 + scale) + shift).astype(x.dtype), gate
 
@@ -115,12 +115,13 @@ def rotate(x: jax.Array, positions: jax.Array) -> jax.Array:
 def _layer(
     layer: Params, cache: KeyValues | None, groups: Sequence[Tokens], *, positions: jax.Array, mask: jax.Array
 ) -> tuple[list[jax.Array], KeyValues]:
+    groups = [g._replace(x=split_rows(g.x)) for g in groups]
     normed, gates = _norms(layer, "pre_attention_norm", groups)
     mixed, made = _attention(layer["attn"], normed, positions=positions, mask=mask, cache=cache)
-    groups = [g._replace(x=g.x + y * gate) for g, y, gate in zip(groups, mixed, gates, strict=True)]
+    groups = [g._replace(x=split_rows(g.x + y * gate)) for g, y, gate in zip(groups, mixed, gates, strict=True)]
     normed, gates = _norms(layer, "pre_ffw_norm", groups)
     fed = [lora.feed_forward(g.x, layer[f"mlp{g.expert}"]) for g in normed]
-    return [g.x + y * gate for g, y, gate in zip(groups, fed, gates, strict=True)], made
+    return [split_rows(g.x + y * gate) for g, y, gate in zip(groups, fed, gates, strict=True)], made
 
 
 def _norms(layer: Params, name: str, groups: Sequence[Tokens]) -> tuple[list[Tokens], list[jax.Array | float]]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from robolift.policy import xla  # noqa: F401
 from robolift.policy.pi05.tree import Params
+from robolift.policy.sharding import split_rows
 
 RANK = "L"
 """Axis of the rank in an equation; no other axis may be called so."""
@@ -57,5 +58,5 @@ def _product(x: jax.Array, weights: Params, name: str, part: int | None = None) 
         stored: jax.Array = weights[name + suffix]
         return (stored if part is None else stored[part]).astype(x.dtype)
 
-    out = x @ matrix()
+    out = split_rows(x @ matrix())
     return out + x @ matrix("_lora_a") @ matrix("_lora_b") if f"{name}_lora_a" in weights else out

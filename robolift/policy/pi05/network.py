@@ -23,6 +23,7 @@ from robolift.policy.pi05.config import Pi05Config
 from robolift.policy.pi05.gemma import KeyValues, Tokens
 from robolift.policy.pi05.tree import Params, Weight
 from robolift.policy.sampling import guide
+from robolift.policy.sharding import split_rows
 
 SHORTEST_PERIOD, LONGEST_PERIOD = 4e-3, 4.0
 """Periods of the flow time's embedding."""
@@ -82,32 +83,6 @@ def velocity(params: Params, config: Pi05Config, inputs: Inputs, noisy: jax.Arra
     positions = jnp.cumsum(counts, axis=1) - 1
     (_, out), _ = gemma.forward(llm, [prefix, suffix], positions=positions, mask=mask, remat=config.remat)
     return _read_velocity(params, suffix._replace(x=out))
-
-
-def loss_rows(
-    params: Params,
-    config: Pi05Config,
-    inputs: Inputs,
-    actions: jax.Array,
-    noise: jax.Array,
-    time: jax.Array,
-    real_dims: int,
-) -> jax.Array:
-    """Return (B,): the mean of (v - (noise - actions))^2 over the horizon and the first ``real_dims`` of A.
-
-    Args:
-        params: Weights.
-        config: Architecture.
-        inputs: What the policy sees.
-        actions: (B, H, A) normalised, then padded with zeros.
-        noise: (B, H, A) standard normal.
-        time: (B,) share of noise.
-        real_dims: Width of the actions before padding; what is padded is no target.
-    """
-    share = time[:, None, None]
-    found = velocity(params, config, inputs, share * noise + (1 - share) * actions, time)
-    rows: jax.Array = jnp.square(found - (noise - actions))[..., :real_dims].mean((1, 2))
-    return rows
 
 
 def prefix_cache(params: Params, config: Pi05Config, inputs: Inputs) -> Cache:
@@ -205,8 +180,9 @@ def _embed_suffix(params: Params, config: Pi05Config, noisy: jax.Array, time: ja
     """Return the noisy actions as tokens and the flow time as the condition of the adaptive norms."""
     condition = embed_time(time, config.expert.width)
     for name in ("time_mlp_in", "time_mlp_out"):
-        condition = jax.nn.silu(_linear(params[name], condition))
-    return Tokens(tree.EXPERTS[1], _linear(params["action_in_proj"], noisy).astype(config.dtype), condition)
+        condition = split_rows(jax.nn.silu(_linear(params[name], condition)))
+    x = split_rows(_linear(params["action_in_proj"], noisy)).astype(config.dtype)
+    return Tokens(tree.EXPERTS[1], x, condition)
 
 
 def _read_velocity(params: Params, suffix: Tokens) -> jax.Array:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from robolift.policy import xla  # noqa: F401
 from robolift.policy.pi05.config import SiglipConfig
 from robolift.policy.pi05.tree import Params
+from robolift.policy.sharding import split_rows
 
 EPSILON = 1e-6
 
@@ -30,14 +31,14 @@ def encode(params: Params, config: SiglipConfig, images: jax.Array, *, dtype: st
         dtype: Of the computation.
         remat: Whether each layer is computed again for its gradient.
     """
-    tokens = (embed_patches(params, config, images) + params["pos_embedding"]).astype(dtype)
+    tokens = split_rows(embed_patches(params, config, images) + params["pos_embedding"]).astype(dtype)
 
     def step(x: jax.Array, layer: Params) -> tuple[jax.Array, None]:
         return _layer(layer, x), None
 
     body = jax.checkpoint(step, prevent_cse=False) if remat else step
     tokens, _ = jax.lax.scan(body, tokens, params["Transformer"]["encoderblock"])
-    return _dense(params["head"], _layer_norm(params["Transformer"]["encoder_norm"], tokens))
+    return split_rows(_dense(params["head"], _layer_norm(params["Transformer"]["encoder_norm"], tokens)))
 
 
 def embed_patches(params: Params, config: SiglipConfig, images: jax.Array) -> jax.Array:
@@ -50,9 +51,10 @@ def embed_patches(params: Params, config: SiglipConfig, images: jax.Array) -> ja
 
 
 def _layer(layer: Params, x: jax.Array) -> jax.Array:
-    x = x + _attention(layer["MultiHeadDotProductAttention_0"], _layer_norm(layer["LayerNorm_0"], x))
+    x = split_rows(x)
+    x = split_rows(x + _attention(layer["MultiHeadDotProductAttention_0"], _layer_norm(layer["LayerNorm_0"], x)))
     mlp, hidden = layer["MlpBlock_0"], _layer_norm(layer["LayerNorm_1"], x)
-    return x + _dense(mlp["Dense_1"], jax.nn.gelu(_dense(mlp["Dense_0"], hidden)))
+    return split_rows(x + _dense(mlp["Dense_1"], jax.nn.gelu(_dense(mlp["Dense_0"], hidden))))
 
 
 def _attention(weights: Params, x: jax.Array) -> jax.Array:

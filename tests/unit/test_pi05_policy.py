@@ -208,12 +208,12 @@ def test_the_stage_trains_a_policy_that_is_evaluated(dataset, settings, tmp_path
 def test_frames_decoded_by_batch_train_the_same_policy_as_packed_ones(dataset, settings, tmp_path):
     made = []
     for cache, root in (("packed", "a"), ("none", "b")):
-        config = {**settings, "frame_cache": cache, "decode_workers": 2, "state_width": 12}
+        config = {**settings, "frame_cache": cache, "decode_workers": 2, "state_width": 9}
         made.append(execute("train_policy", config, {"dataset": dataset.uri}, str(tmp_path / root)))
     assert made[0].digest == made[1].digest
     for name in (WEIGHTS, "policy.json", "curves.json"):
         assert storage.read_bytes(made[0].file(name)) == storage.read_bytes(made[1].file(name)), name
-    assert storage.read_json(made[0].file("policy.json"))["prompt_format"]["state_dim"] == 12
+    assert storage.read_json(made[0].file("policy.json"))["prompt_format"]["state_dim"] == 9
 
 
 @pytest.mark.parametrize(

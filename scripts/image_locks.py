@@ -18,8 +18,8 @@ CONSTRAINTS = ROOT / "constraints.txt"
 EXTRAS = {
     "cpu/requirements.txt": ("report", "launch"),
     "torch/requirements-cuda.txt": ("torch", "vlm", "clips", "full"),
-    "jax/requirements-cpu.txt": ("jax", "sim", "serve", "full"),
-    "jax/requirements-cuda.txt": ("jax-cuda", "sim", "serve", "full"),
+    "jax/requirements-cpu.txt": ("jax", "sim", "serve", "tokenizer"),
+    "jax/requirements-cuda.txt": ("jax-cuda", "sim", "serve", "tokenizer"),
     "review/requirements.txt": ("review",),
 }
 # What torch's CUDA build depends on and its CPU build doesn't; both are the same version of torch.

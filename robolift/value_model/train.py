@@ -68,6 +68,9 @@ def train(recipe: Recipe, places: Places) -> None:
         TrainingStoppedError: If a process was stopped or lost; the same call resumes.
     """
     dataset, data = _open(recipe, places)
+    if recipe.weights and not recipe.weights_sha256:
+        # Worked out once for all processes, and a copy made for an earlier run is found by it.
+        recipe = recipe.model_copy(update={"weights_sha256": model_digest(recipe.weights)})
     world = distributed.launched_world()
     if world is None and (recipe.num_processes > 1 or distributed.by_machines()):
         with tempfile.TemporaryDirectory(prefix="robolift-job-") as folder:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from robolift.errors import EXIT_TERMINATED, UsageError
+from robolift.training import loop
 from robolift.training.checkpoint import StateStore
 from robolift.training.distributed import TrainingStoppedError, World
 from robolift.training.loop import LoopOptions, Trainer, fit
@@ -123,6 +124,14 @@ def test_best_keeps_the_weights_of_the_lowest_held_out_loss(tmp_path):
     with StateStore(str(tmp_path / "cut")).opened() as stopped:
         assert stopped.step == 10
         assert all(torch.equal(stopped.weight(name), weight) for name, weight in result.weights.items())
+
+
+def test_every_process_calls_the_same_weights_the_best(tmp_path, monkeypatch):
+    theirs = iter([3.0, 1.0, 2.0, 2.5])
+    monkeypatch.setattr(loop, "share", lambda _, mine: mine and {"loss": next(theirs)})  # nothing to resume: None
+    result, objective = train(tmp_path, select="best")
+    assert result.step == 10
+    assert [row["loss"] for row in result.curves["validation"]] == [3.0, 1.0, 2.0, 2.5] != objective.measured
 
 
 def test_going_on_and_keeping_the_best_fill_what_is_there(tmp_path):

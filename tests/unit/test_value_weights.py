@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from transformers import (
 from robolift import storage
 from robolift.data.models import model_digest
 from robolift.errors import DataError, UsageError
+from robolift.training import distributed
 from robolift.training.distributed import World
 from robolift.value_model import presets, train, weights
 from robolift.value_model.build import build
@@ -133,6 +135,19 @@ def test_the_first_process_of_a_machine_gets_the_weights_for_all(tmp_path, monke
     assert weights._on_this_machine("uri", "", World(rank=2, size=4, local_rank=0, node=1)) == tmp_path
     assert weights._on_this_machine("uri", "", World(rank=3, size=4, local_rank=1, node=1)) == Path("/one")
     assert asked == ["uri"]
+
+
+def test_the_digest_of_weights_is_worked_out_once_for_all_processes(tmp_path, monkeypatch):
+    openpi_file(tmp_path / "model.safetensors", model_of("pi05_dummy"))
+    jobs = []
+    monkeypatch.setattr(train, "_open", lambda *_: (None, None))
+    monkeypatch.setattr(
+        distributed, "launch", lambda _, arguments, **__: jobs.append(json.loads(Path(arguments[0]).read_text()))
+    )
+    places = train.Places(dataset_uri="", targets_uri="", work_uri="", folder="")
+    recipe = {"preset": "pi05_dummy", "tokenizer": "x", "weights": str(tmp_path), "num_processes": 2, "batch_size": 2}
+    train.train(train.Recipe(**recipe), places)
+    assert jobs[0]["recipe"]["weights_sha256"] == model_digest(str(tmp_path))
 
 
 def test_hidden_files_are_no_weights(tmp_path):

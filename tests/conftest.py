@@ -19,6 +19,8 @@ from robolift.manifest import Manifest
 hypothesis.settings.load_profile("ci")
 # The suite shares two cores: one thread a process is faster and gives the same numbers everywhere.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests compile much and compute little: what XLA compiles need not be fast.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 @pytest.fixture(scope="session")

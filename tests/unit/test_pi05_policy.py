@@ -12,15 +12,9 @@ import synthetic
 from tiny_tokenizer import tiny_tokenizer
 
 from robolift import storage
-from robolift.data.dataset import Dataset
 from robolift.errors import DataError, UsageError
-from robolift.labeling.prompts import advantage_prompts
-from robolift.policy.assembly import Material
 from robolift.policy.normalize import Normalizer
 from robolift.policy.pi05 import policy_files, tree
-from robolift.policy.pi05.assembly import assemble
-from robolift.policy.pi05.config import PRESETS
-from robolift.policy.recipe import Recipe
 from robolift.policy.server.prompt_rule import PromptLabel
 from robolift.policy.server.served import ServedPolicy
 from robolift.policy.serving import Policy
@@ -189,27 +183,9 @@ def test_the_stage_trains_a_policy_that_is_evaluated(dataset, settings, tmp_path
     assert measured.metrics()["conditions"]["none"]["action_mse"] > 0
 
 
-def test_frames_decoded_by_batch_are_those_of_the_packed_ones_and_the_same_policy(dataset, settings, tmp_path):
-    opened = Dataset.open(dataset)
-    material = Material(dataset=opened, prompts=advantage_prompts(opened.tasks), labels=None, stats=None)
-    inputs = load_inputs("train_policy", {"dataset": dataset.uri})
-    digests, batches = [], []
-    for cache in ("packed", "none"):
-        given = {**settings, "frame_cache": cache, "decode_workers": 2, "state_width": 12, "max_token_len": 96}
-        config = parse_config("train_policy", given)
-        digests.append(plan("train_policy", config, inputs, str(tmp_path)).digest)
-        rows = assemble(PRESETS["dummy"](), Recipe(**given), material).rows
-        batches.append((*rows.batch(np.array([7, 0, 30])), *rows.held_out()))
-        assert rows.formatter.state_dim == 12
-    assert digests[0] == digests[1]
-    assert all(one.tobytes() == other.tobytes() for one, other in zip(*batches, strict=True))
-    assert batches[0][0].any()
-
-
 @pytest.mark.parametrize(
     ("changes", "error", "text"),
     [
-        ({"state_width": 3}, DataError, r"a state has \d numbers"),
         ({"tokenizer_sha256": "0" * 64}, DataError, "the tokenizer's file has the SHA-256"),
         ({"max_token_len": 16}, DataError, r"the prompt has \d+ tokens"),
         ({"camera_keys": {"base_0_rgb": "side"}}, DataError, "the dataset has no camera side"),

@@ -205,19 +205,7 @@ def expect(manifest: Manifest, kind: schema.Kind, *, name: str) -> Manifest:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """An output before it is made: its identity and its place.
-
-    Attributes:
-        stage: Stage that will make it.
-        kind: What it will be.
-        root: Where outputs are published.
-        config: The configuration without what never changes a result.
-        inputs: For each input name its manifests.
-        code: Digest of the stage's source.
-        digest: Identity.
-        seed: Of the configuration, if it has one.
-        identity: What the stage says decides the result besides, such as digests of files outside our outputs.
-    """
+    """An output before it is made: its identity and its place."""
 
     stage: str
     kind: schema.Kind
@@ -228,6 +216,7 @@ class Plan:
     digest: str
     seed: int | None = None
     identity: dict[str, Any] = field(default_factory=dict)
+    """What besides configuration, inputs and code decides the result, such as digests of files from elsewhere."""
 
     @property
     def uri(self) -> str:

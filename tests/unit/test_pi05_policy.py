@@ -205,21 +205,9 @@ def test_the_stage_trains_a_policy_that_is_evaluated(dataset, settings, tmp_path
     assert measured.metrics()["conditions"]["none"]["action_mse"] > 0
 
 
-def test_frames_decoded_by_batch_train_the_same_policy_as_packed_ones(dataset, settings, tmp_path):
-    made = []
-    for cache, root in (("packed", "a"), ("none", "b")):
-        config = {**settings, "frame_cache": cache, "decode_workers": 2, "state_width": 9}
-        made.append(execute("train_policy", config, {"dataset": dataset.uri}, str(tmp_path / root)))
-    assert made[0].digest == made[1].digest
-    for name in (WEIGHTS, "policy.json", "curves.json"):
-        assert storage.read_bytes(made[0].file(name)) == storage.read_bytes(made[1].file(name)), name
-    assert storage.read_json(made[0].file("policy.json"))["prompt_format"]["state_dim"] == 9
-
-
 @pytest.mark.parametrize(
     ("changes", "error", "text"),
     [
-        ({"state_width": 3}, DataError, r"a state has \d numbers"),
         ({"tokenizer_sha256": "0" * 64}, DataError, "the tokenizer's file has the SHA-256"),
         ({"max_token_len": 16}, DataError, r"the prompt has \d+ tokens"),
         ({"camera_keys": {"base_0_rgb": "side"}}, DataError, "the dataset has no camera side"),

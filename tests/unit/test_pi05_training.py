@@ -14,8 +14,7 @@ from toy_policies import NEGATIVE, POSITIVE
 
 from robolift import storage
 from robolift.errors import DataError
-from robolift.labeling.prompt_formatter import PromptFormatter
-from robolift.policy import hosts, learning, loss, sharding
+from robolift.policy import learning, loss
 from robolift.policy.pi05 import network, tree, weights
 from robolift.policy.pi05.acting import Pi05Network
 from robolift.policy.pi05.batches import Batch, as_inputs
@@ -135,32 +134,6 @@ def test_labels_are_dropped_at_the_recipe_s_rate(words):
     assert all(text.startswith("Task: fold, State: ") and text.endswith(";\nAction: ") for text in bare)
     same = miniature.rows(CONFIG, miniature.recipe(), words).batch(np.arange(4))
     assert (same.bare_tokens == same.tokens).all()
-
-
-def test_rows_that_read_alike_are_tokenized_once_and_every_row_as_by_itself(words, monkeypatch):
-    data = miniature.rows(CONFIG, miniature.recipe(label_dropout=0.5), words)
-    asked = []
-    original = PromptFormatter.tokens
-    monkeypatch.setattr(PromptFormatter, "tokens", lambda *given: asked.append(given[1]) or original(*given))
-    batch = data.batch(np.array([3, 5, 3, 3, 5]))
-    assert len(asked) == 4
-    for place, position in enumerate((3, 5, 3, 3, 5)):
-        alone = data.batch(np.array([position]))
-        for name in ("tokens", "mask", "bare_tokens", "bare_mask", "images"):
-            assert np.array_equal(getattr(batch, name)[place], getattr(alone, name)[0]), name
-
-
-def test_a_process_prepares_the_rows_of_its_own_devices_alone():
-    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("batch", "fsdp"))
-    assert hosts.own_rows(sharding.batch_sharding(mesh), 6).tolist() == [0, 1, 2, 3, 4, 5]
-
-    class Half:
-        """Of a batch over two machines, what lies on the second."""
-
-        def addressable_devices_indices_map(self, shape):
-            return {"third": (slice(6, 9),), "second": (slice(3, 6),)} if shape == (9,) else {}
-
-    assert hosts.own_rows(Half(), 9).tolist() == [3, 4, 5, 6, 7, 8]
 
 
 def test_the_label_chooses_the_action(words, tmp_path):

@@ -21,7 +21,6 @@ from robolift.policy.chunk_assembly import encoder_held_out
 from robolift.policy.data import Labels
 from robolift.policy.pi05 import assembly as pi05
 from robolift.policy.pi05.config import PRESETS as PI05_PRESETS
-from robolift.policy.pi05.state_store import ShardedStore
 from robolift.policy.presets import PRESETS
 from robolift.policy.recipe import UNLABELLED, Recipe
 
@@ -109,7 +108,11 @@ def _assemble(recipe: Recipe, sources: Sources, material: Material) -> Assembly:
 
 def _store(recipe: Recipe, uri: str) -> learning.Store:
     """Return the place of the resumable state of this network."""
-    return ShardedStore(uri) if recipe.is_pi05 else StateStore(uri)
+    if not recipe.is_pi05:
+        return StateStore(uri)
+    from robolift.policy.pi05.state_store import ShardedStore  # noqa: PLC0415  (Orbax takes seconds to import)
+
+    return ShardedStore(uri)
 
 
 def publishes() -> bool:

@@ -19,6 +19,7 @@ from robolift.policy.assembly import Assembly, Material, Sources
 from robolift.policy.checkpoint import StateStore
 from robolift.policy.chunk_assembly import encoder_held_out
 from robolift.policy.data import Labels
+from robolift.policy.pi05 import assembly as pi05
 from robolift.policy.pi05.config import PRESETS as PI05_PRESETS
 from robolift.policy.presets import PRESETS
 from robolift.policy.recipe import UNLABELLED, Recipe
@@ -101,19 +102,17 @@ def train(recipe: Recipe, sources: Sources, places: Places) -> Trained:
 def _assemble(recipe: Recipe, sources: Sources, material: Material) -> Assembly:
     """Return the network that the recipe's preset names: the one place of training that tells networks apart."""
     if recipe.is_pi05:
-        from robolift.policy.pi05 import assembly as pi05  # noqa: PLC0415  (Orbax takes seconds to import)
-
         return pi05.assemble(PI05_PRESETS[recipe.preset](), recipe, material)
     return chunk_assembly.assemble(PRESETS[recipe.preset](), recipe, sources, material)
 
 
 def _store(recipe: Recipe, uri: str) -> learning.Store:
     """Return the place of the resumable state of this network."""
-    if recipe.is_pi05:
-        from robolift.policy.pi05.state_store import ShardedStore  # noqa: PLC0415  (Orbax takes seconds to import)
+    if not recipe.is_pi05:
+        return StateStore(uri)
+    from robolift.policy.pi05.state_store import ShardedStore  # noqa: PLC0415  (Orbax takes seconds to import)
 
-        return ShardedStore(uri)
-    return StateStore(uri)
+    return ShardedStore(uri)
 
 
 def publishes() -> bool:

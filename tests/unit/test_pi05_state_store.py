@@ -82,7 +82,7 @@ def test_training_goes_on_while_a_state_is_written(uri: str, monkeypatch: pytest
     may_end, write = threading.Event(), storage.write_bytes
 
     def slow(uri: str, content: bytes) -> None:
-        assert may_end.wait(60)
+        assert may_end.wait(600)
         write(uri, content)
 
     monkeypatch.setattr(storage, "write_bytes", slow)

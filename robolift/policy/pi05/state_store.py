@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from robolift.tensor_files import Spec
 STATES_FOLDER = "states"
 CONCURRENT_GB = 4
 """What may be read, or be under way to the disk, at once beside the arrays themselves."""
+COPIED_AT_ONCE = 8
 TIMEOUT_S = 21_600
 """Machines wait for one another's parts; a slow store takes its time."""
 
@@ -130,8 +131,7 @@ class ShardedStore:
         self._orbax().wait_until_finished()
         if self._is_copied:
             folder = Path(self._folder(step))
-            for name, _ in storage.list_files(str(folder)):
-                storage.upload(folder / name, storage.join(self._address(step), name))
+            _each(str(folder), lambda name: storage.upload(folder / name, storage.join(self._address(step), name)))
             storage.remove(str(folder))
             everyone = ocp.multihost.get_barrier_sync_fn()
             everyone(key=f"robolift state {step}", timeout_ms=TIMEOUT_S * 1000)
@@ -189,7 +189,17 @@ class ShardedStore:
         """Copy a state to this machine's disk and return its folder."""
         source, target = self._address(step), Path(self._folder(step))
         fs, root = storage.filesystem(source)
-        for name, _ in storage.list_files(source):
+
+        def copy_one(name: str) -> None:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             fs.get_file(f"{root.rstrip('/')}/{name}", str(target / name))
+
+        _each(source, copy_one)
         return str(target)
+
+
+def _each(folder: str, action: Callable[[str], None]) -> None:
+    """Call ``action`` with the name of each file below a folder, several at once."""
+    with ThreadPoolExecutor(COPIED_AT_ONCE) as pool:
+        for _ in pool.map(action, [name for name, _ in storage.list_files(folder)]):
+            pass

@@ -18,11 +18,8 @@ what the question asks for: a probability of "True", percents, a grade, or a sig
 from __future__ import annotations
 
 import argparse
-import base64
-import io
 import json
 import math
-import re
 import socket
 import ssl
 import sys
@@ -35,10 +32,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from perfect_model import decoded, progress_of, right_answer
 
 MODEL = "fake-vlm"
-LONGEST = 1.2  # the furthest that a synthetic square starts from its goal
 GARBLED = "I am afraid that I could not say."
 SILENCE_S = 60
 
@@ -66,7 +62,7 @@ class Request:
     @cached_property
     def pictures(self) -> list[np.ndarray]:
         """Every picture, (H, W, 3) uint8, in reading order."""
-        return [_decoded(url) for url in _urls(self.body)]
+        return [decoded(url) for url in _urls(self.body)]
 
     @property
     def text(self) -> str:
@@ -361,30 +357,6 @@ def _urls(body: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _decoded(url: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))).convert("RGB"))
-
-
-def progress_of(picture: np.ndarray) -> float:
-    """Return how near the red square is to the green goal: 1 - distance / LONGEST, in [0, 1].
-
-    The colours may have been through a video codec. Where the square covers a part of the goal, the goal's middle is
-    taken from what is seen of both.
-    """
-    red, green, blue = np.moveaxis(picture.astype(int), 2, 0)
-    square = (red > 140) & (green < 120) & (blue < 120)
-    goal = (green > 130) & (red < 120)
-    if not square.any() or not goal.any():
-        return 1.0 if square.any() else 0.0
-    distance = np.linalg.norm(_middle(square) - _middle(goal)) * 2 / (len(picture) - 1)
-    return float(np.clip(1 - distance / LONGEST, 0, 1))
-
-
-def _middle(mask: np.ndarray) -> np.ndarray:
-    places = np.argwhere(mask)
-    return (places.min(axis=0) + places.max(axis=0)) / 2
-
-
 def _first_token(request: Request) -> dict[str, Any]:
     """P("True") is the progress of the last picture; what is left goes to "False" and, a little, to other tokens."""
     done = min(max(request.progress[-1], 0.001), 0.99) if request.pictures else 0.5
@@ -392,28 +364,6 @@ def _first_token(request: Request) -> dict[str, Any]:
     tops = [{"token": token, "logprob": math.log(p), "bytes": list(token.encode())} for token, p in odds.items()]
     tops.sort(key=lambda top: -top["logprob"])
     return {**tops[0], "top_logprobs": tops[: request.body["top_logprobs"]]}
-
-
-def right_answer(request: Request) -> str:
-    """Return what a perfect model says to each protocol, told apart by the words of its prompt."""
-    text, progress = request.text, request.progress
-    if "True or False" in text:
-        return str(progress[-1] > 0.5)
-    if "number from 1 to 5" in text:
-        return str(1 + round(4 * progress[-1]))
-    if "signed number" in text:
-        middle = len(progress) // 2  # two moments, seen by every camera
-        return f"{round(100 * (np.mean(progress[middle:]) - np.mean(progress[:middle]))):+d}"
-    if found := re.search(r"one for each numbered frame \((\d+) in all\)", text):
-        return json.dumps(_percents(progress, int(found[1])))
-    return json.dumps([round(100 * value) for value in progress])
-
-
-def _percents(progress: Sequence[float], moments: int) -> list[int]:
-    """Of every moment, after the start that was shown first: the part of the way from there that is done."""
-    cameras = len(progress) // (moments + 1)
-    start, *seen = np.mean(np.reshape(progress, (moments + 1, cameras)), axis=1).tolist()
-    return [round(100 * max(0.0, value - start) / (1 - start)) for value in seen]
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
-from openai_server import MODEL, OpenAIServer, progress_of
+from openai_server import MODEL, OpenAIServer
+from perfect_model import progress_of
 
 from robolift.annotators.messages import Picture, Question
 from robolift.annotators.transports.openai import OpenAITransport

@@ -79,7 +79,7 @@ def hosts(dataset, tmp_path):
         process.communicate()
 
 
-def finish(pair, timeout_s=280):
+def finish(pair, timeout_s=900):
     ends = [process.communicate(timeout=timeout_s) for process in pair]
     return [process.returncode for process in pair], ends
 

@@ -1,4 +1,4 @@
-"""Compare the planner's memory with what XLA says of the compiled training step. Nothing is run, nothing allocated.
+"""Compare the planner's memory with what XLA says of the compiled step of the trainer. Nothing is run or allocated.
 
     XLA_FLAGS=--xla_force_host_platform_device_count=8 python benchmarks/planner.py --preset dummy --devices 8 --fsdp 8
 
@@ -9,78 +9,66 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 
 from robolift.planner import plan, policy
-from robolift.policy.pi05 import network
+from robolift.policy import learning, sharding
+from robolift.policy.pi05.batches import Batch
 from robolift.policy.pi05.config import PRESETS, Pi05Config
-from robolift.policy.pi05.network import Inputs
-from robolift.policy.sharding import batch_sharding, make_mesh, state_shardings
-
-
-class State(NamedTuple):
-    """What a step changes: weights, their average and the optimizer's moments."""
-
-    params: Any
-    average: Any
-    moments: Any
-
-
-class Batch(NamedTuple):
-    """What a step reads."""
-
-    inputs: Inputs
-    actions: Any
-    noise: Any
-    time: Any
+from robolift.policy.pi05.learner import Pi05Learner, decays
+from robolift.policy.recipe import Recipe
 
 
 def batch_of(config: Pi05Config, rows: int) -> Batch:
     """Return the shapes of a batch of ``rows``."""
 
-    def array(*shape: int, dtype: Any = jnp.float32) -> jax.ShapeDtypeStruct:
+    def array(dtype: str, *shape: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((rows, *shape), dtype)
 
-    cameras, side, length = len(config.cameras), config.vision.image_side, config.max_token_len
-    seen = Inputs(
-        array(cameras, side, side, 3),
-        array(cameras, dtype=bool),
-        array(length, dtype=jnp.int32),
-        array(length, dtype=bool),
+    side, horizon = config.vision.image_side, config.action_horizon
+    prompt = (array("int32", config.max_token_len), array("bool", config.max_token_len))
+    return Batch(
+        array("uint8", len(config.cameras), side, side, 3),
+        *prompt,
+        *prompt,
+        array("float32", horizon, config.action_dim),
+        array("float32", horizon),
+        array("float32"),
     )
-    chunk = array(config.action_horizon, config.action_dim)
-    return Batch(seen, chunk, chunk, array())
 
 
 def compiled(config: Pi05Config, *, batch: int, devices: int, fsdp: int) -> Any:
-    """Return the compiled step of AdamW with clipped gradients and a moving average, its state donated."""
-    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-4))
-
-    def loss(params: Any, rows: Batch) -> jax.Array:
-        return network.loss_rows(params, config, *rows, config.action_dim).mean()
-
-    def step(state: State, rows: Batch) -> State:
-        gradient = jax.grad(loss)(state.params, rows)
-        updates, moments = optimizer.update(gradient, state.moments, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return State(params, jax.tree.map(lambda a, p: 0.99 * a + 0.01 * p, state.average, params), moments)
-
-    params = jax.eval_shape(lambda key: network.init(key, config), jax.random.key(0))
-    state = State(params, params, jax.eval_shape(optimizer.init, params))
-    mesh = make_mesh(devices, fsdp)
-    places = state_shardings(state, mesh)
-    jitted = jax.jit(step, in_shardings=(places, batch_sharding(mesh)), out_shardings=places, donate_argnums=0)
-    return jitted.lower(state, batch_of(config, batch)).compile()
+    """Return the compiled step of the trainer, as it compiles it."""
+    cameras = list(config.cameras)
+    recipe = Recipe(
+        preset=config.preset,
+        tokenizer="unused",
+        cameras=cameras,
+        batch_size=batch,
+        num_devices=devices,
+        fsdp_devices=fsdp,
+    )
+    optimizer = learning.make_optimizer(recipe, decays)
+    learner = Pi05Learner(config=config, recipe=recipe, real_dims=config.action_dim, optimizer=optimizer)
+    mesh = sharding.make_mesh(devices, fsdp)
+    state, frozen = learner.template()
+    places, frozen_places = (sharding.state_shardings(held, mesh) for held in (state, frozen))
+    step = jax.jit(
+        learning.make_step(learner.objective, recipe, optimizer),
+        in_shardings=(places, sharding.batch_sharding(mesh), frozen_places),
+        out_shardings=places,
+        donate_argnums=0,
+    )
+    with jax.set_mesh(mesh):
+        return step.lower(state, batch_of(config, batch), frozen).compile()
 
 
 def compare(config: Pi05Config, *, batch: int, devices: int, fsdp: int) -> dict[str, float]:
     """Return MiB on each device, planned and as compiled: state and batch, and what the step takes beside them."""
     found = compiled(config, batch=batch, devices=devices, fsdp=fsdp).memory_analysis()
-    layout = plan.Layout(devices=devices, fsdp=fsdp, remat=config.remat, average=True, memory_gib=80)
+    layout = plan.Layout(devices=devices, fsdp=fsdp, remat=config.remat, memory_gib=80)
     planned = plan.memory(policy.network(config), layout, rows=batch // devices)
     held = planned.parameters + planned.moments + planned.average
     taken = planned.total - held - planned.inputs

@@ -55,7 +55,7 @@ def kept_bytes(network: Network, *, remat: bool) -> int:
     """
     c = network.compute_bytes
     inputs = network.stream_bytes
-    layers = sum(s.depth * (inputs * s.layer_inputs if remat else layer_bytes(s, c)) for s in network.stacks)
+    layers = sum(s.depth * (inputs * s.layer_inputs if remat else layer_bytes(s, c)) for s in network.differentiated)
     return layers + network.outer_bytes
 
 
@@ -65,4 +65,4 @@ def working_bytes(network: Network, *, remat: bool) -> int:
     With ``remat`` it is computed again first, and keeps for that moment what it would have kept all along.
     """
     c = network.compute_bytes
-    return max(gradient_bytes(s, c) + (layer_bytes(s, c) if remat else 0) for s in network.stacks)
+    return max(gradient_bytes(s, c) + (layer_bytes(s, c) if remat else 0) for s in network.differentiated)

@@ -31,14 +31,24 @@ def proposals(network: Network, layout: Layout, batch: int, adapted: Network | N
         found.append(f"--fsdp {fitting[0]}")
     elif wider and (most := plan.most_batch(network, widest := replace(layout, fsdp=wider[-1]))) > 0:
         found.append(f"--fsdp {widest.fsdp} --batch-size {most}")
-    for option, change in (("--remat on", {"remat": True}), ("--no-ema", {"average": False})):
-        if plan.fits(network, changed := replace(layout, **change), batch) and changed != layout:
-            found.append(option)
+    if network.trainer == "torch":
+        found += _options_of_torch(network, layout, batch)
     if adapted is not None and (most := plan.most_batch(adapted, layout)) > 0:
         found.append(f"--preset {adapted.preset} --batch-size {min(batch, most)}")
     if nodes := _enough_nodes(network, layout, batch, gpus=gpus):
         found.append(f"--nodes {nodes} --fsdp {nodes * gpus}")
     return found
+
+
+def _options_of_torch(network: Network, layout: Layout, batch: int) -> list[str]:
+    """Return what the recipe of a value model can change besides."""
+    rows = batch // layout.devices
+    parts = [n for n in range(layout.accumulate + 1, rows + 1) if rows % n == 0]
+    changes = {f"--accumulate {n}": replace(layout, accumulate=n) for n in parts}
+    fitting = [option for option, changed in changes.items() if plan.fits(network, changed, batch)]
+    if not layout.remat and plan.fits(network, replace(layout, remat=True), batch):
+        return ["--remat on", *fitting[:1]]
+    return fitting[:1]
 
 
 def splits(network: Network, devices: int) -> list[int]:

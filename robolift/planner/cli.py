@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -12,6 +13,8 @@ from robolift.planner.network import Network
 from robolift.planner.plan import GIB, Layout
 
 NAME = "plan"
+OF_VALUES = {"pictures": 3, "remat": "off", "freeze": "none", "accumulate": 1, "select": "last"}
+"""Defaults of the options that only value models have, those of their recipe."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,17 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where.add_argument("--fsdp", type=int, metavar="N", help="GPUs that share one copy (default: those of a node)")
     how = parser.add_argument_group("how")
     how.add_argument("--batch-size", type=int, metavar="N", help="rows of a step (default: the most that fit)")
-    how.add_argument(
+    value = parser.add_argument_group("value models alone, as in their recipe")
+    value.add_argument(
         "--pictures",
         type=int,
-        default=3,
         metavar="N",
-        help="value models: pictures of a row, which are cameras, times two where two frames are compared (default: 3)",
+        help="pictures of a row, which are cameras, times two where two frames are compared (default: 3)",
     )
-    how.add_argument("--remat", choices=("on", "off"), default="on", help="compute layers again (default: on)")
-    how.add_argument(
-        "--ema", action=argparse.BooleanOptionalAction, default=True, help="moving average of weights (default: on)"
+    value.add_argument(
+        "--remat", choices=("on", "off"), help="compute layers again, checkpoint_activations (default: off)"
     )
+    value.add_argument("--freeze", choices=("none", "vision", "backbones"), help="towers that stay (default: none)")
+    value.add_argument("--accumulate", type=int, metavar="N", help="parts of a GPU's rows of a step (default: 1)")
+    value.add_argument("--select", choices=("last", "best"), help="weights that are kept (default: last)")
     time = parser.add_argument_group("time, with all three")
     time.add_argument("--steps", type=int, metavar="N", help="steps of the run")
     time.add_argument("--tflops", type=float, metavar="T", help="peak of one GPU, bfloat16 without sparsity")
@@ -54,13 +59,18 @@ def run(args: argparse.Namespace) -> Iterator[str]:
     Raises:
         UsageError: If an option is wrong, or training does not fit; then with what would fit.
     """
+    _fill_in(args)
     _check_counts(args)
-    network, adapted = _networks(args.model, args.preset, args.pictures)
+    network, adapted = _networks(args)
     layout = _layout(args, network)
     _check_time(args)
-    batch = args.batch_size if args.batch_size is not None else max(1, plan.most_rows(network, layout)) * layout.devices
-    if batch < 1 or batch % layout.devices:
-        raise UsageError(f"--batch-size {batch} cannot be shared by {layout.devices} GPUs; expected a multiple of it")
+    batch = args.batch_size if args.batch_size is not None else max(1, plan.most_rows(network, layout)) * layout.parts
+    if batch < 1 or batch % layout.parts:
+        parts = f" in {layout.accumulate} parts each" if layout.accumulate > 1 else ""
+        raise UsageError(
+            f"--batch-size {batch} cannot be shared by {layout.devices} GPUs{parts}; "
+            f"expected a multiple of {layout.parts}"
+        )
     seconds = None
     if args.steps is not None:
         seconds = plan.step_seconds(network, layout, batch, tflops=args.tflops, mfu=args.mfu)
@@ -79,7 +89,19 @@ def run(args: argparse.Namespace) -> Iterator[str]:
         raise UsageError(_refusal(network, layout, batch, adapted, gpus=args.gpus))
 
 
-def _networks(model: str, preset: str, pictures: int) -> tuple[Network, Network | None]:
+def _fill_in(args: argparse.Namespace) -> None:
+    """Set the defaults of the options that only value models have."""
+    for name, default in OF_VALUES.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+        elif args.model == "policy":
+            raise UsageError(
+                f"--{name} is for --model value; a policy sees its preset's cameras, computes each layer again for the "
+                "gradient, a whole batch at once, and keeps its last weights"
+            )
+
+
+def _networks(args: argparse.Namespace) -> tuple[Network, Network | None]:
     """Return the network, and the same with low-rank updates if there is one."""
     from robolift.planner import policy, value  # noqa: PLC0415  (--help must be quick)
     from robolift.policy.pi05 import config as policies  # noqa: PLC0415
@@ -87,6 +109,7 @@ def _networks(model: str, preset: str, pictures: int) -> tuple[Network, Network 
 
     made = {name: make() for name, make in values.PRESETS.items()}
     towers = {name: config for name, config in made.items() if isinstance(config, values.TokenModelConfig)}
+    model, preset = args.model, args.preset
     known = list(policies.PRESETS if model == "policy" else towers)
     if preset not in known:
         raise UsageError(
@@ -94,13 +117,13 @@ def _networks(model: str, preset: str, pictures: int) -> tuple[Network, Network 
             "What `tiny` takes depends on the dataset, and fits any machine"
         )
     if model == "value":
-        return value.network(towers[preset], pictures=pictures), None
+        return value.network(towers[preset], pictures=args.pictures, freeze=args.freeze), None
     adapted = policies.PRESETS.get(f"{preset}_lora")
     return policy.network(policies.PRESETS[preset]()), policy.network(adapted()) if adapted else None
 
 
 def _check_counts(args: argparse.Namespace) -> None:
-    for option in ("gpus", "nodes", "pictures"):
+    for option in ("gpus", "nodes", "pictures", "accumulate"):
         if getattr(args, option) < 1:
             raise UsageError(f"--{option} is {getattr(args, option)}; expected at least 1")
 
@@ -109,9 +132,10 @@ def _layout(args: argparse.Namespace, network: Network) -> Layout:
     layout = Layout(
         devices=args.gpus * args.nodes,
         fsdp=args.gpus if args.fsdp is None else args.fsdp,
-        remat=args.remat == "on",
-        average=args.ema,
+        remat=args.model == "policy" or args.remat == "on",
         memory_gib=args.gpu_memory_gib,
+        accumulate=args.accumulate,
+        best=args.select == "best",
     )
     if layout.fsdp not in (parts := advice.splits(network, layout.devices)):
         if args.fsdp is None:
@@ -124,14 +148,14 @@ def _check_time(args: argparse.Namespace) -> None:
     given = [args.steps, args.tflops, args.mfu]
     if any(value is not None for value in given) and None in given:
         raise UsageError("a time needs --steps, --tflops and --mfu together")
-    if None not in given and not (args.steps > 0 and args.tflops > 0 and 0 < args.mfu <= 1):
+    if None not in given and not (args.steps > 0 and 0 < args.tflops < math.inf and 0 < args.mfu <= 1):
         raise UsageError(
             f"--steps {args.steps} --tflops {args.tflops:g} --mfu {args.mfu:g}: expected numbers above 0, mfu at most 1"
         )
 
 
 def _refusal(network: Network, layout: Layout, batch: int, adapted: Network | None, *, gpus: int) -> str:
-    needed = plan.memory(network, layout, rows=batch // layout.devices)
+    needed = plan.memory(network, layout, rows=batch // layout.parts)
     found = advice.proposals(network, layout, batch, adapted, gpus=gpus)
     return (
         f"{network.preset} with a batch of {batch} does not fit: each of {layout.devices} GPUs needs "

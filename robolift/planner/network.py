@@ -82,6 +82,11 @@ class Network:
     cached: Stack | None = None
 
     @property
+    def differentiated(self) -> list[Stack]:
+        """The stacks that a gradient passes through."""
+        return [stack for stack in self.stacks if stack.has_gradient]
+
+    @property
     def cut(self) -> Cut:
         """The rule by which devices share arrays."""
         return cut_largest_axis if self.trainer == "jax" else cut_first_axis

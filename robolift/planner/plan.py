@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from robolift.errors import UsageError
@@ -24,22 +25,29 @@ class Layout:
         devices: GPUs of the whole job.
         fsdp: How many of them share one copy of the large weights; divides ``devices``.
         remat: Whether layers are computed again for their gradients.
-        average: Whether a moving average of the weights is kept.
         memory_gib: Memory of one GPU, GiB.
+        accumulate: Parts that each GPU's rows of a step are computed in, one after the other.
+        best: Whether the best weights so far are kept beside the moving average.
     """
 
     devices: int
     fsdp: int
     remat: bool
-    average: bool
     memory_gib: float
+    accumulate: int = 1
+    best: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("devices", "fsdp", "memory_gib"):
-            if getattr(self, name) <= 0:
+        for name in ("devices", "fsdp", "accumulate", "memory_gib"):
+            if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{name} is {getattr(self, name)}; expected a number above 0")
         if self.devices % self.fsdp:
             raise UsageError(f"--fsdp {self.fsdp} does not divide the {self.devices} GPUs of the job")
+
+    @property
+    def parts(self) -> int:
+        """Parts of a batch that are computed by themselves, over all GPUs and one after the other."""
+        return self.devices * self.accumulate
 
     @property
     def usable_bytes(self) -> int:
@@ -57,9 +65,10 @@ class Memory:
         gradients: One for each trained weight, float32.
         moments: Adam's two averages, float32.
         average: Moving average of the trained weights, float32.
+        best: The average when it was best, where that is kept.
         exchange: Gradients once more, where processes average them in one flat buffer.
         layer: Weights of one layer as they are used: gathered, of the computation's type, and their gradient.
-        copies: Weights of all layers in the computation's type, kept by a gradient without remat and by autocast.
+        copies: Weights of all layers in the computation's type, kept by a gradient without remat.
         inputs: Pictures, tokens and actions.
         kept: What the forward pass keeps for the gradient.
         working: What one layer takes while its gradient is computed.
@@ -71,6 +80,7 @@ class Memory:
     gradients: int
     moments: int
     average: int
+    best: int
     exchange: int
     layer: int
     copies: int
@@ -82,7 +92,7 @@ class Memory:
     @property
     def fixed(self) -> int:
         """What any batch takes."""
-        held = self.parameters + self.frozen + self.gradients + self.moments + self.average
+        held = self.parameters + self.frozen + self.gradients + self.moments + self.average + self.best
         return held + self.exchange + self.layer + self.copies
 
     @property
@@ -92,11 +102,12 @@ class Memory:
 
 
 def memory(network: Network, layout: Layout, *, rows: int) -> Memory:
-    """Return the bytes on each GPU with ``rows`` rows of the batch on it."""
+    """Return the bytes on each GPU while ``rows`` rows of the batch are computed on it at once."""
     trained = network.device_bytes(layout.fsdp, trained=True)
     torch, shared = network.trainer == "torch", layout.fsdp > 1
     largest = max(s.layer_weights() for s in network.stacks)
     layers = sum(s.depth * s.layer_weights() for s in network.stacks)
+    differentiated = sum(s.depth * s.layer_weights() for s in network.differentiated)
     # fully_shard keeps what lies outside of layers gathered from the forward pass to the gradient.
     outside = 2 * FLOAT_BYTES * (network.size() - layers) if torch and shared else 0
     return Memory(
@@ -104,11 +115,11 @@ def memory(network: Network, layout: Layout, *, rows: int) -> Memory:
         frozen=network.device_bytes(layout.fsdp, trained=False),
         gradients=trained,
         moments=2 * trained,
-        average=trained if layout.average else 0,
+        average=trained,
+        best=trained if layout.best else 0,
         exchange=trained if torch and layout.devices > 1 and not shared else 0,
         layer=largest * (FLOAT_BYTES + network.compute_bytes + FLOAT_BYTES * shared) + outside,
-        # Autocast remembers what it cast until the forward pass has ended.
-        copies=network.compute_bytes * layers if torch or not layout.remat else 0,
+        copies=0 if layout.remat else network.compute_bytes * differentiated,
         inputs=BATCHES_HELD * rows * network.input_bytes,
         kept=rows * activations.kept_bytes(network, remat=layout.remat),
         working=rows * activations.working_bytes(network, remat=layout.remat),
@@ -117,19 +128,19 @@ def memory(network: Network, layout: Layout, *, rows: int) -> Memory:
 
 
 def most_rows(network: Network, layout: Layout) -> int:
-    """Return the most rows of a batch that fit each GPU, 0 if not even one does: memory is linear in them."""
+    """Return the most rows that fit each GPU at once, 0 if not even one does: memory is linear in them."""
     fixed = memory(network, layout, rows=0).total
     return max(0, (layout.usable_bytes - fixed) // (memory(network, layout, rows=1).total - fixed))
 
 
 def most_batch(network: Network, layout: Layout) -> int:
     """Return the largest batch that fits, over all GPUs; 0 if none does."""
-    return layout.devices * most_rows(network, layout)
+    return layout.parts * most_rows(network, layout)
 
 
 def fits(network: Network, layout: Layout, batch: int) -> bool:
-    """Tell whether a batch of ``batch`` rows can be shared by the GPUs, and fits them."""
-    return batch % layout.devices == 0 and 0 < batch <= most_batch(network, layout)
+    """Tell whether a batch of ``batch`` rows can be shared by the GPUs in equal parts, and fits them."""
+    return batch % layout.parts == 0 and 0 < batch <= most_batch(network, layout)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,12 +196,11 @@ def flops(network: Network, *, remat: bool) -> Flops:
     (Chowdhery et al. 2022, "PaLM", appendix B).
     """
     outside = sum(product.flops for product in network.products)
-    products = sum(s.product_flops() for s in network.stacks)
-    trained = sum(s.product_flops(trained_only=True) for s in network.stacks)
-    attention = sum(s.attention_flops() for s in network.stacks)
-    forward = outside + products + attention
-    model = 3 * outside + 2 * products + trained + 3 * attention
-    again = sum(s.recomputed_flops() for s in network.stacks) if remat else 0
+    forward = outside + sum(s.product_flops() + s.attention_flops() for s in network.stacks)
+    passed = network.differentiated
+    gradient = sum(s.product_flops() + s.product_flops(trained_only=True) + 2 * s.attention_flops() for s in passed)
+    model = forward + 2 * outside + gradient
+    again = sum(s.recomputed_flops() for s in passed) if remat else 0
     return Flops(forward=forward, model=model, executed=model + again)
 
 

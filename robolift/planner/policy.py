@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from robolift.planner.network import FLOAT_BYTES, Network, Product, Weight
 from robolift.planner.stack import Keeps, Lane, Stack
 from robolift.policy.pi05.config import GemmaConfig, Pi05Config
@@ -27,8 +29,16 @@ def network(config: Pi05Config) -> Network:
     pictures = len(config.cameras)
     text = _lane(vlm, pictures * vision.num_tokens + config.max_token_len, conditioned=False)
     actions = _lane(expert, config.action_horizon, conditioned=True)
-    heads = {"num_heads": vlm.num_heads, "num_kv_heads": vlm.num_kv_heads, "head_dim": vlm.head_dim}
-    prefix = Stack(name="prefix", depth=vlm.depth, sequences=1, lanes=(text,), keeps=GEMMA_KEEPS, **heads)
+    both = Stack(
+        name="both experts",
+        depth=vlm.depth,
+        sequences=1,
+        lanes=(text, actions),
+        keeps=GEMMA_KEEPS,
+        num_heads=vlm.num_heads,
+        num_kv_heads=vlm.num_kv_heads,
+        head_dim=vlm.head_dim,
+    )
     patches = pictures * vision.num_tokens
     return Network(
         preset=config.preset,
@@ -47,7 +57,7 @@ def network(config: Pi05Config) -> Network:
                 num_kv_heads=vision.num_heads,
                 head_dim=vision.width // vision.num_heads,
             ),
-            Stack(name="both experts", depth=vlm.depth, sequences=1, lanes=(text, actions), keeps=GEMMA_KEEPS, **heads),
+            both,
         ),
         products=(
             Product(patches, RGB * vision.patch**2, vision.width),
@@ -59,7 +69,7 @@ def network(config: Pi05Config) -> Network:
         ),
         input_bytes=_input_bytes(config),
         outer_bytes=_outer_bytes(config),
-        cached=prefix,
+        cached=replace(both, name="prefix", lanes=(text,)),
     )
 
 

@@ -37,6 +37,7 @@ class Lane:
         gated: Whether the feed-forward layer has two inner products, one of which gates the other (GeGLU).
         conditioned: Whether its norms are scaled by what is known of the flow time (adaRMS).
         lora_rank: Rank of the low-rank updates; the matrices that they update are then frozen. 0 for none.
+        frozen: Whether its matrices stay as they are without such updates.
     """
 
     tokens: int
@@ -45,6 +46,7 @@ class Lane:
     gated: bool = True
     conditioned: bool = False
     lora_rank: int = 0
+    frozen: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +62,7 @@ class Stack:
         num_heads: Query heads.
         num_kv_heads: Key and value heads.
         head_dim: Width of a head.
+        has_gradient: Whether a gradient passes through it; a frozen tower that nothing trained precedes has none.
     """
 
     name: str
@@ -70,6 +73,7 @@ class Stack:
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    has_gradient: bool = True
 
     @property
     def tokens(self) -> int:
@@ -126,7 +130,7 @@ class Stack:
         """
         layer = 0
         for lane in self.lanes:
-            frozen = trained_only and lane.lora_rank > 0
+            frozen = trained_only and (lane.frozen or lane.lora_rank > 0)
             layer += lane.tokens * ((0 if frozen else self.matrices(lane)) + self.low_rank(lane))
             layer += 0 if frozen else 6 * lane.width**2 * lane.conditioned
         return self.depth * self.sequences * 2 * layer

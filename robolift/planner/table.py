@@ -21,7 +21,7 @@ def document(network: Network, layout: Layout, batch: int) -> dict[str, Any]:
         layout: On what.
         batch: Rows of a step, over all GPUs.
     """
-    memory = plan.memory(network, layout, rows=batch // layout.devices)
+    memory = plan.memory(network, layout, rows=batch // layout.parts)
     served = plan.serving(network)
     return {
         "preset": network.preset,
@@ -51,14 +51,14 @@ def activations_of_a_row(network: Network) -> dict[str, Any]:
 
 def render(network: Network, layout: Layout, batch: int) -> str:
     """Return the table: GiB on each GPU, then serving, the largest batch and FLOPs."""
-    rows = batch // layout.devices
+    rows = batch // layout.parts
     memory = plan.memory(network, layout, rows=rows)
     frozen = network.size(trained=False)
     lines = [
         f"{network.preset} ({network.trainer}): {network.size() / 1e9:.2f} billion weights"
         + (f", {frozen / 1e9:.2f} of them frozen" if frozen else ""),
-        f"{layout.devices} GPUs, one copy of large weights on {layout.fsdp}; batch {batch}, {rows} rows on each; "
-        f"remat {'on' if layout.remat else 'off'}, average {'on' if layout.average else 'off'}",
+        f"{layout.devices} GPUs, one copy of large weights on {layout.fsdp}; batch {batch}, {rows} rows on each"
+        f"{' at once' if layout.accumulate > 1 else ''}; remat {'on' if layout.remat else 'off'}",
         "",
         f"{'training, on each GPU':<{WIDTH}}     GiB",
         *(_line(name, size) for name, size in _parts(network, memory)),
@@ -97,6 +97,7 @@ def _parts(network: Network, memory: Memory) -> list[tuple[str, int]]:
         ("gradients, float32", memory.gradients),
         ("Adam's two moments, float32", memory.moments),
         ("moving average, float32", memory.average),
+        ("best average so far, float32", memory.best),
         ("gradients in one buffer, to be averaged", memory.exchange),
         ("weights of a layer as it is computed", memory.layer),
         ("weights of all layers as they are computed", memory.copies),

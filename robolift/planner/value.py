@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 from robolift.planner.network import FLOAT_BYTES, Network, Product, Weight
 from robolift.planner.stack import Keeps, Lane, Stack
@@ -22,21 +23,32 @@ GEMMA3_KEEPS = Keeps(norms=8, inputs=5, hidden=4, shared_keys=False, head_norms=
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def network(config: TokenModelConfig, *, pictures: int) -> Network:
-    """Return what a value model of ``config`` is made of, nothing of it frozen.
+Freeze = Literal["none", "vision", "backbones"]
+
+
+def network(config: TokenModelConfig, *, pictures: int, freeze: Freeze = "none") -> Network:
+    """Return what a value model of ``config`` is made of.
 
     Args:
         config: Architecture.
         pictures: Of one row: cameras, times two where the head compares two frames.
+        freeze: Towers that stay as they are. A gradient still passes through the language tower, to the projection of
+            pictures and to the value token; none reaches a frozen vision tower.
     """
+    frozen = {"none": (), "vision": ("vision.",), "backbones": ("vision.", "language.")}[freeze]
     vision, language = config.vision, config.language
     patches = pictures * vision.num_patches
-    sequence = Lane(tokens=patches + config.text_tokens + 1, width=language.width, mlp_dim=language.mlp_width)
+    sequence = Lane(
+        tokens=patches + config.text_tokens + 1,
+        width=language.width,
+        mlp_dim=language.mlp_width,
+        frozen="language." in frozen,
+    )
     widths = _head_widths(config)
     return Network(
         preset=config.preset,
         trainer="torch",
-        weights={name: Weight(shape) for name, shape in _shapes(config)},
+        weights={name: Weight(shape, trained=not name.startswith(frozen)) for name, shape in _shapes(config)},
         compute_bytes=BFLOAT16_BYTES,
         stream_bytes=FLOAT_BYTES,
         stacks=(
@@ -49,6 +61,7 @@ def network(config: TokenModelConfig, *, pictures: int) -> Network:
                 num_heads=vision.heads,
                 num_kv_heads=vision.heads,
                 head_dim=vision.width // vision.heads,
+                has_gradient="vision." not in frozen,
             ),
             Stack(
                 name="language tower",

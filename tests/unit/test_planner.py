@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -42,7 +43,7 @@ TOY = Network(
 
 
 def layout(**changes):
-    settings = {"devices": 1, "fsdp": 1, "remat": True, "average": True, "memory_gib": 80, **changes}
+    settings = {"devices": 1, "fsdp": 1, "remat": True, "memory_gib": 80, **changes}
     return plan.Layout(**settings)
 
 
@@ -85,9 +86,28 @@ def test_memory_of_a_toy_by_hand():
     assert memory.working == 3 * (756 + 144)
     assert memory.copies == memory.exchange == 0
     assert memory.total == 400 + 400 + 800 + 400 + 40 + 648 + 66 + 183 + 2700
-    without = plan.memory(TOY, layout(remat=False, average=False), rows=3)
+    without = plan.memory(TOY, layout(remat=False), rows=3)
     assert (without.kept, without.working, without.copies) == (3 * (2 * 756 + 13), 3 * 144, 2 * 2 * 108)
-    assert without.average == 0
+    assert plan.memory(TOY, layout(best=True), rows=3).total - memory.total == 400
+
+
+def test_what_no_gradient_passes_through_keeps_nothing_and_costs_its_forward_pass():
+    still = replace(TOY, stacks=(replace(TOY_STACK, name="still", has_gradient=False), TOY_STACK))
+    for remat in (True, False):
+        assert activations.kept_bytes(still, remat=remat) == activations.kept_bytes(TOY, remat=remat)
+        once, alone = plan.flops(still, remat=remat), plan.flops(TOY, remat=remat)
+        assert once.model - alone.model == once.executed - alone.executed == 1296 + 288
+    frozen = replace(TOY, stacks=(replace(TOY_STACK, lanes=(replace(TOY_STACK.lanes[0], frozen=True),)),))
+    assert plan.flops(TOY, remat=False).model - plan.flops(frozen, remat=False).model == 1296
+
+
+def test_rows_in_parts_take_the_memory_of_a_part():
+    network = policy.network(configs.pi05())
+    whole, parts = (layout(devices=8, fsdp=8, accumulate=n) for n in (1, 4))
+    most = plan.most_batch(network, whole)
+    assert plan.most_batch(network, parts) == 4 * most
+    assert plan.fits(network, parts, 4 * most)
+    assert not plan.fits(network, parts, 4 * most - 8)
 
 
 def test_flops_and_time_of_a_toy_by_hand():
@@ -139,17 +159,16 @@ def proposed(network, chosen, batch, adapted=None, gpus=8):
 
 def test_every_proposal_fits():
     network, adapted = (policy.network(configs.PRESETS[name]()) for name in ("pi05", "pi05_lora"))
-    chosen = layout(devices=8, average=True, remat=False)
-    assert not plan.fits(network, chosen, 64)
-    found = proposed(network, chosen, 64, adapted)
-    assert "--remat on" in found
+    chosen = layout(devices=8)
+    assert not plan.fits(network, chosen, 256)
+    found = proposed(network, chosen, 256, adapted)
     assert any(text.startswith("--preset pi05_lora") for text in found)
     for text in found:
         options = dict(zip(text.split()[::2], text.split()[1::2], strict=True))
         devices = 8 * int(options.get("--nodes", 1))
-        changed = layout(devices=devices, fsdp=int(options.get("--fsdp", 1)), remat=options.get("--remat") == "on")
+        changed = layout(devices=devices, fsdp=int(options.get("--fsdp", 1)))
         of = adapted if "--preset" in options else network
-        assert plan.fits(of, changed, int(options.get("--batch-size", 64))), text
+        assert plan.fits(of, changed, int(options.get("--batch-size", 256))), text
 
 
 def test_where_nothing_helps_nothing_is_proposed():
@@ -170,7 +189,7 @@ def test_a_plan_as_a_table(planned):
     code, out, err = planned("--preset", "pi05", "--gpus", "8", "--batch-size", "256")
     assert (code, err) == (0, "")
     assert out.startswith("pi05 (jax): 3.35 billion weights\n")
-    assert "8 GPUs, one copy of large weights on 8; batch 256, 32 rows on each; remat on, average on" in out
+    assert "8 GPUs, one copy of large weights on 8; batch 256, 32 rows on each; remat on" in out
     for line in ("parameters, float32", "gradients", "Adam", "moving average", "kept, without", "keys and values"):
         assert line in out
     assert "largest batch that fits: " in out
@@ -212,6 +231,18 @@ def test_one_gpu_of_24_gib_is_pointed_to_low_rank_updates(planned):
         (["--preset", "pi05", "--gpus", "8", "--fsdp", "3"], "--fsdp 3 does not divide the 8 GPUs of the job"),
         (["--preset", "pi05", "--gpus", "8", "--batch-size", "12"], "--batch-size 12 cannot be shared by 8 GPUs"),
         (["--preset", "pi05", "--gpu-memory-gib", "-1"], "memory_gib is -1.0; expected a number above 0"),
+        (["--preset", "pi05", "--gpu-memory-gib", "nan"], "memory_gib is nan; expected a number above 0"),
+        (["--preset", "pi05", "--gpu-memory-gib", "inf"], "memory_gib is inf; expected a number above 0"),
+        (["--preset", "pi05", "--steps", "1", "--tflops", "nan", "--mfu", "1"], "--tflops nan --mfu 1: expected"),
+        (["--preset", "pi05", "--steps", "1", "--tflops", "inf", "--mfu", "1"], "--tflops inf --mfu 1: expected"),
+        (["--preset", "pi05", "--steps", "1", "--tflops", "9", "--mfu", "nan"], "--tflops 9 --mfu nan: expected"),
+        (["--preset", "pi05", "--remat", "off"], "--remat is for --model value; a policy sees its preset's cameras"),
+        (["--preset", "pi05", "--accumulate", "2"], "--accumulate is for --model value"),
+        (["--preset", "pi05", "--model", "value", "--accumulate", "0"], "--accumulate is 0; expected at least 1"),
+        (
+            ["--preset", "pi05", "--model", "value", "--accumulate", "4", "--batch-size", "6"],
+            "--batch-size 6 cannot be shared by 1 GPUs in 4 parts each; expected a multiple of 4",
+        ),
         (["--preset", "pi05", "--tflops", "989"], "a time needs --steps, --tflops and --mfu together"),
         (["--preset", "dummy", "--steps", "1", "--tflops", "9", "--mfu", "1.5"], "mfu at most 1"),
     ],

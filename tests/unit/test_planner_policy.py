@@ -15,6 +15,7 @@ from jax.sharding import AbstractMesh
 from robolift.planner import activations, plan, policy
 from robolift.planner.placement import SMALLEST_SHARDED_BYTES, cut_largest_axis
 from robolift.policy import sharding
+from robolift.policy.loss import flow_errors
 from robolift.policy.pi05 import config as configs
 from robolift.policy.pi05 import freeze, network, tree
 from robolift.policy.pi05.network import Inputs
@@ -39,7 +40,8 @@ def shapes_of(config, rows):
 
 def loss_of(config):
     def loss(params, inputs, actions, noise, time):
-        return network.loss_rows(params, config, inputs, actions, noise, time, config.action_dim).mean()
+        velocity = functools.partial(network.velocity, params, config, inputs)
+        return flow_errors(velocity, actions, noise, time, real_dims=config.action_dim).mean()
 
     return loss
 
@@ -76,7 +78,7 @@ def test_the_training_state_lies_on_devices_as_it_is_planned(preset, parts):
         cut = jax.tree.map(lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * 4, held, places)
         return sum(jax.tree.leaves(cut))
 
-    layout = plan.Layout(devices=parts, fsdp=parts, remat=True, average=True, memory_gib=80)
+    layout = plan.Layout(devices=parts, fsdp=parts, remat=True, memory_gib=80)
     memory = plan.memory(planned, layout, rows=0)
     assert memory.parameters == memory.gradients == memory.average == on_a_device(flat)
     # Adam counts its steps in one int32.

@@ -10,11 +10,16 @@ import torch
 
 from robolift.__main__ import main
 from robolift.planner import activations, plan, value
+from robolift.planner.cli import OF_VALUES
 from robolift.planner.placement import cut_first_axis
+from robolift.training.distributed import World
 from robolift.value_model import presets
+from robolift.value_model.assemble import trainable
 from robolift.value_model.backbones import towers
 from robolift.value_model.backbones.token_model import ValueTokenModel
+from robolift.value_model.build import build
 from robolift.value_model.network import ModelShape
+from robolift.value_model.recipe import Recipe
 
 FULL = (presets.siglip_gemma, presets.pi05)
 
@@ -42,7 +47,7 @@ def test_processes_that_hold_everything_average_gradients_in_one_more_buffer():
     alone, together, shared = (
         plan.memory(
             network,
-            plan.Layout(devices=devices, fsdp=fsdp, remat=True, average=True, memory_gib=80),
+            plan.Layout(devices=devices, fsdp=fsdp, remat=True, memory_gib=80),
             rows=1,
         )
         for devices, fsdp in ((1, 1), (8, 1), (8, 8))
@@ -54,7 +59,7 @@ def test_processes_that_hold_everything_average_gradients_in_one_more_buffer():
 
 
 def kept(run, parameters):
-    """Bytes that autograd keeps under autocast, weights apart."""
+    """Bytes that autograd keeps under autocast as training sets it, weights apart."""
     own = {p.untyped_storage().data_ptr() for p in parameters}
     storages = {}
 
@@ -64,7 +69,10 @@ def kept(run, parameters):
             storages[storage.data_ptr()] = storage
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), torch.autocast("cpu", torch.bfloat16):
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, cache_enabled=False),
+    ):
         output = run()
     assert output.requires_grad
     return sum(storage.nbytes() for storage in storages.values())
@@ -129,11 +137,13 @@ def test_a_plan_of_an_estimator(capsys):
         "6",
         "--batch-size",
         "128",
+        "--remat",
+        "on",
         "--json",
     ]
     assert main(["plan", *options]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["trainer"] == "torch"
+    assert (found["trainer"], found["layout"]["remat"]) == ("torch", True)
     assert found["fits"] is True
     assert found["serving_bytes"] is None
 
@@ -141,3 +151,42 @@ def test_a_plan_of_an_estimator(capsys):
 def test_a_copy_on_some_gpus_is_refused_where_torch_shares_all_or_none(capsys):
     assert main(["plan", "--model", "value", "--preset", "pi05", "--gpus", "8", "--fsdp", "2"]) == 64
     assert "--fsdp 2: expected one of 1, 8 for torch" in capsys.readouterr().err
+
+
+def test_the_options_are_the_recipes(capsys):
+    """Their names, choices and defaults, so that what is planned can be trained."""
+    fields = Recipe.model_fields
+    assert OF_VALUES["remat"] == ("on" if fields["checkpoint_activations"].default else "off")
+    for name in ("freeze", "accumulate", "select"):
+        assert fields[name].default == OF_VALUES[name]
+    common = ["plan", "--model", "value", "--preset", "pi05", "--gpus", "8", "--batch-size", "256", "--json"]
+
+    def planned(*options):
+        main([*common, *options])
+        return json.loads(capsys.readouterr().out)
+
+    plain, parts, best = planned(), planned("--accumulate", "8"), planned("--select", "best")
+    assert parts["memory_bytes"]["kept"] * 8 == plain["memory_bytes"]["kept"]
+    assert best["memory_bytes"]["best"] == best["memory_bytes"]["average"] > plain["memory_bytes"]["best"] == 0
+    vision, both = planned("--freeze", "vision"), planned("--freeze", "backbones")
+    assert plain["trained_weights"] > vision["trained_weights"] > both["trained_weights"] > 0
+    assert plain["memory_bytes"]["total"] > vision["memory_bytes"]["total"] > both["memory_bytes"]["total"]
+
+
+@pytest.mark.parametrize("freeze", ["vision", "backbones"])
+def test_frozen_towers_are_those_of_the_trainer(freeze):
+    config = presets.pi05_dummy()
+    model = build(config, ModelShape(num_cameras=1, state_dim=0, tasks=("fold",), prompts=((2, 3),)))
+    recipe = Recipe(preset="pi05_dummy", tokenizer="unused", freeze=freeze)
+    trained = {
+        name for name, p in trainable(model, recipe, World(), torch.device("cpu")).named_parameters() if p.requires_grad
+    }
+    planned = value.network(config, pictures=1, freeze=freeze)
+    assert {name for name, weight in planned.weights.items() if weight.trained} == trained
+
+
+def test_what_does_not_fit_is_pointed_to_what_the_recipe_has(capsys):
+    assert main(["plan", "--model", "value", "--preset", "pi05", "--gpus", "8", "--batch-size", "256"]) == 64
+    said = capsys.readouterr().err
+    assert "--remat on" in said
+    assert "--accumulate " in said

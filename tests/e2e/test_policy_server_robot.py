@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-import httpx
 import numpy as np
 import pytest
 import robot_client
@@ -137,6 +136,11 @@ def bad_company(address: str) -> Iterator[None]:
     assert not thread.is_alive()
 
 
+def num_answers(records: list[EpisodeRecord]) -> int:
+    """Return how often the robot asked: two actions of each chunk are carried out before the next question."""
+    return sum(-(-record.length // 2) for record in records)
+
+
 def say(capsys: pytest.CaptureFixture[str], stats: dict) -> None:
     with capsys.disabled():
         sys.stdout.write(
@@ -150,10 +154,8 @@ def test_the_forced_prompt_decides_what_the_robot_does(tmp_path, capsys, label, 
     served = ServedPolicy(policy, checkpoint="0", label=PromptLabel(label), guidance=1.0)
     with simulator() as workers, serving(served) as running, bad_company(running.address):
         records = play(workers, 2 if solved else 1, robot(running.address))
-        stats = running.stats()
+        stats = running.await_stats(answers=num_answers(records))
     assert [record.success for record in records] == [solved] * len(records)
-    # Two actions of each chunk are carried out before the next question.
-    assert stats["answers"] == sum(-(-record.length // 2) for record in records)
     assert stats["refusals"] > 1
     assert stats["failures"] == 0
     say(capsys, stats)
@@ -173,13 +175,12 @@ def test_episodes_through_the_server_are_those_of_the_policy_itself(tmp_path, ca
     with simulator("corner2") as workers, Process(output.uri) as server:
         with bad_company(server.address):
             served = play(workers, count, robot(server.address))
-        stats = httpx.get(f"{server.base}/stats").json()
+        stats = server.await_stats(answers=num_answers(served))
         code, log = server.end(signal.SIGTERM)
         alone = play(workers, count, act)
     assert code == 143, log[-2000:]
     say(capsys, stats)
     assert len(served) == count
-    assert stats["answers"] == sum(-(-record.length // 2) for record in served)
     for ours, theirs in zip(served, alone, strict=True):
         assert (ours.success, ours.length) == (theirs.success, theirs.length)
         assert ours.columns["action"].tobytes() == theirs.columns["action"].tobytes()

@@ -45,7 +45,27 @@ class Echo:
         return {"actions": np.asarray(observation["state"], np.float32)[None] * 2}
 
 
-class Running:
+class Asked:
+    """What a server says over HTTP."""
+
+    address: str
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(self.address.replace("ws://", "http://") + path, timeout=20)
+
+    def stats(self) -> dict[str, Any]:
+        return dict(self.get("/stats").json())
+
+    def await_stats(self, **wanted: int) -> dict[str, Any]:
+        """Return its counts once they are those; an answer is counted after it was sent."""
+        deadline = time.monotonic() + 20
+        while not wanted.items() <= (found := self.stats()).items():
+            assert time.monotonic() < deadline, found
+            time.sleep(0.02)
+        return found
+
+
+class Running(Asked):
     """A server in a thread."""
 
     def __init__(self, served: Served, **changes: float) -> None:
@@ -61,19 +81,6 @@ class Running:
     def _serve(self) -> None:
         self._loop.run_until_complete(self.server.run(self.listening, self._stop))
         self._loop.close()
-
-    def get(self, path: str) -> httpx.Response:
-        return httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=20)
-
-    def stats(self) -> dict[str, Any]:
-        return dict(self.get("/stats").json())
-
-    def await_stats(self, **wanted: int) -> dict[str, Any]:
-        deadline = time.monotonic() + 20
-        while not wanted.items() <= (found := self.stats()).items():
-            assert time.monotonic() < deadline, found
-            time.sleep(0.02)
-        return found
 
     def tell(self) -> None:
         """Tell it to stop, as a signal does."""
@@ -105,7 +112,7 @@ def publish_small(root: Any, *, kind: Kind = Kind.POLICY, **changes: Any) -> Man
     return output.publish({})
 
 
-class Process:
+class Process(Asked):
     """The command as a process, to be told to stop; a context manager that kills what was not."""
 
     def __init__(self, checkpoint: str, *words: str) -> None:
@@ -117,7 +124,6 @@ class Process:
         assert self.process.stdout is not None
         self.address = self.process.stdout.readline().removeprefix("policy server: ").strip()
         assert self.address, self.end()
-        self.base = self.address.replace("ws://", "http://")
 
     def __enter__(self) -> Process:
         return self

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 
-import httpx
 import numpy as np
 import pytest
 import robot_client
@@ -67,7 +66,7 @@ def test_a_process_serves_until_it_is_told_to_stop(checkpoint, spec, number, cod
         np.testing.assert_array_equal(found, expected[0])
         with pytest.raises(RuntimeError, match=r"observation\.state is not finite"):
             client.infer({**observation, "observation.state": np.full(3, np.inf), "prompt": "fold"})
-        assert httpx.get(f"{server.base}/healthz").text == "OK\n"
+        assert server.get("/healthz").text == "OK\n"
         ended, log = server.end(number)
         assert ended == code
     last = json.loads(log.splitlines()[-1])

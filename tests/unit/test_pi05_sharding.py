@@ -37,11 +37,21 @@ def losses(num, fsdp, store):
     return [row["loss"] for name in ("train", "validation") for row in fitted.curves[name]]
 
 
+def handed_over(store):
+    template = miniature.learner(config, miniature.recipe()).template()[0]
+    meshes = [sharding.make_mesh(2, 2), sharding.make_mesh(1, 1)]
+    two, one = (store.load(template, sharding.state_shardings(template, mesh))[0] for mesh in meshes)
+    assert len(two.params["PaliGemma/llm/layers/mlp/gating_einsum"].sharding.device_set) == 2
+    pairs = zip(jax.tree.leaves(two), jax.tree.leaves(one), strict=True)
+    return int(two.step) if all((a == b).all() for a, b in jax.device_get(list(pairs))) else None
+
+
 places = sharding.state_shardings(miniature.learner(config, miniature.recipe()).template()[0], sharding.make_mesh(8, 4))
 cut = {name: place.spec != jax.sharding.PartitionSpec() for name, place in places.params.items()}
 found = {
     "one": losses(1, 1, ShardedStore(str(folder / "one"))),
     "eight": losses(8, 4, ShardedStore(str(folder / "eight"))),
+    "handed_over": handed_over(ShardedStore(str(folder / "eight"))),
     "cut": [name for name, is_cut in cut.items() if is_cut],
 }
 print(json.dumps(found))
@@ -53,6 +63,7 @@ def test_eight_devices_give_the_losses_of_one(tmp_path):
     found = json.loads(run_python(ON_EIGHT, str(tmp_path), XLA_FLAGS=flags))
     assert len(found["one"]) == 20
     assert found["eight"] == pytest.approx(found["one"], abs=1e-5)
+    assert found["handed_over"] == 5
     assert "PaliGemma/llm/layers/mlp/gating_einsum" in found["cut"]
 
 

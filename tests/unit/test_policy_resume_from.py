@@ -138,6 +138,7 @@ print(json.dumps(found))
 """
 
 
+@pytest.mark.slow
 def test_pi05_stopped_on_eight_devices_goes_on_with_four(dataset, tokenizer_uri, output_root):
     settings = {
         "preset": "dummy",

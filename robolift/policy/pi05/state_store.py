@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -128,18 +129,20 @@ class ShardedStore:
                 self._disk = None
 
     def _finish(self, step: int, document: Mapping[str, Any]) -> None:
+        """Complete a save; no process goes on from it before every other sees it."""
         self._orbax().wait_until_finished()
+        everyone = functools.partial(ocp.multihost.get_barrier_sync_fn(), timeout_ms=TIMEOUT_S * 1000)
         if self._is_copied:
             folder = Path(self._folder(step))
             _each(str(folder), lambda name: storage.upload(folder / name, storage.join(self._address(step), name)))
             storage.remove(str(folder))
-            everyone = ocp.multihost.get_barrier_sync_fn()
-            everyone(key=f"robolift state {step}", timeout_ms=TIMEOUT_S * 1000)
+            everyone(key=f"state {step} is copied")
         if self._is_main:
             files = storage.digest_of(storage.list_files(self._address(step)))
             latest = {"step": step, "document": document, "files": files}
             storage.write_bytes(storage.join(self.uri, LATEST_FILE), storage.to_json_bytes(latest))
             self._keep_only(step)
+        everyone(key=f"state {step} is saved")
 
     def _keep_only(self, step: int | None) -> None:
         states = storage.join(self.uri, STATES_FOLDER)

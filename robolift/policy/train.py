@@ -19,7 +19,6 @@ from robolift.policy.assembly import Assembly, Material, Sources
 from robolift.policy.checkpoint import StateStore
 from robolift.policy.chunk_assembly import encoder_held_out
 from robolift.policy.data import Labels
-from robolift.policy.pi05 import assembly as pi05
 from robolift.policy.pi05.config import PRESETS as PI05_PRESETS
 from robolift.policy.presets import PRESETS
 from robolift.policy.recipe import UNLABELLED, Recipe
@@ -102,6 +101,8 @@ def train(recipe: Recipe, sources: Sources, places: Places) -> Trained:
 def _assemble(recipe: Recipe, sources: Sources, material: Material) -> Assembly:
     """Return the network that the recipe's preset names: the one place of training that tells networks apart."""
     if recipe.is_pi05:
+        from robolift.policy.pi05 import assembly as pi05  # noqa: PLC0415  (Orbax takes seconds to import)
+
         return pi05.assemble(PI05_PRESETS[recipe.preset](), recipe, material)
     return chunk_assembly.assemble(PRESETS[recipe.preset](), recipe, sources, material)
 

@@ -98,6 +98,7 @@ def find_problems(parameters: Mapping[str, Any], wiring: Wiring = RECAP) -> list
             problems += [f"{layer}.{line}" if line.startswith((f"{name}.", f"{name}:")) else line for line in found]
         # There is one value model, and it is told what the first layer says.
         value_model = value_model or _resolved("train_value", configs, parameters, wiring)
+        problems += _precision_problems(value_model, _resolved("predict_values", configs, parameters, wiring))
     problems += _vision_problems(value_model, _resolved("train_policy", configs, parameters, wiring))
     for name, fields in wiring.offered.items():
         given = _given(parameters, fields)
@@ -130,6 +131,14 @@ def _vision_problems(value_model: Mapping[str, Any], policy: Mapping[str, Any]) 
         f"train_policy.vision is frozen, but the towers of train_value.preset {preset} are no encoder that a policy "
         f"takes over; set train_policy.vision: none, a train_policy.preset of pi0.5, or train_value.preset: tiny"
     ]
+
+
+def _precision_problems(value_model: Mapping[str, Any], prediction: Mapping[str, Any]) -> list[str]:
+    """Return a line if a value model without towers is to predict in another precision than float32."""
+    preset, precision = value_model.get("preset"), prediction.get("precision", "float32")
+    if precision == "float32" or preset is None or preset in TOWER_PRESETS:
+        return []
+    return [f"predict_values.precision is {precision}, train_value.preset {preset} predicts in float32 alone"]
 
 
 def _given(parameters: Mapping[str, Any], fields: Mapping[str, str]) -> dict[str, Any]:

@@ -15,18 +15,19 @@ Weights are written and read one tensor at a time: of a large model not even one
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from robolift import storage
-from robolift.errors import DataError
+from robolift import staging, storage
+from robolift.errors import DataError, UsageError
 from robolift.tensor_files import Spec, TensorFile, writing
 from robolift.training.distributed import ALONE, World
 from robolift.training.sharding import full
@@ -144,7 +145,7 @@ class StateStore:
         while (latest := self._latest()) is not None:
             try:
                 return self._read(latest, copies)
-            except DataError:
+            except (DataError, FileNotFoundError):
                 # A dying process of an earlier attempt may have replaced the state while it was read.
                 if self._latest() == latest:
                     raise
@@ -195,22 +196,37 @@ def write_tensors(uri: str, tensors: Mapping[str, torch.Tensor], world: World) -
 
     Returns:
         The file's SHA-256, nothing in other processes than rank 0.
+
+    Raises:
+        UsageError: If the disk is full, or nothing may be written there.
     """
     if not world.is_main:
         for tensor in tensors.values():
             full(tensor, world)
         return ""
-    local = storage.local_path(uri)
-    with tempfile.TemporaryDirectory(prefix="robolift-") if local is None else nullcontext("") as folder:
-        path = local or Path(folder) / WEIGHTS_FILE
+    if (path := storage.local_path(uri)) is not None:
+        return _write_file(path, tensors, world)
+    # What a killed process left of such a folder is removed when the next is claimed.
+    private = staging.claim(Path(tempfile.gettempdir()), "robolift-state")
+    try:
+        digest = _write_file(private.path / WEIGHTS_FILE, tensors, world)
+        with storage.writable(uri):
+            storage.upload(private.path / WEIGHTS_FILE, uri)
+    finally:
+        private.release()
+    return digest
+
+
+def _write_file(path: Path, tensors: Mapping[str, torch.Tensor], world: World) -> str:
+    try:
         with writing(str(path), {name: _spec(tensor) for name, tensor in tensors.items()}) as write:
             for name, tensor in tensors.items():
                 write(name, full(tensor, world).numpy())
-        digest = storage.sha256_file(path)
-        if local is None:
-            with storage.writable(uri):
-                storage.upload(path, uri)
-    return digest
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise UsageError(f"no room is left for {path.name} in {path.parent}; free some, or set TMPDIR") from error
+    return storage.sha256_file(path)
 
 
 def _spec(tensor: torch.Tensor) -> Spec:

@@ -76,6 +76,15 @@ def test_in_stage_advantage_the_value_model_is_what_the_first_layer_says():
     assert stage_advantage_plan.find_problems(layers) == []
 
 
+def test_a_precision_that_the_value_model_cannot_predict_in_is_refused_before_it_is_trained(output_root):
+    asked = {"predict_values": {"precision": "bfloat16"}}
+    with pytest.raises(UsageError, match=r"predict_values\.precision is bfloat16, train_value\.preset tiny predicts"):
+        check_run(output_root, stages=asked)
+    assert check_run(output_root, stages={**asked, "train_value": TOWERS, "train_policy": {"vision": "none"}}) == ""
+    assert len(stage_advantage_plan.find_problems({"stages": {}, "new_stages": asked})) == 1
+    assert len(stage_advantage_plan.find_problems({"stages": asked, "new_stages": {}})) == 1
+
+
 def test_a_stage_without_settings_is_fine(output_root):
     assert check_run(output_root, stages={"label_returns": None, "train_policy": None}) == ""
 

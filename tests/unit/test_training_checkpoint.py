@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,7 +15,7 @@ import safetensors.torch
 import torch
 
 from robolift import storage, tensor_files
-from robolift.errors import DataError
+from robolift.errors import DataError, UsageError
 from robolift.training import checkpoint
 from robolift.training.checkpoint import ResumeState, StateStore
 from robolift.training.distributed import ALONE
@@ -115,6 +120,52 @@ def test_tensors_are_written_as_the_library_would_and_one_at_a_time(tmp_path, mo
     assert (tmp_path / "x").read_bytes() == expected
     assert digest == hashlib.sha256(expected).hexdigest()
     assert events == ["fetched", "written"] * 3
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors"])
+def test_a_state_that_a_dying_attempt_replaces_while_it_is_read_is_read_again(tmp_path, monkeypatch, file):
+    dying, reading = StateStore(str(tmp_path)), StateStore(str(tmp_path))
+    dying.save(state(1))
+    digest, replaced = storage.sha256_file, []
+
+    def replacing(path):
+        found = digest(path)
+        if path.name == file and not replaced:
+            replaced.append(path)
+            dying.save(state(2))
+        return found
+
+    monkeypatch.setattr(storage, "sha256_file", replacing)
+    with reading.opened() as saved:
+        assert saved.step == 2
+    assert replaced
+
+
+def test_a_kill_while_a_state_goes_to_a_store_leaves_nothing_after_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    killed = """
+import os, sys, tempfile, torch
+from robolift import storage
+from robolift.training import checkpoint
+tempfile.tempdir = sys.argv[1]
+storage.upload = lambda path, uri: os._exit(9)
+checkpoint.write_tensors("memory://state/model.safetensors", {"w": torch.ones(3)}, checkpoint.ALONE)
+"""
+    assert subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False).returncode == 9
+    assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["model.safetensors"]
+    checkpoint.write_tensors("memory://state/model.safetensors", {"w": torch.ones(3)}, ALONE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told(tmp_path, monkeypatch):
+    @contextmanager
+    def full_disk(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+        yield
+
+    monkeypatch.setattr(checkpoint, "writing", full_disk)
+    with pytest.raises(UsageError, match=r"no room is left for model\.safetensors in .*; free some, or set TMPDIR"):
+        checkpoint.write_tensors(str(tmp_path / "model.safetensors"), {"w": torch.ones(3)}, ALONE)
 
 
 def test_nothing_is_copied_when_nothing_is_kept(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import glob
 import os
 import secrets
 import shutil
@@ -52,7 +53,7 @@ def claim(parent: Path, name: str) -> Staging:
 
 def remove_leavings(parent: Path, name: str) -> None:
     """Remove the staging folders of output ``name`` that no living process holds."""
-    for path in parent.glob(f".{name}.*"):
+    for path in parent.glob(f".{glob.escape(name)}.*"):
         lock = _lock(path, blocking=False)
         if lock is not None:
             shutil.rmtree(path, ignore_errors=True)

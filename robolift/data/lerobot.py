@@ -29,7 +29,7 @@ from robolift.schema import intact_parquet
 __all__ = ["EpisodeMeta", "LeRobotReader", "VideoPlace"]
 
 OPEN_DATA_FILES = 2
-OPEN_VIDEOS = 32
+OPEN_VIDEOS = 16
 
 
 class _DataFile:

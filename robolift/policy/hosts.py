@@ -22,6 +22,7 @@ COUNT_VARIABLE, INDEX_VARIABLE = "PET_NNODES", "PET_NODE_RANK"
 ADDRESS_VARIABLE, PORT_VARIABLE = "PET_MASTER_ADDR", "PET_MASTER_PORT"
 """torchrun's own names, because every kind of job sets them already."""
 MEETING_TIMEOUT_S = 86_400
+PARTING_TIMEOUT_S = 60
 """Pods start hours apart where GPUs are scarce; the job's own deadline ends a wait in vain."""
 
 
@@ -66,6 +67,7 @@ def join(environ: Mapping[str, str] = os.environ) -> Host:
             num_processes=host.count,
             process_id=host.index,
             initialization_timeout=MEETING_TIMEOUT_S,
+            shutdown_timeout_seconds=PARTING_TIMEOUT_S,
         )
     return host
 

@@ -119,6 +119,21 @@ def test_weights_stay_on_the_model_cache_or_in_a_bounded_tmp():
     assert "env" not in without["containers"][0]
 
 
+@pytest.mark.parametrize(
+    ("modes", "vllm", "cached"),
+    [
+        (["ReadWriteMany"], True, True),
+        (["ReadWriteOnce"], True, False),
+        (["ReadWriteOnce"], False, True),
+        (["ReadOnlyMany"], False, False),
+    ],
+)
+def test_a_cache_that_another_pod_may_hold_is_not_waited_for(modes, vllm, cached):
+    changes = {"serve": MADE, "modelCache": {"enabled": True, "accessModes": modes}, "vllm": {"enabled": vllm}}
+    names = [volume["name"] for volume in pod(changes)["volumes"]]
+    assert ("models" in names) == cached
+
+
 def test_it_reads_the_store_as_the_server():
     assert pod()["serviceAccountName"] == "robolift-server"
     names = [entry["name"] for entry in pod(base="none")["containers"][0]["env"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -112,6 +113,35 @@ def test_statistics_are_those_under_which_openpi_normalises_as_we_did(published,
     x = np.array([0.2, -1.0, 7.5])
     theirs = (x - stats.state.q01) / (stats.state.q99 - stats.state.q01 + 1e-6) * 2 - 1
     np.testing.assert_allclose(theirs, STATE.apply(x), atol=1e-5)
+
+
+def test_statistics_and_prompts_are_those_of_a_wider_state_and_a_shorter_task(words):
+    spec = miniature.spec_of(miniature.rows(CONFIG, miniature.recipe(), words), CONFIG)
+    assert export.network(spec)["state_width"] == 3
+    assert export.norm_stats(spec)["norm_stats"]["state"]["q99"] == [1, 1, 1]
+    tasks = dict.fromkeys(spec.formatter["tasks"], "fo")
+    wider = replace(spec, formatter={**spec.formatter, "state_dim": 5, "tasks": tasks})
+    state = export.norm_stats(wider)["norm_stats"]["state"]
+    assert state == {
+        "mean": [0, 0, 0, 0, 0],
+        "std": [1, 1, 1, 1, 1],
+        "q01": [-1, -1, -1, 0, 0],
+        "q99": [1, 1, 1, 0, 0],
+    }
+    # openpi's rule gives the numbers that fill a state up the lowest bin, as in training.
+    q01, q99 = np.array(state["q01"]), np.array(state["q99"])
+    assert ((np.zeros(5) - q01) / (q99 - q01 + 1e-6) * 2 - 1)[3:].tolist() == [-1, -1]
+    found = export.network(wider)
+    assert found["state_width"] == 5
+    assert found["prompts"] == ["fo", "fo, Advantage: negative", "fo, Advantage: positive"]
+
+
+def test_what_has_a_like_name_beside_an_export_stays(published, tmp_path):
+    for name in (".fold.bak", ".fold*.old"):
+        (tmp_path / name).mkdir()
+    assert run(*options(published[0], tmp_path / "fold")) == 0
+    assert run(*options(published[0], tmp_path / "fold*")) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".fold*.old", ".fold.bak", "fold", "fold*"]
 
 
 def test_again_it_changes_nothing(published, tmp_path, capsys):

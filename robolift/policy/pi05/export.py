@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from robolift import logging, staging, storage
 from robolift.errors import UsageError
+from robolift.labeling.prompts import split
 from robolift.manifest import Manifest
 from robolift.policy.checkpoint import SPEC_FILE, WEIGHTS_FILE, read_spec
 from robolift.policy.norm_stats import NORM_STATS_FILE
@@ -68,9 +71,8 @@ class Export:
         spec = self._spec()
         place = storage.local_path(self.uri)
         parent = place.parent if place else Path(tempfile.gettempdir())
-        name = place.name if place else f"robolift-export-{storage.digest_of(self._identity)}"
         with storage.writable(self.uri):
-            private = staging.claim(parent, name)
+            private = staging.claim(parent, f"robolift-export-{storage.digest_of(self._identity)}")
         try:
             log.info("reading", policy=self.policy.uri, num_weights=tree.count(spec.config))
             self._write(private.path, spec)
@@ -161,14 +163,25 @@ def norm_stats(spec: Pi05Spec) -> dict[str, Any]:
     That is so by either of openpi's rules, up to the 1e-6 that it adds to a range: ``q01`` and ``q99`` are what becomes
     -1 and 1, ``mean`` what becomes 0, ``std`` what becomes 1 beyond it. The last two are no moments of the data, unless
     the policy was trained with those. A constant dimension, which is shifted and not scaled, has the range of that.
+    Where the prompt has room for more numbers than the state has, statistics go on to that width: kai0's rule, by which
+    a 0 that fills the state up becomes -1.
     """
-    return {"norm_stats": {"state": _statistics(spec.state), "actions": _statistics(spec.action)}}
+    return {"norm_stats": {"state": _statistics(spec.state, _state_width(spec)), "actions": _statistics(spec.action)}}
 
 
-def _statistics(normalizer: Normalizer) -> dict[str, list[float]]:
+def _state_width(spec: Pi05Spec) -> int:
+    return max(int(spec.formatter["state_dim"]), len(spec.state.offset))
+
+
+def _statistics(normalizer: Normalizer, width: int = 0) -> dict[str, list[float]]:
     offset, scale = normalizer.offset.astype("f8"), normalizer.scale.astype("f8")
-    wanted = {"mean": offset, "std": scale, "q01": offset - scale, "q99": offset + scale}
-    return {name: array.tolist() for name, array in wanted.items()}
+    filling = np.zeros(max(0, width - len(offset)))
+    return {
+        "mean": [*offset.tolist(), *filling],
+        "std": [*scale.tolist(), *(filling + 1)],
+        "q01": [*(offset - scale).tolist(), *filling],
+        "q99": [*(offset + scale).tolist(), *filling],
+    }
 
 
 def network(spec: Pi05Spec) -> dict[str, Any]:
@@ -183,5 +196,12 @@ def network(spec: Pi05Spec) -> dict[str, Any]:
         "camera_keys": dict(spec.camera_keys),
         "state_keys": list(spec.state_keys),
         "prompt_format": spec.formatter["format"],
-        "prompts": [spec.prompts[row] for row in spec.trained_prompts],
+        "state_width": _state_width(spec),
+        "prompts": [_as_read(spec.prompts[row], spec.formatter["tasks"]) for row in spec.trained_prompts],
     }
+
+
+def _as_read(prompt: str, tasks: Mapping[str, str]) -> str:
+    """Return a prompt with its task as the network reads it: one that was too long was cut before training."""
+    task, _ = split(prompt)
+    return tasks[task] + prompt[len(task) :]

@@ -141,7 +141,9 @@ class ShardedStore:
             files = storage.digest_of(storage.list_files(self._address(step)))
             latest = {"step": step, "document": document, "files": files}
             storage.write_bytes(storage.join(self.uri, LATEST_FILE), storage.to_json_bytes(latest))
-            self._keep_only(step)
+            # A process of an earlier attempt that still runs must not remove what its successor just named.
+            if self._latest().get("step") == step:
+                self._keep_only(step)
         everyone(key=f"state {step} is saved")
 
     def _keep_only(self, step: int | None) -> None:

@@ -7,7 +7,6 @@ is never done twice, and nothing in the folder depends on when or where it was d
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import os
@@ -22,6 +21,8 @@ import pyarrow.parquet as pq
 
 from robolift import schema, staging, storage
 from robolift.errors import DataError, UsageError
+from robolift.json_numbers import finite
+from robolift.table_files import TableWriter
 
 MANIFEST_FILE = "manifest.json"
 FILES_FILE = "files.json"
@@ -302,6 +303,10 @@ class Output:
         """Write ``<name>.parquet``, checked against the contract."""
         schema.write_table(self.path / f"{name}.parquet", schema.as_table(name, columns))
 
+    def open_table(self, name: str) -> TableWriter:
+        """Return a writer of ``<name>.parquet`` for rows that come in pieces; use it in a ``with`` statement."""
+        return TableWriter(self.path / f"{name}.parquet", name)
+
     def write_json(self, name: str, document: Any) -> None:
         """Write a small JSON file."""
         storage.write_bytes(str(self.path / name), storage.to_json_bytes(finite(document)))
@@ -373,28 +378,3 @@ def verify(manifest: Manifest) -> None:
                     where=manifest.file(name),
                     mend="run the stage again",
                 )
-
-
-@functools.singledispatch
-def finite(value: Any) -> Any:
-    """Return ``value`` with NaN and infinities as null and NumPy scalars as Python's, ready for JSON."""
-    item = getattr(value, "item", None)
-    if item is not None and getattr(value, "ndim", 0) == 0:
-        return finite(item())
-    return finite(value.tolist()) if hasattr(value, "tolist") else value
-
-
-@finite.register
-def _(value: float) -> float | None:
-    return float(value) if value == value and abs(value) != float("inf") else None
-
-
-@finite.register(dict)
-def _(value: dict[Any, Any]) -> dict[Any, Any]:
-    return {str(key): finite(item) for key, item in value.items()}
-
-
-@finite.register(list)
-@finite.register(tuple)
-def _(value: Any) -> list[Any]:
-    return [finite(item) for item in value]

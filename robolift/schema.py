@@ -7,7 +7,7 @@ known; zero never means missing.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,8 @@ from robolift import storage
 from robolift.errors import DataError
 
 SCHEMA_VERSION = "1.0"
+ROW_GROUP_ROWS = 1 << 17
+PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "store_schema": True}
 
 EPISODE_INDEX = "episode_index"
 FRAME_INDEX = "frame_index"
@@ -150,14 +152,20 @@ def as_table(name: str, columns: Mapping[str, Any] | pa.Table) -> pa.Table:
     return table
 
 
-def check_table(name: str, table: pa.Table, *, where: str) -> None:
+def check_table(name: str, table: pa.Table, *, where: str, columns: Sequence[str] | None = None) -> None:
     """Check dtypes, nulls and key order of a table of the contract.
+
+    Args:
+        name: A key of TABLES.
+        table: The table.
+        where: What it is, for the error.
+        columns: Which of the contract's columns it must have; all by default. Without all keys no order is checked.
 
     Raises:
         DataError: Naming the column and what was expected of it.
     """
     schema = TABLES[name]
-    for field in schema:
+    for field in schema if columns is None else [schema.field(column) for column in columns]:
         if field.name not in table.column_names:
             raise DataError(f"column {field.name} is missing", where=where, expected=str(schema))
         column = table.column(field.name)
@@ -169,11 +177,26 @@ def check_table(name: str, table: pa.Table, *, where: str) -> None:
                 where=where,
                 expected="a value in each row",
             )
-    keys = [k for k in KEYS if k in schema.names]
+    keys = [key for key in KEYS if key in schema.names]
+    if set(keys) <= set(table.column_names):
+        check_order(keys, [table.column(key).to_numpy() for key in keys], where=where)
+
+
+def check_order(keys: Sequence[str], columns: Sequence[np.ndarray[Any, Any]], *, where: str) -> None:
+    """Check that rows ascend by their keys, and none stands twice.
+
+    Args:
+        keys: Names of the key columns, the first one weighing most.
+        columns: (rows,) for each of them.
+        where: The table, for the error.
+
+    Raises:
+        DataError: If they don't.
+    """
+    steps = max(len(columns[0]) - 1, 0)
     # By step from row to row: a step back in a key is allowed only where a key before it stepped on.
-    onward, same = np.zeros(max(table.num_rows - 1, 0), bool), np.ones(max(table.num_rows - 1, 0), bool)
-    for key in keys:
-        column = table.column(key).to_numpy()
+    onward, same = np.zeros(steps, bool), np.ones(steps, bool)
+    for column in columns:
         if (same & (column[1:] < column[:-1])).any():
             raise DataError(f"rows are not sorted by {', '.join(keys)}", where=where, expected="ascending keys")
         onward |= same & (column[1:] > column[:-1])
@@ -185,7 +208,7 @@ def check_table(name: str, table: pa.Table, *, where: str) -> None:
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file whose bytes depend only on the table."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, compression="zstd", row_group_size=1 << 17, store_schema=True)
+    pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS, **PARQUET_OPTIONS)
 
 
 def read_table(folder_uri: str, name: str) -> pa.Table:

@@ -90,12 +90,17 @@ def open_file(uri: str, mode: str = "rb") -> IO[Any]:
 def open_for_arrow(uri: str) -> IO[Any] | str:
     """Return what Arrow reads a file from: the path of a local one, which it opens faster by itself, or an open file.
 
+    The file of a store fetches what is asked for and nothing ahead of it: ask Arrow to ``pre_buffer``, and each row
+    group is one request.
+
     Raises:
         DataError: If the file is not there, is a folder or may not be read.
     """
     local = local_path(uri)
     if local is None:
-        return open_file(uri)
+        with _readable(uri):
+            fs, path = filesystem(uri)
+            return cast("IO[Any]", fs.open(path, cache_type="none"))
     with _readable(uri):
         if local.is_dir():
             raise IsADirectoryError(str(local))

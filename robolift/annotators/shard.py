@@ -14,7 +14,7 @@ from robolift import schema, storage
 from robolift.annotators.ask import Verdict
 from robolift.annotators.messages import Answer
 from robolift.annotators.protocol import ParseError
-from robolift.manifest import finite
+from robolift.json_numbers import finite
 
 ANCHORS_FILE, ANSWERS_FILE, ERRORS_FILE = "anchors.parquet", "answers.parquet", "errors.json"
 ANCHORS = pa.schema(

@@ -7,6 +7,7 @@ of the first come first.
 
 from __future__ import annotations
 
+import functools
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,8 +22,10 @@ from robolift.data.content import ContentCheck
 from robolift.data.lerobot import LeRobotReader
 from robolift.errors import DataError, UsageError
 from robolift.manifest import Manifest
+from robolift.table_files import TableReader
 
 DATASET_FILE = "dataset.json"
+FRAMES = "frames"
 CONTENT_FILE = "sources/{number}.json"
 
 
@@ -107,11 +110,10 @@ class Dataset:
         features: Declarations of the columns that all sources have, as in LeRobot's info.json.
         simulator: What the recordings say about their simulator, or None.
         episodes: Table ``episodes``, one row an episode.
-        frames: Table ``frames``, sorted by (episode_index, frame_index).
-        starts: (E + 1,) int64 row offsets of the episodes in ``frames``.
+        starts: (E + 1,) int64 row offsets of the episodes in table ``frames``.
     """
 
-    def __init__(self, uri: str, facts: DatasetFacts, episodes: pa.Table, frames: pa.Table) -> None:
+    def __init__(self, uri: str, facts: DatasetFacts, episodes: pa.Table) -> None:
         self.uri = uri
         self.facts = facts
         self.sources = facts.sources
@@ -122,7 +124,6 @@ class Dataset:
         self.features = facts.features
         self.simulator = facts.simulator
         self.episodes = episodes
-        self.frames = frames
         lengths = episodes.column("length").to_numpy()
         self.starts: np.ndarray[Any, Any] = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         self._readers: dict[int, LeRobotReader] = {}
@@ -138,7 +139,7 @@ class Dataset:
         if manifest.kind != schema.Kind.DATASET:
             raise UsageError(f"{manifest.uri} is a {manifest.kind}, expected a {schema.Kind.DATASET}")
         facts = DatasetFacts.from_dict(storage.read_json(manifest.file(DATASET_FILE)), folder=manifest.uri)
-        return cls(manifest.uri, facts, manifest.table("episodes"), manifest.table("frames"))
+        return cls(manifest.uri, facts, manifest.table("episodes"))
 
     @property
     def num_episodes(self) -> int:
@@ -149,6 +150,50 @@ class Dataset:
     def num_frames(self) -> int:
         """How many frames all episodes have together."""
         return int(self.starts[-1])
+
+    @functools.cached_property
+    def frames(self) -> pa.Table:
+        """Table ``frames``, sorted by (episode_index, frame_index), whole: about 40 bytes a frame in memory.
+
+        Raises:
+            DataError: If it is missing, broken or not as long as the episodes are.
+        """
+        table = schema.read_table(self.uri, FRAMES)
+        self._check_length(table.num_rows)
+        return table
+
+    def frame_blocks(self, columns: Sequence[str] | None = None) -> TableReader:
+        """Open table ``frames`` to be read by blocks of rows; use it in a ``with`` statement.
+
+        Args:
+            columns: Which columns; all by default.
+
+        Raises:
+            DataError: If it is missing, broken or not as long as the episodes are.
+        """
+        reader = TableReader(self.uri, FRAMES, columns)
+        try:
+            self._check_length(reader.num_rows)
+        except DataError:
+            reader.close()
+            raise
+        return reader
+
+    def keys(self, episodes: range) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the keys of all frames of consecutive episodes, (rows,) int64 each; nothing is read for them."""
+        bounds = self.starts[episodes.start : episodes.stop + 1]
+        lengths = np.diff(bounds)
+        frame = np.arange(bounds[0], bounds[-1]) - np.repeat(bounds[:-1], lengths)
+        return {schema.EPISODE_INDEX: np.repeat(np.asarray(episodes), lengths), schema.FRAME_INDEX: frame}
+
+    def _check_length(self, rows: int) -> None:
+        if rows != self.num_frames:
+            raise DataError(
+                f"table {FRAMES} has {rows} rows",
+                where=storage.join(self.uri, f"{FRAMES}.parquet"),
+                expected=f"{self.num_frames}, the lengths of the {self.num_episodes} episodes together",
+                mend="import the dataset again",
+            )
 
     @property
     def action_dim(self) -> int:

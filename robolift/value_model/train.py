@@ -18,6 +18,7 @@ from robolift.data.dataset import Dataset
 from robolift.data.frames import pack_frames
 from robolift.data.models import model_digest
 from robolift.errors import UsageError
+from robolift.json_numbers import finite
 from robolift.training import distributed
 from robolift.training.checkpoint import StateStore
 from robolift.training.device import device_for, threads
@@ -124,7 +125,7 @@ def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, d
         checkpoints.save(folder, checkpoint.at_step(result.step), result.weights, world)
     if world.is_main:
         store.copy_kept(folder, recipe.steps)
-        storage.write_bytes(str(folder / CURVES_FILE), storage.to_json_bytes(manifest.finite(result.curves)))
+        storage.write_bytes(str(folder / CURVES_FILE), storage.to_json_bytes(finite(result.curves)))
 
 
 def assets(recipe: Recipe, checkpoint: Checkpoint, step: int) -> dict[str, Any]:

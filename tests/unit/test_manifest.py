@@ -14,6 +14,7 @@ from published_targets import make_output, make_plan
 from robolift import manifest as manifests
 from robolift import storage
 from robolift.errors import DataError, UsageError
+from robolift.json_numbers import finite
 from robolift.manifest import Output
 from robolift.schema import Kind
 
@@ -131,7 +132,7 @@ def test_no_metrics_no_file(tmp_path):
 
 
 def test_json_has_null_where_a_number_is_not_finite():
-    found = manifests.finite(
+    found = finite(
         {
             1: float("nan"),
             "list": [math.inf, -math.inf, 1.5],

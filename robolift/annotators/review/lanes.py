@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from robolift import manifest as manifests
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError
+from robolift.json_numbers import finite
 from robolift.manifest import Manifest
 from robolift.schema import KEYS, Kind
 
@@ -65,8 +66,7 @@ class Lanes:
         """Return the lanes of an episode; those of models are None while ``hidden``."""
         rows = slice(int(self._starts[episode]), int(self._starts[episode + 1]))
         lanes: dict[str, Any] = {
-            name: None if hidden or column is None else manifests.finite(column[rows])
-            for name, column in self._columns.items()
+            name: None if hidden or column is None else finite(column[rows]) for name, column in self._columns.items()
         }
         return {**lanes, "intervention": self._intervention[rows].astype(int).tolist(), "blind": hidden}
 

@@ -179,12 +179,16 @@ class Dataset:
             raise
         return reader
 
-    def keys(self, episodes: range) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the keys of all frames of consecutive episodes, (rows,) int64 each; nothing is read for them."""
-        bounds = self.starts[episodes.start : episodes.stop + 1]
-        lengths = np.diff(bounds)
-        frame = np.arange(bounds[0], bounds[-1]) - np.repeat(bounds[:-1], lengths)
-        return {schema.EPISODE_INDEX: np.repeat(np.asarray(episodes), lengths), schema.FRAME_INDEX: frame}
+    def keys(self, first: int, end: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the keys of rows ``first`` to ``end - 1`` of table ``frames``, (end - first,) int64 each.
+
+        Nothing is read for them: an import counts episodes and their frames from 0 on.
+        """
+        start = int(np.searchsorted(self.starts, first, side="right")) - 1
+        stop = int(np.searchsorted(self.starts, end, side="left"))
+        lengths = np.diff(self.starts[start : stop + 1].clip(first, end))
+        frame = np.arange(first, end) - np.repeat(self.starts[start:stop], lengths)
+        return {schema.EPISODE_INDEX: np.repeat(np.arange(start, stop), lengths), schema.FRAME_INDEX: frame}
 
     def _check_length(self, rows: int) -> None:
         if rows != self.num_frames:

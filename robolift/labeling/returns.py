@@ -77,6 +77,7 @@ def value_targets(
     *,
     target: Target = Target.TASK_MAX,
     failure_cost: float = 1.0,
+    longest: IntArray | None = None,
 ) -> npt.NDArray[np.float32]:
     r"""Return the value target of each frame, in [-1, 0].
 
@@ -94,6 +95,7 @@ def value_targets(
         failed: Whether each episode failed, (E,).
         target: Which of the two.
         failure_cost: C in units of Tmax, zero or more; ``per_episode`` has no use for it.
+        longest: Tmax by task number, where these are not all episodes; by default of these, :func:`longest_episode`.
 
     Raises:
         UsageError: If shapes disagree or ``failure_cost`` is negative.
@@ -107,9 +109,9 @@ def value_targets(
     ramp = -frames_to_end(starts)  # whole numbers have no -0, so a success ends at 0
     if target == Target.PER_EPISODE:
         return np.where(np.repeat(failed, lengths), -1.0, ramp / np.repeat(lengths, lengths)).astype(np.float32)
-    longest = longest_episode(lengths, task)[task]
-    cost = failure_cost * longest
-    scaled: Float64Array = (ramp - np.repeat(cost * failed, lengths)) / np.repeat(longest + cost, lengths)
+    of_task = (longest_episode(lengths, task) if longest is None else longest)[task]
+    cost = failure_cost * of_task
+    scaled: Float64Array = (ramp - np.repeat(cost * failed, lengths)) / np.repeat(of_task + cost, lengths)
     return scaled.astype(np.float32)
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from robolift import schema
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError
 from robolift.labeling.returns import Target, longest_episode, telescoped_rewards, value_targets
 from robolift.manifest import Output
 from robolift.schema import Kind
 from robolift.stages.stage import Input, Inputs, StageConfig
+from robolift.table_files import episode_blocks
 
 INPUTS = {"dataset": Input(kind=Kind.DATASET)}
 OUTPUT = Kind.TARGETS
@@ -38,17 +38,30 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     dataset = Dataset.open(inputs.one("dataset"))
     episodes = dataset.episodes
     failed = failed_episodes(episodes)
-    names, task = np.unique(episodes.column("task").to_pylist(), return_inverse=True)
-    targets = value_targets(dataset.starts, task, failed, target=config.target, failure_cost=config.failure_cost)
-    rewards = telescoped_rewards(targets, dataset.starts)
-    keys = {name: dataset.frames.column(name) for name in schema.KEYS}
-    output.write_table("targets", pa.table({**keys, "value_target": targets, "reward": rewards}))
+    texts = episodes.column("task").to_pylist()
+    number = {text: index for index, text in enumerate(sorted(set(texts)))}
+    task = np.array([number[text] for text in texts])
     longest = longest_episode(np.diff(dataset.starts), task)
-    output.metrics["longest_episode"] = dict(zip(names.tolist(), longest.tolist(), strict=True))
-    output.metrics["outcomes"] = {
-        name: _describe(targets, rewards, dataset.starts, mask)
-        for name, mask in (("success", ~failed), ("failure", failed))
-    }
+    found = {"success": _Described(), "failure": _Described()}
+    with output.open_table("targets") as table:
+        for block in episode_blocks(dataset.starts):
+            some = slice(block.start, block.stop)
+            first, end = int(dataset.starts[block.start]), int(dataset.starts[block.stop])
+            starts = dataset.starts[block.start : block.stop + 1] - first
+            targets = value_targets(
+                starts,
+                task[some],
+                failed[some],
+                target=config.target,
+                failure_cost=config.failure_cost,
+                longest=longest,
+            )
+            rewards = telescoped_rewards(targets, starts)
+            table.add({**dataset.keys(first, end), "value_target": targets, "reward": rewards})
+            found["success"].add(targets, rewards, starts, ~failed[some])
+            found["failure"].add(targets, rewards, starts, failed[some])
+    output.metrics["longest_episode"] = dict(zip(number, longest.tolist(), strict=True))
+    output.metrics["outcomes"] = {name: described.to_dict() for name, described in found.items()}
     return {"episodes": dataset.num_episodes, "frames": dataset.num_frames}
 
 
@@ -73,16 +86,30 @@ def failed_episodes(episodes: pa.Table) -> np.ndarray:
     return np.asarray(outcome == "failure")
 
 
-def _describe(targets: np.ndarray, rewards: np.ndarray, starts: np.ndarray, chosen: np.ndarray) -> dict[str, Any]:
-    """Return counts and ranges over the chosen episodes."""
-    rows = np.repeat(chosen, np.diff(starts))
-    if not chosen.any():
-        return {"episodes": 0, "frames": 0}
-    first, target, reward = targets[starts[:-1][chosen]], targets[rows], rewards[rows]
-    return {
-        "episodes": int(chosen.sum()),
-        "frames": int(rows.sum()),
-        "first_target": {"min": first.min(), "mean": first.astype(np.float64).mean(), "max": first.max()},
-        "value_target": {"min": target.min(), "max": target.max()},
-        "reward": {"min": reward.min(), "max": reward.max()},
-    }
+class _Described:
+    """Counts and ranges over the episodes of one outcome, gathered from blocks of episodes."""
+
+    def __init__(self) -> None:
+        self._frames = 0
+        self._first: list[np.ndarray] = []  # the first target of each episode
+        self._extremes: dict[str, list[np.floating]] = {"value_target": [], "reward": []}
+
+    def add(self, targets: np.ndarray, rewards: np.ndarray, starts: np.ndarray, chosen: np.ndarray) -> None:
+        if not chosen.any():
+            return
+        rows = np.repeat(chosen, np.diff(starts))
+        self._frames += int(rows.sum())
+        self._first.append(targets[starts[:-1][chosen]])
+        for name, values in (("value_target", targets[rows]), ("reward", rewards[rows])):
+            self._extremes[name] += [values.min(), values.max()]
+
+    def to_dict(self) -> dict[str, Any]:
+        if not self._first:
+            return {"episodes": 0, "frames": 0}
+        first = np.concatenate(self._first)
+        return {
+            "episodes": len(first),
+            "frames": self._frames,
+            "first_target": {"min": first.min(), "mean": first.astype(np.float64).mean(), "max": first.max()},
+            **{name: {"min": min(found), "max": max(found)} for name, found in self._extremes.items()},
+        }

@@ -15,6 +15,7 @@ from robolift.schema import Kind
 from robolift.stages.shards import input_identity as input_identity
 from robolift.stages.shards import uncut
 from robolift.stages.stage import Input, Inputs, StageConfig
+from robolift.table_files import TableReader
 from robolift.value_model import features
 
 INPUTS = {"shards": Input(kind=Kind.VALUE_SHARD, many=True), "dataset": Input(kind=Kind.DATASET)}
@@ -30,20 +31,35 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     shards = inputs["shards"]
     dataset = Dataset.open(inputs.one("dataset"))
     check_origin(shards, inputs.one("dataset"))
-    tables = [(shard, shard.table("values")) for shard in shards]
-    # A shard without episodes has no first key; it has no rows to place either.
-    found = sorted(
-        ((shard, table) for shard, table in tables if table.num_rows),
-        key=lambda pair: tuple(pair[1].column(key)[0].as_py() for key in schema.KEYS),
-    )
-    values = pa.concat_tables([table for _, table in found] or [schema.TABLES["values"].empty_table()])
-    check_keys(values, dataset)
-    output.write_table("values", values.combine_chunks())
+    ordered = in_order(shards)
+    row = 0
+    with output.open_table("values") as merged:
+        for shard in ordered:
+            with TableReader(shard.uri, "values") as values:
+                for first in range(0, values.num_rows, schema.ROW_GROUP_ROWS):
+                    rows = values.read(first, min(first + schema.ROW_GROUP_ROWS, values.num_rows))
+                    if not _follow(rows, dataset, row):
+                        raise _difference(ordered, dataset)
+                    merged.add(rows)
+                    row += rows.num_rows
+    if row < dataset.num_frames:
+        raise _difference(ordered, dataset)
     # One checkpoint and one configuration: either every shard has features or none has.
-    with_features = [shard.file(features.FEATURES_FILE) for shard, _ in found]
+    with_features = [shard.file(features.FEATURES_FILE) for shard in ordered]
     if with_features and storage.exists(with_features[0]):
         features.merge(with_features, output.path / features.FEATURES_FILE)
-    return {"episodes": dataset.num_episodes, "frames": values.num_rows}
+    return {"episodes": dataset.num_episodes, "frames": dataset.num_frames}
+
+
+def in_order(shards: Sequence[Manifest]) -> list[Manifest]:
+    """Return the shards by their first frame; one without episodes has none, and no rows to place either."""
+    found = []
+    for shard in shards:
+        with TableReader(shard.uri, "values", schema.KEYS) as values:
+            if values.num_rows:
+                key = values.read(0, 1)
+                found.append((tuple(key.column(name)[0].as_py() for name in schema.KEYS), shard))
+    return [shard for _, shard in sorted(found, key=lambda pair: pair[0])]
 
 
 def check_origin(shards: Sequence[Manifest], dataset: Manifest) -> None:
@@ -77,25 +93,38 @@ def check_origin(shards: Sequence[Manifest], dataset: Manifest) -> None:
             )
 
 
-def check_keys(values: pa.Table, dataset: Dataset) -> None:
-    """Check that the rows are exactly the frames of the dataset.
+def _follow(values: pa.Table, dataset: Dataset, row: int) -> bool:
+    """Tell whether the rows are those of the dataset from ``row`` on."""
+    end = row + values.num_rows
+    if end > dataset.num_frames:
+        return False
+    keys = dataset.keys(row, end)
+    return all(np.array_equal(values.column(name).to_numpy(), keys[name]) for name in schema.KEYS)
 
-    Raises:
-        DataError: Naming the first frame that is missing, predicted twice, or not of this dataset.
-    """
-    episode = values.column("episode_index").to_numpy()
-    inside = (episode >= 0) & (episode < dataset.num_episodes)
-    row = np.full(len(episode), -1, np.int64)
-    row[inside] = dataset.starts[episode[inside]] + values.column("frame_index").to_numpy()[inside]
-    foreign = ~inside | (row >= dataset.starts[np.minimum(np.maximum(episode, 0), dataset.num_episodes - 1) + 1])
-    if foreign.any():
-        at = int(np.flatnonzero(foreign)[0])
-        raise DataError(
-            f"{int(foreign.sum())} predicted frames are not in the dataset",
-            where=f"first: episode {episode[at]}, frame {values.column('frame_index')[at].as_py()}",
+
+def _difference(shards: Sequence[Manifest], dataset: Dataset) -> DataError:
+    """Return what is wrong with shards that are not the frames of the dataset in order, after reading their keys."""
+    count = np.zeros(dataset.num_frames, np.uint8)
+    foreign = 0
+    first: list[int] = []
+    for shard in shards:
+        with TableReader(shard.uri, "values", schema.KEYS) as values:
+            for start in range(0, values.num_rows, schema.ROW_GROUP_ROWS):
+                keys = values.read(start, min(start + schema.ROW_GROUP_ROWS, values.num_rows))
+                episode, frame = (keys.column(name).to_numpy() for name in schema.KEYS)
+                inside = (episode >= 0) & (episode < dataset.num_episodes) & (frame >= 0)
+                row = dataset.starts[episode * inside] + frame
+                inside &= row < dataset.starts[episode * inside + 1]
+                if not foreign and not inside.all():
+                    first = [int(key[~inside][0]) for key in (episode, frame)]
+                foreign += int((~inside).sum())
+                count[row[inside]] += 1
+    if foreign:
+        return DataError(
+            f"{foreign} predicted frames are not in the dataset",
+            where=f"first: episode {first[0]}, frame {first[1]}",
             mend="predict this dataset's shards again",
         )
-    count = np.bincount(row, minlength=dataset.num_frames)
     for wrong, problem, mend in (
         (count == 0, "frames have no prediction", "give every shard, 0 to num_shards - 1"),
         (count > 1, "frames were predicted more than once", "give each shard once, all of one num_shards"),
@@ -103,8 +132,14 @@ def check_keys(values: pa.Table, dataset: Dataset) -> None:
         if wrong.any():
             at = int(np.flatnonzero(wrong)[0])
             owner = int(np.searchsorted(dataset.starts, at, side="right")) - 1
-            raise DataError(
+            return DataError(
                 f"{int(wrong.sum())} of {dataset.num_frames} {problem}",
                 where=f"first: episode {owner}, frame {at - int(dataset.starts[owner])}",
                 mend=mend,
             )
+    return DataError(
+        "the episodes of two shards lie between one another",
+        where=", ".join(shard.uri for shard in shards),
+        expected="consecutive episodes in each shard",
+        mend="predict the shards again",
+    )

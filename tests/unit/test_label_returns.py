@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from labelled import make_targets, publish_dataset
 
+from robolift import storage
 from robolift.__main__ import main
 from robolift.errors import DataError, UsageError
 from robolift.manifest import Manifest
 from robolift.stages.stage import execute
+from robolift.table_files import episode_blocks
 
 
 def targets_of(made: Manifest, name: str = "value_target") -> list[float]:
@@ -117,3 +119,19 @@ def test_object_store(output_root: str) -> None:
     remote = execute("label_returns", {}, {"dataset": dataset.uri}, "memory://labels-of-returns")
     assert remote.uri.startswith("memory://")
     assert targets_of(remote) == targets_of(make_targets(output_root, dataset))
+
+
+def test_blocks_of_episodes_leave_no_trace(output_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Targets, rewards and metrics are those of all episodes at once, whatever the block."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 40, 60)
+    outcome = np.where(rng.random(60) < 0.4, "failure", "success").tolist()
+    dataset = publish_dataset(output_root, lengths.tolist(), outcome=outcome, task=list("abc") * 20)
+    made = [make_targets(f"{output_root}/whole", dataset)]
+    for frames in (1, 50):
+        monkeypatch.setattr(
+            "robolift.stages.label_returns.episode_blocks", lambda starts, most=frames: episode_blocks(starts, most)
+        )
+        made.append(make_targets(f"{output_root}/{frames}", dataset))
+    for name in ("targets.parquet", "metrics.json"):
+        assert len({storage.read_bytes(one.file(name)) for one in made}) == 1

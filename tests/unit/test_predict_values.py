@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import synthetic
@@ -138,14 +137,6 @@ def test_shards_of_another_dataset_are_refused(other_dataset, root, three):
 def test_a_dataset_with_other_cameras_than_the_checkpoint_is_refused(other_dataset, checkpoint, root):
     with pytest.raises(DataError, match=r"differ in camera 'observation\.images\.behindGripper'(.|\n)*train a value"):
         shards(other_dataset, checkpoint, root, 1)
-
-
-def test_a_frame_that_no_episode_has_is_named(dataset, one, root):
-    values = merge(dataset, one, root).table("values")
-    beyond = values.set_column(1, values.schema.field("frame_index"), pa.array([*range(values.num_rows - 1), 999]))
-    last_only = beyond.slice(values.num_rows - 1)
-    with pytest.raises(DataError, match=r"1 predicted frames are not in the dataset(.|\n)*episode 7, frame 999"):
-        merge_values.check_keys(last_only, Dataset.open(dataset))
 
 
 def test_a_shard_that_lost_its_features_is_not_merged_without_them(dataset, checkpoint, tmp_path, root):

@@ -248,7 +248,7 @@ def test_a_dataset_reads_its_frames_when_they_are_asked_for(dataset, monkeypatch
     table = schema.read_table
     monkeypatch.setattr(schema, "read_table", lambda uri, name: read.append(name) or table(uri, name))
     opened = Dataset.open(manifests.load(dataset.uri))
-    keys = opened.keys(range(opened.num_episodes))
+    keys = opened.keys(0, opened.num_frames)
     with opened.frame_blocks(["control_mode"]) as blocks:
         modes = [blocks.read(*opened.starts[[block.start, block.stop]]) for block in episode_blocks(opened.starts, 20)]
     assert read == ["episodes"]
@@ -257,7 +257,8 @@ def test_a_dataset_reads_its_frames_when_they_are_asked_for(dataset, monkeypatch
     assert pa.concat_tables(modes).column("control_mode").equals(opened.frames.column("control_mode"))
     for name in schema.KEYS:
         assert keys[name].tolist() == opened.frames.column(name).to_pylist()
-    assert opened.keys(range(0))["frame_index"].tolist() == []
+        for first, end in ((0, 0), (3, 3), (5, 40), (24, 48), (opened.num_frames, opened.num_frames)):
+            assert opened.keys(first, end)[name].tolist() == opened.frames.column(name)[first:end].to_pylist()
 
 
 @pytest.mark.parametrize("frames", [4, 6])

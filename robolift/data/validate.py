@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from robolift import schema, storage
 from robolift.data.columns import is_text, scalar_type, to_numpy
@@ -25,6 +26,7 @@ from robolift.logging import progress
 
 ACTION = "action"
 VIDEO = "video"
+BATCH_ROWS = 1 << 15
 # Sources that differ in these can't be one dataset.
 SHARED_FACTS = ("fps", "robot_type", "cameras")
 SHARED_FEATURES = (ACTION, "observation.state")
@@ -63,6 +65,22 @@ def data_files(reader: LeRobotReader) -> list[str]:
     return list(dict.fromkeys(meta.data_path for meta in reader.episodes))
 
 
+def read_batches(uri: str) -> Iterator[pa.Table]:
+    """Yield the rows of a Parquet file in order, about BATCH_ROWS at once; the first table has columns and no rows.
+
+    Raises:
+        DataError: If it is missing or not readable as Parquet.
+    """
+    source = storage.open_for_arrow(uri)
+    with schema.intact_parquet(uri), pq.ParquetFile(source, pre_buffer=not isinstance(source, str)) as file:
+        yield file.schema_arrow.empty_table()
+        ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+        groups = np.split(np.arange(len(ends)), np.flatnonzero(np.diff(ends // BATCH_ROWS)) + 1)
+        for some in groups:
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=some.tolist(), use_threads=False):
+                yield pa.Table.from_batches([batch])
+
+
 def split_episodes(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
     """Yield (episode_index, rows) of each run of rows of one episode."""
     owners = to_numpy(table.column(schema.EPISODE_INDEX))
@@ -93,15 +111,7 @@ class FrameChecker:
         """Check all rows and yield those of each sound episode, as stored."""
         seen: set[int] = set()
         for path in data_files(self._reader):
-            try:
-                table = schema.read_parquet(storage.join(self._reader.uri, path))
-            except DataError as error:
-                self._problems.add_error(error)
-                continue
-            self._check_names(table, path)
-            if not self._readable(schema.EPISODE_INDEX, table, path):
-                continue
-            for index, rows in split_episodes(table):
+            for index, rows in self._runs(path):
                 if index in seen or not 0 <= index < len(self._reader.episodes):
                     self._problems.add(
                         "rows that belong to no episode of the meta folder, or do not stand together",
@@ -119,16 +129,37 @@ class FrameChecker:
             if meta.index not in seen:
                 self._problems.add("an episode has no rows", where=f"episode {meta.index}", mend="copy the files again")
 
-    def _check_names(self, table: pa.Table, path: str) -> None:
+    def _runs(self, path: str) -> Iterator[tuple[int, pa.Table]]:
+        """Yield (episode_index, rows) of each run of rows of one episode in a data file, a part of it in memory."""
+        owner, parts = -1, list[pa.Table]()
+        try:
+            for table in read_batches(storage.join(self._reader.uri, path)):
+                if not table.num_rows:
+                    self._check_names(table.column_names, path)
+                if not self._readable(schema.EPISODE_INDEX, table, path):
+                    return
+                for index, rows in split_episodes(table):
+                    if parts and index != owner:
+                        yield owner, pa.concat_tables(parts)
+                        parts = []
+                    owner = index
+                    parts.append(rows)
+        except DataError as error:
+            self._problems.add_error(error)
+            return
+        if parts:
+            yield owner, pa.concat_tables(parts)
+
+    def _check_names(self, names: list[str], path: str) -> None:
         declared = set(table_features(self._reader))
-        for name in sorted(set(table.column_names) - declared):
+        for name in sorted(set(names) - declared):
             self._problems.add(
                 f"column {name} is in the data but not declared in meta/info.json",
                 where=path,
                 expected="every column of the data files declared as a feature; LeRobot v3.0 refuses to load others",
                 mend=f"declare {name} with dtype and shape, or drop the column",
             )
-        for name in sorted(declared - set(table.column_names)):
+        for name in sorted(declared - set(names)):
             self._problems.add(
                 f"column {name} is declared in meta/info.json but absent from the data",
                 where=path,
@@ -283,8 +314,10 @@ def check_videos(reader: LeRobotReader, mode: str, problems: Problems) -> None:
     """
     if mode == "none":
         return
-    clips = [(meta.index, camera) for camera in reader.cameras for meta in reader.episodes]
-    for episode, camera in progress(clips, total=len(clips), what="check videos", unit="clip"):
+    clips = ((meta.index, camera) for camera in reader.cameras for meta in reader.episodes)
+    for episode, camera in progress(
+        clips, total=len(reader.cameras) * len(reader.episodes), what="check videos", unit="clip"
+    ):
         try:
             reader.check_video(episode, camera)
             if mode == "full":

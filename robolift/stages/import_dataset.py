@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +15,9 @@ from robolift.data import validate
 from robolift.data.columns import to_numpy
 from robolift.data.content import content_digest, digest_of_content, list_content, sha256
 from robolift.data.dataset import CONTENT_FILE, DATASET_FILE, Dataset, DatasetFacts, Source
-from robolift.data.episodes import AUTO, EpisodeDescriber, EpisodeFacts, EpisodeRules
-from robolift.data.lerobot import EpisodeMeta, LeRobotReader
+from robolift.data.episode_tables import Episode, EpisodeTables
+from robolift.data.episodes import AUTO, EpisodeDescriber, EpisodeRules
+from robolift.data.lerobot import LeRobotReader
 from robolift.data.lerobot_format import declared
 from robolift.data.problems import Problems
 from robolift.errors import DataError, UsageError
@@ -34,16 +33,6 @@ INPUTS = {
 OUTPUT = Kind.DATASET
 SIMULATOR = "robolift"
 RULES = frozenset(EpisodeRules.__dataclass_fields__) - {"outcome_table"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Episode:
-    """A sound episode and what is known of it; ``timestamps`` is (T,) float32 seconds."""
-
-    meta: EpisodeMeta
-    task: str
-    facts: EpisodeFacts
-    timestamps: np.ndarray[Any, Any]
 
 
 class Config(StageConfig):
@@ -119,30 +108,29 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     problems = Problems(uri)
     validate.check_declarations(reader, problems)
     problems.check()
-    episodes = _read(config, reader, problems)
-    validate.check_videos(reader, config.check_videos, problems)
-    added = _facts(reader, uri=uri, digest=digest, episodes=episodes)
+    with output.open_table("frames") as frames:
+        tables = EpisodeTables(frames, before=before, iteration=iteration)
+        _read(config, reader, problems, tables)
+        validate.check_videos(reader, config.check_videos, problems)
+        facts = _facts(reader, uri=uri, digest=digest, tasks=tables.tasks)
+        if before:
+            _check_joins(before.facts, facts, problems)
+        problems.check()
+        episodes = tables.finish()
     if before:
-        _check_joins(before.facts, added, problems)
-    problems.check()
-
-    tables = _tables(episodes, first=before.num_episodes if before else 0, iteration=iteration)
-    if before:
-        added = _join(before.facts, added)
-        tables = {name: pa.concat_tables([getattr(before, name), new]) for name, new in tables.items()}
-    for name, table in tables.items():
-        output.write_table(name, table)
-    output.write_json(DATASET_FILE, added.to_dict(root=output.plan.root))
-    contents = [before.content(number) for number in range(len(before.sources))] if before else []
-    for number, files in enumerate([*contents, content]):
+        facts = _join(before.facts, facts)
+    output.write_table("episodes", episodes)
+    output.write_json(DATASET_FILE, facts.to_dict(root=output.plan.root))
+    contents = (before.content(number) for number in range(len(before.sources))) if before else ()
+    for number, files in enumerate((*contents, content)):
         output.write_json(CONTENT_FILE.format(number=number), files)
-    output.metrics.update(measure(**tables))
+    output.metrics.update(tables.measure(episodes))
     return {
-        "episodes": tables["episodes"].num_rows,
-        "frames": tables["frames"].num_rows,
-        "new_episodes": len(episodes),
-        "tasks": len(added.tasks),
-        "sources": len(added.sources),
+        "episodes": episodes.num_rows,
+        "frames": frames.num_rows,
+        "new_episodes": tables.num_added,
+        "tasks": len(facts.tasks),
+        "sources": len(facts.sources),
     }
 
 
@@ -224,24 +212,23 @@ def read_outcomes(uri: str) -> dict[int, str]:
     return dict(zip(indices, table.column("outcome").to_pylist(), strict=True))
 
 
-def _read(config: Config, reader: LeRobotReader, problems: Problems) -> list[Episode]:
-    """Check every episode and return the sound ones, by index."""
+def _read(config: Config, reader: LeRobotReader, problems: Problems, tables: EpisodeTables) -> None:
+    """Check every episode and add the sound ones to the tables, until there is a problem: then none is published."""
     rules = _rules(config)
     for index in sorted(set(rules.outcome_table or ()) - {meta.index for meta in reader.episodes}):
         problems.add("the table of outcomes names an episode that is not there", where=f"episode {index}")
     keys = {key for meta in reader.episodes for key in meta.extra}
     describer = EpisodeDescriber(rules, columns=validate.table_features(reader), keys=keys, problems=problems)
     checker = validate.FrameChecker(reader, problems, nan_columns=config.allow_nan)
-    found: list[Episode] = []
     for meta, table in progress(checker.episodes(), total=len(reader.episodes), what="validate", unit="episode"):
         facts = describer.describe(meta, table)
         task = config.task or validate.task_of(reader, meta, table, problems)
-        if facts and task:
-            found.append(Episode(meta=meta, task=task, facts=facts, timestamps=to_numpy(table.column("timestamp"))))
-    return sorted(found, key=lambda episode: episode.meta.index)
+        if facts and task and not problems:
+            times = to_numpy(table.column("timestamp"))
+            tables.add(Episode(index=meta.index, task=task, facts=facts, timestamps=times))
 
 
-def _facts(reader: LeRobotReader, *, uri: str, digest: str, episodes: Sequence[Episode]) -> DatasetFacts:
+def _facts(reader: LeRobotReader, *, uri: str, digest: str, tasks: tuple[str, ...]) -> DatasetFacts:
     source = Source(uri=uri, version=reader.version, first_episode=0, num_episodes=len(reader.episodes), digest=digest)
     simulator = reader.info.get(SIMULATOR)
     return DatasetFacts(
@@ -249,7 +236,7 @@ def _facts(reader: LeRobotReader, *, uri: str, digest: str, episodes: Sequence[E
         fps=reader.fps,
         robot_type=reader.robot_type or "",
         cameras=reader.cameras,
-        tasks=tuple(dict.fromkeys(episode.task for episode in episodes)),
+        tasks=tasks,
         features={
             name: {"dtype": feature["dtype"], "shape": list(feature["shape"]), "names": feature.get("names")}
             for name, feature in reader.features.items()
@@ -286,38 +273,3 @@ def _join(before: DatasetFacts, added: DatasetFacts) -> DatasetFacts:
         },
         simulator=shared,
     )
-
-
-def _tables(episodes: Sequence[Episode], *, first: int, iteration: int) -> dict[str, pa.Table]:
-    """Return tables ``episodes`` and ``frames`` of a source whose first episode gets number ``first``."""
-    lengths = [episode.meta.length for episode in episodes]
-    numbers = first + np.arange(len(episodes))
-    frames = {
-        "episode_index": np.repeat(numbers, lengths),
-        "frame_index": np.concatenate([np.arange(length) for length in lengths]),
-        "timestamp": np.concatenate([episode.timestamps for episode in episodes]),
-        "control_mode": np.concatenate([episode.facts.control_modes for episode in episodes]),
-    }
-    rows = {
-        "episode_index": numbers,
-        "length": lengths,
-        "task": [episode.task for episode in episodes],
-        "outcome": [episode.facts.outcome for episode in episodes],
-        "kind": [episode.facts.kind for episode in episodes],
-        "iteration": np.full(len(episodes), iteration),
-    }
-    return {"episodes": schema.as_table("episodes", rows), "frames": schema.as_table("frames", frames)}
-
-
-def measure(episodes: pa.Table, frames: pa.Table) -> dict[str, Any]:
-    """Count episodes by kind, outcome and iteration, and frames by control mode."""
-    pairs = zip(episodes.column("kind").to_pylist(), episodes.column("outcome").to_pylist(), strict=True)
-    return {
-        "episodes_by_kind_and_outcome": _counts([" ".join(pair) for pair in pairs]),
-        "episodes_by_iteration": _counts(episodes.column("iteration").to_pylist()),
-        "frames_by_control_mode": _counts(frames.column("control_mode").to_pylist()),
-    }
-
-
-def _counts(values: Sequence[Any]) -> dict[str, int]:
-    return {str(value): count for value, count in sorted(Counter(values).items())}

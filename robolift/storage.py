@@ -150,9 +150,17 @@ def _lacks_credentials(error: Exception) -> bool:
 
 
 def read_bytes(uri: str) -> bytes:
-    """Return the content of one file."""
-    with open_file(uri) as file:
-        return cast("bytes", file.read())
+    """Return the content of one file.
+
+    Raises:
+        DataError: If the file is not there, is a folder or may not be read.
+    """
+    local = local_path(uri)
+    if local is None:
+        with open_file(uri) as file:
+            return cast("bytes", file.read())
+    with _readable(uri):
+        return local.read_bytes()
 
 
 def read_json(uri: str) -> Any:

@@ -17,6 +17,7 @@ from robolift.data.lerobot_format import INFO_FILE
 from robolift.errors import DataError
 
 FOLDERS = ("meta", "data", "videos")
+HELD_BYTES = 4 << 20
 CONTENT_TAGS = ("ETag", "etag", "md5Hash", "content_md5")
 
 
@@ -94,13 +95,25 @@ class ContentCheck:
         if entry is None and not name.startswith("meta/"):
             return  # whoever opens it says so, and what it holds
         if entry is None or not self._same(self._content.get(name, {}), entry, uri):
-            raise DataError(
-                "the file was changed or lost after the dataset was imported",
-                where=uri,
-                expected="the content it had then; a changed recording is another dataset",
-                mend="restore the file, or import the dataset again",
-            )
+            raise _changed(uri)
         self._checked.add(name)
+
+    def read(self, name: str) -> bytes | None:
+        """Check one file and return its bytes, which nobody has to read again; None if they are too many to hold.
+
+        Raises:
+            DataError: If it was changed or is gone.
+        """
+        imported = self._content.get(name, {})
+        if "sha256" not in imported or imported["bytes"] > HELD_BYTES:
+            self.file(name)
+            return None
+        uri = storage.join(self._uri, name)
+        content = storage.read_bytes(uri)
+        if name not in self._checked and hashlib.sha256(content).hexdigest() != imported["sha256"]:
+            raise _changed(uri)
+        self._checked.add(name)
+        return content
 
     def _same(self, imported: Mapping[str, Any], entry: Mapping[str, Any], uri: str) -> bool:
         if imported.get("bytes") != entry["size"]:
@@ -111,6 +124,15 @@ class ContentCheck:
         if "sha256" in imported:  # the same bytes may have been stored again, under another hash of the store's
             return bool(imported["sha256"] == sha256(uri))
         return not (stated and tags)
+
+
+def _changed(uri: str) -> DataError:
+    return DataError(
+        "the file was changed or lost after the dataset was imported",
+        where=uri,
+        expected="the content it had then; a changed recording is another dataset",
+        mend="restore the file, or import the dataset again",
+    )
 
 
 def _tags(entry: Mapping[str, Any]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ of the first come first.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
@@ -126,6 +127,7 @@ class Dataset:
         self.episodes = episodes
         lengths = episodes.column("length").to_numpy()
         self.starts: np.ndarray[Any, Any] = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        self._firsts = [source.first_episode for source in facts.sources]
         self._readers: dict[int, LeRobotReader] = {}
 
     @classmethod
@@ -217,7 +219,7 @@ class Dataset:
         if source not in self._readers:
             facts = self.sources[source]
             check = ContentCheck(facts.uri, self.content(source))
-            reader = LeRobotReader.open(facts.uri, check=check.file)
+            reader = LeRobotReader.open(facts.uri, check=check)
             first, last = facts.first_episode, facts.first_episode + facts.num_episodes
             imported = self.episodes.column("length").to_numpy()[first:last].tolist()
             if [meta.length for meta in reader.episodes] != imported:
@@ -239,9 +241,8 @@ class Dataset:
         """
         if not 0 <= episode < self.num_episodes:
             raise UsageError(f"no episode {episode}; the dataset has {self.num_episodes}")
-        firsts = [source.first_episode for source in self.sources]
-        number = int(np.searchsorted(firsts, episode, side="right")) - 1
-        return number, self.reader(number).episodes[episode - firsts[number]].index
+        number = bisect.bisect_right(self._firsts, episode) - 1
+        return number, self.reader(number).episodes[episode - self._firsts[number]].index
 
     def column(self, name: str, episodes: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
         """Return one column.

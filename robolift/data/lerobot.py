@@ -6,9 +6,11 @@ rows against the meta folder, each frame's time against the one asked for.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ import pyarrow.parquet as pq
 
 from robolift import storage
 from robolift.data import lerobot_format as fmt
+from robolift.data.content import ContentCheck
 from robolift.data.lerobot_checks import canonical, check_columns, check_rows
 from robolift.data.lerobot_meta import EpisodeMeta, Meta, VideoPlace, read_lines, read_meta
 from robolift.data.statistics import Statistics, aggregate, from_json
@@ -35,33 +38,39 @@ OPEN_VIDEOS = 16
 class _DataFile:
     """An open Parquet file: where each episode's rows are, and the row groups read last."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, content: bytes | None) -> None:
         self.uri = uri
         self._checked = False
-        self._file = storage.open_for_arrow(uri)
+        self._file = storage.open_for_arrow(uri) if content is None else pa.BufferReader(content)
+        remote = content is None and not isinstance(self._file, str)
         try:
             with intact_parquet(uri):
-                self._parquet = pq.ParquetFile(self._file)
+                self._parquet = pq.ParquetFile(self._file, pre_buffer=remote)
                 self._schema = self._parquet.schema_arrow
                 self.columns: list[str] = self._schema.names
                 if "episode_index" not in self.columns:
                     raise DataError("column episode_index is absent", where=uri, expected="the five standard columns")
-                owners = self._owners()
+                owner = self._only_owner()
+                owners = None if owner is not None else self._read_owners()
         except Exception:
             self._close_file()
             raise
-        self.spans = self._spans(owners)
+        self.spans = {owner: (0, self._parquet.metadata.num_rows)} if owners is None else self._spans(owners)
         counts = [self._parquet.metadata.row_group(i).num_rows for i in range(self._parquet.num_row_groups)]
-        self._edges = np.concatenate([[0], np.cumsum(counts)])
+        self._edges = [0, *itertools.accumulate(counts)]
         self._cached: tuple[Any, pa.Table] | None = None
 
-    def _owners(self) -> np.ndarray:
-        """Return the episode of each row, (rows,): from the statistics of a file of one episode, else from the rows."""
+    def _only_owner(self) -> int | None:
+        """Return the episode of a file that holds one, as its statistics say; None if they don't."""
         facts, place = self._parquet.metadata, self._schema.get_field_index("episode_index")
         if facts.num_row_groups == 1 and facts.num_columns == len(self.columns):
             stated = facts.row_group(0).column(place).statistics
             if stated is not None and stated.has_min_max and stated.min == stated.max and stated.null_count == 0:
-                return np.full(facts.num_rows, stated.min)
+                return int(stated.min)
+        return None
+
+    def _read_owners(self) -> np.ndarray:
+        """Return the episode of each row, (rows,)."""
         return np.asarray(self._parquet.read(["episode_index"], use_threads=False).column("episode_index").to_numpy())
 
     def _spans(self, owners: np.ndarray) -> dict[int, tuple[int, int]]:
@@ -92,15 +101,15 @@ class _DataFile:
     def rows(self, episode: int, columns: Sequence[str]) -> pa.Table:
         """Return an episode's rows; a row group that holds several episodes is read once for all of them."""
         start, stop = self.spans[episode]
-        first = int(np.searchsorted(self._edges, start, side="right")) - 1
-        last = int(np.searchsorted(self._edges, stop, side="left"))
+        first = bisect.bisect_right(self._edges, start) - 1
+        last = bisect.bisect_left(self._edges, stop)
         key = (first, last, tuple(columns))
         if self._cached is None or self._cached[0] != key:
             with intact_parquet(self.uri):
                 places = list(range(first, last))
                 groups = self._parquet.read_row_groups(places, columns=list(columns), use_threads=False)
             self._cached = (key, groups)
-        return self._cached[1].slice(start - int(self._edges[first]), stop - start)
+        return self._cached[1].slice(start - self._edges[first], stop - start)
 
     def close(self) -> None:
         self._parquet.close()
@@ -126,7 +135,7 @@ class LeRobotReader:
         episodes: By index.
     """
 
-    def __init__(self, uri: str, meta: Meta, check: Callable[[str], None] | None = None) -> None:
+    def __init__(self, uri: str, meta: Meta, check: ContentCheck | None = None) -> None:
         self.uri = uri
         self._check = check
         self.version = meta.version
@@ -137,6 +146,7 @@ class LeRobotReader:
         self.cameras = meta.cameras
         self.tasks = meta.tasks
         self.episodes = meta.episodes
+        self._stored = [name for name, feature in meta.features.items() if feature["dtype"] != "video"]
         self._lock = threading.RLock()
         self._data_files: OrderedDict[str, _DataFile] = OrderedDict()
         self._moved: dict[int, str] = {}
@@ -144,13 +154,13 @@ class LeRobotReader:
         self._videos = OpenVideos(fps=meta.fps, limit=OPEN_VIDEOS)
 
     @classmethod
-    def open(cls, uri: str, *, check: Callable[[str], None] | None = None) -> LeRobotReader:
+    def open(cls, uri: str, *, check: ContentCheck | None = None) -> LeRobotReader:
         """Open a dataset; only its meta folder is read.
 
         Args:
             uri: The folder, at any address.
-            check: Called with the relative path of each data and video file before it is read. A data file that it lets
-                pass is taken for what was checked when it was imported, and its rows are not checked again.
+            check: Checks each data and video file before it is read. A data file that it lets pass is taken for what
+                was checked when it was imported, and its rows are not checked again.
 
         Raises:
             DataError: If the meta folder is missing, garbled or does not add up.
@@ -177,12 +187,11 @@ class LeRobotReader:
             DataError: If a column is unknown, the file is missing or unreadable, or its rows are wrong.
         """
         meta = self._episode(episode)
-        stored = [name for name, feature in self.features.items() if feature["dtype"] != "video"]
-        wanted = stored if columns is None else list(columns)
-        unknown = sorted(set(wanted) - set(stored))
+        wanted = self._stored if columns is None else list(columns)
+        unknown = sorted(set(wanted).difference(self._stored))
         if unknown:
             raise DataError(
-                f"no column {', '.join(unknown)}", where=self.uri, expected=f"one of {', '.join(sorted(stored))}"
+                f"no column {', '.join(unknown)}", where=self.uri, expected=f"one of {', '.join(sorted(self._stored))}"
             )
         with self._lock:
             file = self._file_of(meta)
@@ -264,7 +273,7 @@ class LeRobotReader:
         self._check_camera(camera)
         place = meta.videos[camera]
         if self._check:
-            self._check(place.path)
+            self._check.file(place.path)
         return VideoClip(storage.join(self.uri, place.path), place.start_s, meta.length, self.fps)
 
     def image_size(self, camera: str) -> tuple[int, int]:
@@ -347,9 +356,8 @@ class LeRobotReader:
     def _open(self, path: str) -> _DataFile:
         file = self._data_files.pop(path, None)
         if file is None:
-            if self._check:
-                self._check(path)
-            file = _DataFile(storage.join(self.uri, path))
+            content = self._check.read(path) if self._check else None
+            file = _DataFile(storage.join(self.uri, path), content)
         self._data_files[path] = file
         if len(self._data_files) > OPEN_DATA_FILES:
             self._data_files.popitem(last=False)[1].close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -135,3 +136,26 @@ def test_folders_linked_from_another_disk_are_part_of_the_dataset(recording, tmp
     table = pq.read_table(tmp_path / "bigdisk/episode_000000.parquet")
     pq.write_table(table.slice(1), tmp_path / "bigdisk/episode_000000.parquet")
     assert content_digest(str(recording)) != plain
+
+
+def test_a_small_file_is_read_once_to_be_checked_and_used(tmp_path, monkeypatch):
+    root = str(tmp_path)
+    small, large = b"12345678", b"123456789"
+    for name, content in (("small", small), ("large", large)):
+        storage.write_bytes(f"{root}/{name}", content)
+    imported = {
+        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        for name, content in (("small", small), ("large", large))
+    }
+    monkeypatch.setattr("robolift.data.content.HELD_BYTES", 8)
+    check = ContentCheck(root, imported)
+    assert (check.read("small"), check.read("large")) == (small, None)
+    for name in ("small", "large"):
+        storage.write_bytes(f"{root}/{name}", b"x" * imported[name]["bytes"])
+        with pytest.raises(DataError, match="changed or lost after the dataset was imported"):
+            ContentCheck(root, imported).read(name)
+    with pytest.raises(DataError, match="changed or lost"):
+        ContentCheck(root, {}).read("small")
+    storage.remove(f"{root}/small")
+    with pytest.raises(DataError, match="file not found"):
+        ContentCheck(root, imported).read("small")

@@ -117,6 +117,9 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
 
     monkeypatch.setattr(type(fs), "open", refuse)
     with pytest.raises(DataError, match="may not be read"):
+        storage.open_file(str(tmp_path / "secret"))
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(DataError, match="may not be read"):
         storage.read_bytes(str(tmp_path / "secret"))
 
 

@@ -222,16 +222,35 @@ def rabc_weights(progress: FloatArray, starts: IntArray, *, lookahead: int, kapp
     Raises:
         UsageError: If shapes disagree or ``lookahead`` is below 1.
     """
+    rise = progress_rise(progress, starts, lookahead=lookahead)
+    known = rise[~np.isnan(rise)]
+    # fsum is exact, so the weights do not depend on the order of the episodes.
+    mean = math.fsum(known) / max(len(known), 1)
+    variance = math.fsum((known - mean) ** 2) / max(len(known), 1)
+    return rabc_weights_of_rise(rise, mean=mean, variance=variance, kappa=kappa)
+
+
+def progress_rise(progress: FloatArray, starts: IntArray, *, lookahead: int) -> Float64Array:
+    """Return r_t = p_{min(t+N,T-1)} - p_t, (F,) float64, NaN where one of them is.
+
+    Args:
+        progress: p, (F,).
+        starts: Offsets of the episodes, (E + 1,).
+        lookahead: N, in frames.
+
+    Raises:
+        UsageError: If shapes disagree or ``lookahead`` is below 1.
+    """
     check_lookahead(lookahead)
     check_frames(starts, progress=progress)
     span = np.minimum(lookahead, frames_to_end(starts))
-    rise = progress[np.arange(len(progress)) + span].astype(np.float64) - progress
-    known = rise[~np.isnan(rise)]
-    if not len(known):
-        return np.ones(len(progress))
-    # fsum is exact, so the weights do not depend on the order of the episodes.
-    mean = math.fsum(known) / len(known)
-    deviation = max(math.sqrt(math.fsum((known - mean) ** 2) / len(known)), RABC_EPSILON)
+    rise: Float64Array = progress[np.arange(len(progress)) + span].astype(np.float64) - progress
+    return rise
+
+
+def rabc_weights_of_rise(rise: Float64Array, *, mean: float, variance: float, kappa: float) -> Float64Array:
+    """Return the weights of :func:`rabc_weights` from r, (F,), and its mean and variance where it is known."""
+    deviation = max(math.sqrt(variance), RABC_EPSILON)
     soft = np.clip((rise - (max(mean, 0.0) - 2 * deviation)) / (4 * deviation + RABC_EPSILON), 0.0, 1.0)
     weights = np.where(rise > kappa, 1.0, np.where(rise >= 0, soft, 0.0))
     return np.where(np.isnan(rise), 1.0, weights)

@@ -1,25 +1,26 @@
-"""From advantages to labels: a cut in each group, or slices of equal count."""
+"""From advantages to labels: a cut in each group, or slices of equal count, in three passes over the frames.
+
+The frames come in blocks, in the order of their keys and alike in each pass; what is decided is to the bit what one
+array of all of them would give. First the population of each group is counted by the upper bits of its advantages, then
+by the lower bits where the cuts lie, and then each frame is labelled. What is held follows the number of groups and of
+different advantages (at most 65,536 counters a group), never that of the frames.
+"""
 
 from __future__ import annotations
 
-import enum
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from robolift.errors import DataError, UsageError
-from robolift.labeling.kai0 import kai0_label
+from robolift.errors import DataError
+from robolift.labeling.cut_rule import CutRule, Tie
+from robolift.labeling.order_statistics import OrderStatistics, to_codes, values_of
 from robolift.labeling.returns import BoolArray, Float64Array, FloatArray, IntArray
 
-
-class Tie(enum.StrEnum):
-    """What becomes of frames whose advantage equals the cut."""
-
-    AT_LEAST = "at_least"  # all positive, so more than the share may be
-    EXACT = "exact"  # round(f * n) positives; among equals the later frames by key
-    KAI0_LEGACY = "kai0_legacy"  # all positive, and the cut, slices and constant groups as in kai0's script
+Slices = npt.NDArray[np.int16]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,176 +52,237 @@ class Cut:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """The next n frames to rank.
+
+    Attributes:
+        advantage: A, (n,) float32.
+        population: Frames that set the cuts, (n,).
+        scored: Frames to label, (n,).
+        group: Number of each frame's group, (n,), read only where ``population`` or ``scored``.
+    """
+
+    advantage: FloatArray
+    population: BoolArray
+    scored: BoolArray
+    group: IntArray
+
+
+@dataclass(frozen=True, kw_only=True)
 class Discretized:
     """Labels of the scored frames; elsewhere False and -1."""
 
     positive: BoolArray
-    slices: npt.NDArray[np.int16]
+    slices: Slices
     cuts: tuple[Cut, ...]
 
 
-def check_positive_fraction(positive_fraction: float) -> None:
-    """Refuse a share outside (0, 1).
+class Ranking:
+    """Labels frames by the distribution of the population, group by group.
 
-    Raises:
-        UsageError: If it is; the message says what a percentage should have been.
+    Positive iff A >= cut; under ``tie: exact`` exactly round(f n) (half to even) of the n frames, of equal ones the
+    later. A scored frame outside the population is compared with the cut. ``kai0_legacy`` is kai0's script itself, to
+    the last bit: there a constant population is no error.
+
+    For all blocks :meth:`count`, then :meth:`seek`; for all :meth:`refine`, then :meth:`decide`; for all :meth:`label`.
     """
-    if not 0 < positive_fraction < 1:
-        hint = f"; write {positive_fraction / 100:g} for {positive_fraction:g} %" if 1 < positive_fraction < 100 else ""
-        raise UsageError(f"positive_fraction is {positive_fraction:g}, expected a share in (0, 1){hint}")
+
+    def __init__(self, rule: CutRule, group_names: Sequence[str]) -> None:
+        """Start with no frames.
+
+        Args:
+            rule: How a group is cut.
+            group_names: Name of each group.
+        """
+        self._rule = rule
+        self._names = group_names
+        num = len(group_names)
+        self._order = OrderStatistics()
+        self._num_scored = np.zeros(num, np.int64)
+        self._num_frames = np.zeros(num, np.int64)
+        self._num_positive = np.zeros(num, np.int64)
+        self._num_ties = np.zeros(num, np.int64)
+        self._cut = np.full(num, np.nan)
+        self._edges = np.zeros((num, rule.num_slices or 0))
+
+    def count(self, frames: Candidates) -> None:
+        """First pass.
+
+        Raises:
+            DataError: If an advantage to rank is not a finite number.
+        """
+        unknown = np.flatnonzero((frames.population | frames.scored) & ~np.isfinite(frames.advantage))
+        if len(unknown):
+            raise DataError(f"{len(unknown)} advantages to rank are not finite", where=f"first at row {unknown[0]}")
+        self._num_scored += np.bincount(frames.group[frames.scored], minlength=len(self._names))
+        self._order.count(_population_codes(frames))
+
+    def seek(self) -> None:
+        """Between the first pass and the second.
+
+        Raises:
+            DataError: If a group with scored frames has no population.
+        """
+        groups, sizes = self._order.sizes()
+        self._num_frames[groups] = sizes
+        missing = np.flatnonzero((self._num_scored > 0) & (self._num_frames == 0))
+        # Groups are judged in their order, and which of the others are constant is not known yet.
+        self._missing = int(missing[0]) if len(missing) else len(self._names)
+        starts = np.cumsum(sizes) - sizes
+        ranks = [np.array(self._rule.ranks(size)) for size in sizes.tolist()]
+        self._groups, self._ranks = groups, ranks
+        whole = [start + asked for start, asked in zip(starts, ranks, strict=True)]
+        self._order.seek(np.concatenate([np.zeros(0, np.int64), *whole]))
+
+    def refine(self, frames: Candidates) -> None:
+        """Second pass."""
+        self._order.refine(_population_codes(frames))
+
+    def decide(self) -> None:
+        """Between the second pass and the third.
+
+        Raises:
+            DataError: If a group with scored frames has no population, or a population has one single value
+                (``kai0_legacy`` labels that one, and ``exact`` a single frame).
+        """
+        codes, below = self._order.found()
+        values = values_of(codes)
+        first = 0
+        for group, ranks in zip(self._groups.tolist(), self._ranks, strict=True):
+            found = values[first : first + len(ranks)]
+            self._check_population(group, float(found[0]), float(found[-1]))
+            at = dict(zip(ranks.tolist(), found.tolist(), strict=True)).__getitem__
+            num = int(self._num_frames[group])
+            self._cut[group] = self._rule.cut(num, at)
+            self._edges[group] = self._rule.edges(num, at)
+            first += len(ranks)
+        self._check_missing(len(self._names))
+        self._watch(codes, below)
+
+    def _check_population(self, group: int, least: float, most: float) -> None:
+        self._check_missing(group)
+        num = int(self._num_frames[group])
+        # One frame has nobody to be ranked against: round(f) positives of it is none.
+        alone = self._rule.tie == Tie.EXACT and num == 1
+        if least == most and not alone and self._rule.tie != Tie.KAI0_LEGACY:
+            raise DataError(
+                f"all {num} advantages of the population are {least:g}",
+                where=f"group {self._names[group]!r}",
+                expected="advantages that differ, or a cut means nothing",
+                mend="check the values or the column they come from, or choose coarser groups",
+            )
+
+    def _check_missing(self, before: int) -> None:
+        if self._missing < before:
+            raise DataError(
+                "there are frames to label and no frame to set the cut",
+                where=f"group {self._names[self._missing]!r}",
+                expected="at least two frames of the population with different advantages",
+                mend="choose a wider population or coarser groups, or add rollouts",
+            )
+
+    def _watch(self, codes: npt.NDArray[np.int64], below: npt.NDArray[np.int64]) -> None:
+        """Remember the wanted advantages, with how many of their group lie below: equal ones are told apart there."""
+        self._watched, first = np.unique(codes, return_index=True)
+        group = np.repeat(self._groups, [len(ranks) for ranks in self._ranks])
+        starts = np.cumsum(self._num_frames) - self._num_frames
+        self._place = below[first] - starts[group[first]]  # of the next frame with that advantage
+        self._shares = np.array([self._rule.share(size) for size in self._num_frames.tolist()])
+
+    def label(self, frames: Candidates) -> tuple[BoolArray, Slices]:
+        """Third pass: return who is positive, False where not scored, and in which slice, -1 where not, (n,) each."""
+        ranked = np.flatnonzero(frames.population | frames.scored)
+        group, pool, scored = frames.group[ranked], frames.population[ranked], frames.scored[ranked]
+        values, cut = frames.advantage[ranked].astype(np.float64), self._cut[group]
+        above, bins = values >= cut, self._bins(values, group)
+        if self._rule.tie == Tie.EXACT:
+            self._part_ties(_population_codes(frames), np.flatnonzero(pool), group[pool], above, bins)
+        num = len(self._names)
+        self._num_positive += np.bincount(group[pool & above], minlength=num)
+        self._num_ties += np.bincount(group[pool & (values == cut)], minlength=num)
+        positive, slices = np.zeros(len(frames.group), np.bool_), np.full(len(frames.group), -1, np.int16)
+        positive[ranked], slices[ranked] = above & scored, np.where(scored, bins, -1)
+        return positive, slices
+
+    def _bins(self, values: Float64Array, group: IntArray) -> Slices:
+        """Return the slice of each frame by the edges of its group, -1 without slices, (n,)."""
+        bins = np.full(len(values), -1, np.int16)
+        if self._rule.num_slices is not None:
+            for number, rows in _members(group):
+                bins[rows] = np.maximum(np.searchsorted(self._edges[number], values[rows], side="right") - 1, 0)
+        return bins
+
+    def _part_ties(
+        self, codes: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], group: IntArray, above: BoolArray, bins: Slices
+    ) -> None:
+        """Tell equal frames of the population apart by their place in the whole order, and mend their labels.
+
+        Args:
+            codes: Of the block's frames of the population, (p,).
+            rows: Where they stand in ``above`` and ``bins``, (p,).
+            group: Their groups, (p,).
+            above: Who is positive; changed.
+            bins: The slices; changed.
+        """
+        spot = np.minimum(np.searchsorted(self._watched, codes), len(self._watched) - 1)
+        tied = np.flatnonzero(self._watched[spot] == codes)
+        spot, rows, num = spot[tied], rows[tied], self._num_frames[group[tied]]
+        order = np.argsort(spot, kind="stable")
+        ordinal = np.empty(len(spot), np.int64)
+        ordinal[order] = np.arange(len(spot)) - np.searchsorted(spot[order], spot[order])
+        place = self._place[spot] + ordinal
+        self._place += np.bincount(spot, minlength=len(self._place))
+        above[rows] = place >= num - self._shares[group[tied]]
+        if self._rule.num_slices is not None:
+            bins[rows] = place * self._rule.num_slices // num
+
+    def cuts(self) -> tuple[Cut, ...]:
+        """Return what was decided, in the order of the groups that have frames to rank, after the third pass."""
+        return tuple(
+            Cut(
+                group=self._names[number],
+                num_frames=int(self._num_frames[number]),
+                cut=float(self._cut[number]),
+                num_ties=int(self._num_ties[number]),
+                num_positive=int(self._num_positive[number]),
+                requested=self._rule.positive_fraction,
+                edges=tuple(self._edges[number].tolist()),
+            )
+            for number in self._groups.tolist()
+        )
 
 
-def quantile(ordered: FloatArray, q: float) -> float:
-    """Return the linear quantile of sorted numbers (NumPy's default method), robust where rounding would miscount.
+def _population_codes(frames: Candidates) -> npt.NDArray[np.int64]:
+    return to_codes(frames.group[frames.population], frames.advantage[frames.population])
 
-    The n - ceil(q (n-1)) largest of n different numbers lie at or above it: kai0's and pistar's count at q = 1 - f.
+
+def _members(group: IntArray) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+    """Yield each group's number and its rows in ascending order."""
+    rows = np.argsort(group, kind="stable")
+    numbers, first = np.unique(group[rows], return_index=True)
+    bounds = itertools.pairwise([*first.tolist(), len(rows)])
+    yield from ((number, rows[slice(*span)]) for number, span in zip(numbers.tolist(), bounds, strict=True))
+
+
+def discretize(frames: Candidates, rule: CutRule, group_names: Sequence[str]) -> Discretized:
+    """Label frames that are all there at once.
 
     Args:
-        ordered: Numbers in ascending order, (n,), n >= 1.
-        q: In [0, 1].
-    """
-    position = q * (len(ordered) - 1)
-    whole = round(position)
-    # 1 - 0.9 is not 0.1: within rounding of a whole position the number there is meant.
-    if abs(position - whole) <= 1e-15 * len(ordered):
-        return float(ordered[whole])
-    below = int(position)
-    low, high = float(ordered[below]), float(ordered[below + 1])
-    between = low + (position - below) * (high - low)
-    # Between neighbouring floats there is no room: the quantile must still exclude the lower one.
-    return between if between > low else high
-
-
-def discretize(
-    advantage: FloatArray,
-    *,
-    population: BoolArray,
-    scored: BoolArray,
-    group: IntArray,
-    group_names: Sequence[str],
-    positive_fraction: float,
-    tie: Tie = Tie.AT_LEAST,
-    num_slices: int | None = None,
-) -> Discretized:
-    """Label the scored frames by the distribution of the population, group by group.
-
-    Positive iff A >= cut, with the cut the linear quantile at 1 - f of the population; under ``tie: exact`` exactly
-    round(f n) (half to even) of its n frames. A scored frame outside the population is compared with the cut.
-    Slices: frame i of n in ascending order lies in slice floor(i S / n) under ``exact``; under ``at_least`` the slices
-    are bounded by the quantiles i / S, as kai0 does, where ties collapse upward. ``kai0_legacy`` is the
-    script itself, to the last bit (:mod:`robolift.labeling.kai0`): there a constant population is no error.
-
-    Args:
-        advantage: A, (F,); under ``kai0_legacy`` its dtype is the precision of the cuts.
-        population: Frames that set the cuts, (F,).
-        scored: Frames to label, (F,).
-        group: Number of each frame's group, (F,), read only where ``population`` or ``scored``.
+        frames: All frames.
+        rule: How a group is cut.
         group_names: Name of each group.
-        positive_fraction: f, in (0, 1).
-        tie: What becomes of equals.
-        num_slices: S, None for no slices.
 
     Returns:
         Labels and, in the order of the groups, cuts.
 
     Raises:
-        UsageError: If ``positive_fraction`` or ``num_slices`` is out of range.
         DataError: If an advantage is not a finite number, a group with scored frames has no population, or a
             population has one single value (``kai0_legacy`` labels that one, and ``exact`` a single frame).
     """
-    check_positive_fraction(positive_fraction)
-    if num_slices is not None and num_slices < 2:
-        raise UsageError(f"num_slices is {num_slices}, expected at least 2")
-    # Compared in float64 throughout: against float32 a cut would be rounded.
-    exact = advantage.astype(np.float64)
-    unknown = np.flatnonzero((population | scored) & ~np.isfinite(exact))
-    if len(unknown):
-        raise DataError(f"{len(unknown)} advantages to rank are not finite numbers", where=f"first at row {unknown[0]}")
-    positive = np.zeros(len(exact), dtype=bool)
-    slices = np.full(len(exact), -1, dtype=np.int16)
-    cuts = []
-    for number, rows in _members(group, population | scored):
-        name, pool, values = group_names[number], population[rows], exact[rows]
-        # One frame has nobody to be ranked against: round(f) positives of it is none.
-        alone = tie == Tie.EXACT and pool.sum() == 1
-        _check_pool(values[pool], name, constant=alone or tie == Tie.KAI0_LEGACY)
-        if tie == Tie.KAI0_LEGACY:
-            ranked = kai0_label(advantage[rows], pool, positive_fraction, num_slices)
-        else:
-            ranked = _rank(values, pool, positive_fraction, tie, num_slices)
-        above, bins, cut, edges = ranked
-        positive[rows], slices[rows] = above & scored[rows], np.where(scored[rows], bins, -1)
-        cuts.append(
-            Cut(
-                group=name,
-                num_frames=int(pool.sum()),
-                cut=cut,
-                num_ties=int((values[pool] == cut).sum()),
-                num_positive=int(above[pool].sum()),
-                requested=positive_fraction,
-                edges=tuple(edges.tolist()),
-            )
-        )
-    return Discretized(positive=positive, slices=slices, cuts=tuple(cuts))
-
-
-def _members(group: IntArray, wanted: BoolArray) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
-    """Yield each group's number and its wanted rows in ascending order."""
-    rows = np.flatnonzero(wanted)
-    rows = rows[np.argsort(group[rows], kind="stable")]
-    numbers, first = np.unique(group[rows], return_index=True)
-    yield from zip(numbers.tolist(), np.split(rows, first[1:]), strict=True)
-
-
-def _check_pool(pool: Float64Array, name: str, *, constant: bool) -> None:
-    if not len(pool):
-        raise DataError(
-            "there are frames to label and no frame to set the cut",
-            where=f"group {name!r}",
-            expected="at least two frames of the population with different advantages",
-            mend="choose a wider population or coarser groups, or add rollouts",
-        )
-    if pool.min() == pool.max() and not constant:
-        raise DataError(
-            f"all {len(pool)} advantages of the population are {pool[0]:g}",
-            where=f"group {name!r}",
-            expected="advantages that differ, or a cut means nothing",
-            mend="check the values or the column they come from, or choose coarser groups",
-        )
-
-
-def _rank(
-    values: Float64Array, pool: BoolArray, positive_fraction: float, tie: Tie, num_slices: int | None
-) -> tuple[BoolArray, npt.NDArray[np.int16], float, Float64Array]:
-    """Return who of one group is positive and in which slice, the cut, and the lower edges of the slices."""
-    order = np.flatnonzero(pool)[np.argsort(values[pool], kind="stable")]
-    ordered, place = values[order], np.arange(len(order))
-    cut, num_positive = _cut(ordered, positive_fraction, tie)
-    positive: BoolArray = values >= cut
-    if tie == Tie.EXACT:
-        positive[order] = place >= len(order) - num_positive
-    if num_slices is None:
-        return positive, np.full(len(values), -1, np.int16), cut, np.empty(0)
-    edges = _edges(ordered, num_slices, tie)
-    slices = np.maximum(np.searchsorted(edges, values, side="right") - 1, 0).astype(np.int16)
-    if tie == Tie.EXACT:
-        slices[order] = place * num_slices // len(order)
-    return positive, slices, cut, edges
-
-
-def _cut(ordered: Float64Array, positive_fraction: float, tie: Tie) -> tuple[float, int]:
-    """Return the cut and how many frames of the population are at or above it."""
-    if tie == Tie.EXACT:
-        num_positive = round(positive_fraction * len(ordered))
-        # With no positives the cut is out of reach, for frames outside the population too.
-        return float(ordered[len(ordered) - num_positive]) if num_positive else np.inf, num_positive
-    cut = quantile(ordered, 1 - positive_fraction)
-    return cut, len(ordered) - int(np.searchsorted(ordered, cut, side="left"))
-
-
-def _edges(ordered: Float64Array, num_slices: int, tie: Tie) -> Float64Array:
-    """Return the lowest advantage of each slice, (S,)."""
-    if tie == Tie.EXACT:
-        first = -(-np.arange(num_slices) * len(ordered) // num_slices)
-        return np.append(ordered, np.inf)[first]
-    return np.array([quantile(ordered, number / num_slices) for number in range(num_slices)])
+    ranking = Ranking(rule, group_names)
+    ranking.count(frames)
+    ranking.seek()
+    ranking.refine(frames)
+    ranking.decide()
+    positive, slices = ranking.label(frames)
+    return Discretized(positive=positive, slices=slices, cuts=ranking.cuts())

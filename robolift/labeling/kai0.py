@@ -8,10 +8,12 @@ Kept for comparison with labels that kai0 made; what we do instead stands in ``a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
-from robolift.labeling.returns import BoolArray, Float64Array, FloatArray, IntArray, frames_to_end
+from robolift.labeling.returns import Float64Array, FloatArray, IntArray, frames_to_end
 
 EMPTY_CUT = 0.0
 """Cut that kai0 gives a stage without frames."""
@@ -49,43 +51,33 @@ def kai0_stages(progress: FloatArray, num_stages: int) -> npt.NDArray[np.int64]:
     return np.clip((progress.astype(np.float64) / (1.0 / num_stages)).astype(np.int64), 0, num_stages - 1)
 
 
-def kai0_cut(pool: FloatArray, positive_fraction: float) -> float:
-    """Return ``np.percentile(pool, 100 - threshold)``, in the dtype of ``pool``; 0 for an empty pool.
+def kai0_cut(num: int, at: Callable[[int], float], positive_fraction: float, *, single: bool) -> float:
+    """Return ``np.percentile(pool, 100 - threshold)``.
 
     Args:
-        pool: Advantages, (n,): float64 without stages, float32 with them, as the script happens to hold them.
+        num: Size of the pool, at least 1.
+        at: The number at a rank of the pool in ascending order.
         positive_fraction: kai0's threshold / 100.
+        single: Whether the pool is float32, as the script happens to hold it with stages, or float64, as without.
     """
     # 0.29 * 100 is not 29: kai0 was given a decimal number.
     threshold = round(100.0 * positive_fraction, 9)
-    return float(np.percentile(pool, 100.0 - threshold)) if len(pool) else EMPTY_CUT
+    return _percentile(num, at, 100.0 - threshold, single=single)
 
 
-def kai0_edges(pool: FloatArray, num_slices: int) -> Float64Array:
-    """Return the lower edges of ``n_slices``: the percentiles i * (100 / S), (S,); zeros for an empty pool."""
-    if not len(pool):
-        return np.full(num_slices, EMPTY_CUT)
-    step = 100 / num_slices
-    return np.array([float(np.percentile(pool, step * number)) for number in range(num_slices)])
+def kai0_edges(num: int, at: Callable[[int], float], num_slices: int, *, single: bool) -> Float64Array:
+    """Return the lower edges of ``n_slices``: the percentiles i * (100 / S), (S,). Arguments as of :func:`kai0_cut`.
 
-
-def kai0_label(
-    advantage: FloatArray, pool: BoolArray, positive_fraction: float, num_slices: int | None
-) -> tuple[BoolArray, npt.NDArray[np.int16], float, Float64Array]:
-    """Return who is positive (A >= cut) and the slice of each frame of one stage, the cut and the lower edges.
-
-    Ties collapse upward: with 80 % of the frames at the minimum, every frame is positive and in the top slice.
-
-    Args:
-        advantage: A, (n,).
-        pool: Frames that set the cut, (n,).
-        positive_fraction: kai0's threshold / 100.
-        num_slices: S, None for no slices (slice -1).
+    Ties collapse upward: with 80 % of the frames at the minimum, every frame is in the top slice.
     """
-    cut = kai0_cut(advantage[pool], positive_fraction)
-    positive: BoolArray = advantage.astype(np.float64) >= cut
-    if num_slices is None:
-        return positive, np.full(len(advantage), -1, np.int16), cut, np.empty(0)
-    edges = kai0_edges(advantage[pool], num_slices)
-    slices = np.maximum(np.searchsorted(edges, advantage.astype(np.float64), side="right") - 1, 0)
-    return positive, slices.astype(np.int16), cut, edges
+    step = 100 / num_slices
+    return np.array([_percentile(num, at, step * number, single=single) for number in range(num_slices)])
+
+
+def _percentile(num: int, at: Callable[[int], float], percent: float, *, single: bool) -> float:
+    place = (num - 1) * np.true_divide(percent, 100)
+    below = min(int(place), num - 1)
+    found = np.array([at(below), at(min(below + 1, num - 1))], np.float64)
+    pair: FloatArray = found.astype(np.float32) if single else found
+    # NumPy interpolates between the two as it would in the whole pool, to the last bit.
+    return float(np.quantile(pair, float(place - below)))

@@ -7,6 +7,7 @@ recap: N-step advantage of rewards and values, ranked among the autonomous frame
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -14,20 +15,17 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from robolift import schema
-from robolift.labeling.advantage import rabc_weights
-from robolift.labeling.discretize import Tie
-from robolift.labeling.kai0 import EMPTY_CUT
-from robolift.labeling.population import Reason, Role
-from robolift.labeling.prompts import BINARY_LABELS, PromptTable, advantage_prompts, prompt
-from robolift.labeling.returns import IntArray
-from robolift.labeling.summary import NEGATIVE, POSITIVE, count_by, count_labels, describe_cuts, failure_tail
+from robolift.labeling.cut_rule import Tie
+from robolift.labeling.prompts import BINARY_LABELS, advantage_prompts, prompt
+from robolift.labeling.summary import NEGATIVE, POSITIVE
 from robolift.logging import get_logger
 from robolift.manifest import Output
 from robolift.schema import Kind
-from robolift.stages.label_config import Config, GroupBy, Weight
-from robolift.stages.label_decision import Decision, decide
-from robolift.stages.label_preview import describe
-from robolift.stages.label_sources import Sources, codes, strings
+from robolift.stages.label_config import Config, GroupBy
+from robolift.stages.label_decision import Decided, Decision
+from robolift.stages.label_preview import Shown
+from robolift.stages.label_sources import Sources, strings
+from robolift.stages.label_summary import Summary
 from robolift.stages.stage import Input, Inputs
 
 INPUTS = {
@@ -37,105 +35,99 @@ INPUTS = {
     "rewards": Input(kind=Kind.REWARDS, optional=True),
 }
 OUTPUT = Kind.LABELS
-
-
-def weigh(config: Config, sources: Sources, role: IntArray) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-    """Return the loss weight of each frame, (F,), and facts about them; a paused frame weighs 0 under ``rabc``."""
-    weights, unknown = np.ones(len(role)), 0
-    if config.weight == Weight.RABC:
-        column, starts = sources.column(config.weight_column), sources.dataset.starts
-        weights = rabc_weights(column, starts, lookahead=config.lookahead, kappa=config.weight_kappa)
-        weights[role == Role.PAUSED] = 0.0
-        unknown = int(np.isnan(column).sum())
-    stored = weights.astype(np.float32)
-    facts = {
-        "scheme": config.weight,
-        "mean": float(stored.mean(dtype=np.float64)),
-        "zero_share": float((stored == 0).mean()),
-        "unknown_progress": unknown,
-    }
-    return stored, facts
-
-
-def choose_prompts(
-    config: Config, tasks: Sequence[str], task: IntArray, decision: Decision
-) -> tuple[npt.NDArray[np.int32], PromptTable]:
-    """Return the prompt of each frame, a position in the table, (F,), and the table."""
-    table = advantage_prompts(tasks, config.slices)
-    names: Sequence[str | int] = BINARY_LABELS if config.slices is None else range(config.slices)
-    rows = np.array([[table.index(prompt(text, name)) for name in (None, *names)] for text in tasks], dtype=np.int32)
-    binary = np.select([decision.label == NEGATIVE, decision.label == POSITIVE], [1, 2], 0)
-    return rows[task, decision.slices + 1 if config.slices else binary], table
-
-
-def summarize(config: Config, sources: Sources, decision: Decision) -> dict[str, Any]:
-    """Return summary.json: the cuts by group, shares by outcome, control mode, iteration and reason, and warnings."""
-    dataset, label = sources.dataset, decision.label
-    outcome = sources.per_frame("outcome", schema.OUTCOMES)
-    mode = codes(dataset.frames.column("control_mode"), schema.CONTROL_MODES)
-    iterations, iteration = np.unique(dataset.episodes.column("iteration").to_numpy(), return_inverse=True)
-    tail = failure_tail(
-        label,
-        decision.reason == Reason.THRESHOLD,
-        outcome == schema.OUTCOMES.index("failure"),
-        dataset.starts,
-        lookahead=config.lookahead,
-        margin=config.tail_margin,
-    )
-    empty = EMPTY_CUT if config.tie == Tie.KAI0_LEGACY else None
-    return {
-        "groups": describe_cuts(decision.cuts),
-        "empty_groups": dict.fromkeys(decision.empty, empty),
-        "all": count_labels(label),
-        "ranked": count_labels(label[decision.reason == Reason.THRESHOLD]),
-        "by_outcome": count_by(outcome, schema.OUTCOMES, label),
-        "by_control_mode": count_by(mode, schema.CONTROL_MODES, label),
-        "by_iteration": count_by(
-            np.repeat(iteration, np.diff(dataset.starts)), [str(number) for number in iterations], label
-        ),
-        "by_reason": count_by(decision.reason, schema.LABEL_REASONS, label),
-        "failure_tail": tail,
-    }
+PAUSED = schema.CONTROL_MODES.index("paused")
 
 
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     """Write ``labels.parquet``, ``prompts.json`` and ``summary.json``."""
-    sources = Sources.open(inputs, config.columns_read(predicted=bool(inputs.get("values"))))
-    dataset = sources.dataset
-    task, role = sources.tasks(), sources.roles()
-    weights, weight_facts = weigh(config, sources, role)
-    decision = decide(config, sources, task, role)
-    prompts, table = choose_prompts(config, dataset.tasks, task, decision)
-    columns = {
-        **{key: dataset.frames.column(key).combine_chunks() for key in schema.KEYS},
-        "advantage": pa.array(decision.advantage, mask=~decision.valid),
-        "valid": decision.valid,
-        "advantage_label": strings(decision.label, schema.ADVANTAGE_LABELS),
-        "slice": pa.array(decision.slices, mask=decision.slices < 0),
-        "reason": strings(decision.reason, schema.LABEL_REASONS),
+    sources = open_sources(config, inputs)
+    prompts = Prompts(config, sources)
+    summary = Summary(config, sources)
+    with closing(Decision(config, sources, output.path)) as decision, output.open_table("labels") as table:
+        decision.rank()
+        for block in decision.blocks():
+            weights = decision.weights.weigh(block.mode == PAUSED)
+            table.add(label_columns(sources, decision, block, weights, prompts.choose(block)))
+            summary.add(block)
+        found = {**summary.describe(decision), "weight": decision.weights.facts()}
+    output.write_json("prompts.json", prompts.table.to_dict())
+    output.write_json("summary.json", found)
+    output.metrics.update({f"positive_share_{part}": found[part]["positive_share"] for part in ("all", "ranked")})
+    output.metrics["failure_tail"] = found["failure_tail"]
+    _tell(config, found)
+    counts = {name: found["all"][name] for name in ("frames", *schema.ADVANTAGE_LABELS)}
+    return {"episodes": sources.dataset.num_episodes, **counts}
+
+
+def open_sources(config: Config, inputs: Inputs) -> Sources:
+    """Open what the labels are made from."""
+    return Sources(inputs, config.columns_read(predicted=bool(inputs.get("values"))), config.signals)
+
+
+class Prompts:
+    """The prompts of a dataset's labels.
+
+    Attributes:
+        table: All of them.
+    """
+
+    def __init__(self, config: Config, sources: Sources) -> None:
+        """Make the table.
+
+        Raises:
+            DataError: If the task of an episode has no prompt, or two prompts are equal.
+        """
+        tasks, self._slices, self._task = sources.dataset.tasks, config.slices, sources.task
+        self.table = advantage_prompts(tasks, config.slices)
+        names: Sequence[str | int] = BINARY_LABELS if config.slices is None else range(config.slices)
+        rows = [[self.table.index(prompt(text, name)) for name in (None, *names)] for text in tasks]
+        self._rows = np.array(rows, dtype=np.int32)
+
+    def choose(self, block: Decided) -> npt.NDArray[np.int32]:
+        """Return the prompt of each frame, a position in the table, (n,)."""
+        task = np.repeat(self._task[block.episodes.start : block.episodes.stop], np.diff(block.starts))
+        if self._slices:
+            return self._rows[task, block.slices + 1]
+        column = np.zeros(3, np.intp)
+        column[[NEGATIVE, POSITIVE]] = 1, 2
+        return self._rows[task, column[block.label]]
+
+
+def label_columns(
+    sources: Sources,
+    decision: Decision,
+    block: Decided,
+    weights: npt.NDArray[np.float32],
+    prompts: npt.NDArray[np.int32],
+) -> dict[str, Any]:
+    """Return the rows of the labels table for the frames of a block."""
+    first, end = (int(sources.dataset.starts[episode]) for episode in (block.episodes.start, block.episodes.stop))
+    return {
+        **sources.dataset.keys(first, end),
+        "advantage": pa.array(block.advantage, mask=~block.valid),
+        "valid": block.valid,
+        "advantage_label": strings(block.label, schema.ADVANTAGE_LABELS),
+        "slice": pa.array(block.slices, mask=block.slices < 0),
+        "reason": strings(block.reason, schema.LABEL_REASONS),
         # Position -1 is the last name: empty, for frames that no cut concerns.
-        "group": strings(decision.group % (len(decision.group_names) + 1), [*decision.group_names, ""]),
+        "group": strings(block.group % (len(decision.group_names) + 1), [*decision.group_names, ""]),
         "weight": weights,
         "prompt_index": prompts,
     }
-    output.write_table("labels", columns)
-    output.write_json("prompts.json", table.to_dict())
-    summary = {**summarize(config, sources, decision), "weight": weight_facts}
-    output.write_json("summary.json", summary)
-    output.metrics.update({f"positive_share_{part}": summary[part]["positive_share"] for part in ("all", "ranked")})
-    output.metrics["failure_tail"] = summary["failure_tail"]
-    _tell(config, summary)
-    counts = {name: summary["all"][name] for name in ("frames", *schema.ADVANTAGE_LABELS)}
-    return {"episodes": dataset.num_episodes, **counts}
 
 
 def preview(config: Config, inputs: Inputs) -> str:
     """Return what the labels would be like, for a dry run."""
-    sources = Sources.open(inputs, config.columns_read(predicted=bool(inputs.get("values"))))
-    decision = decide(config, sources, sources.tasks(), sources.roles())
-    summary = summarize(config, sources, decision)
-    _tell(config, summary)
-    return describe(config, decision, summary)
+    sources = open_sources(config, inputs)
+    with closing(Decision(config, sources)) as decision:
+        decision.rank()
+        summary, shown = Summary(config, sources), Shown(config, decision)
+        for block in decision.blocks():
+            summary.add(block)
+            shown.add(block)
+        found = summary.describe(decision)
+        _tell(config, found)
+        return shown.describe(found)
 
 
 def _tell(config: Config, summary: Mapping[str, Any]) -> None:

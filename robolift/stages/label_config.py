@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from robolift.errors import UsageError
 from robolift.labeling.advantage import ShortTail
-from robolift.labeling.discretize import Tie, check_positive_fraction
+from robolift.labeling.cut_rule import Tie, check_positive_fraction
 from robolift.labeling.kai0_flags import translate
 from robolift.labeling.population import Population, Treatment
 from robolift.logging import get_logger
@@ -170,6 +170,13 @@ class Config(StageConfig):
             (self.weight_column, self.weight == Weight.RABC),
         )
         return tuple(name for name, needed in used if needed)
+
+    @property
+    def signals(self) -> dict[str, tuple[str, ...]]:
+        """Columns that the source needs in every frame, of the targets and the values."""
+        both = self.source in (Source.NSTEP, Source.GAE)
+        predicted = both or self.source == Source.ABSOLUTE_ADVANTAGE
+        return {"targets": ("reward",) if both else (), "values": ("value",) if predicted else ()}
 
     @property
     def slices(self) -> int | None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from robolift.labeling.discretize import Cut
-from robolift.labeling.histogram import histogram_lines
+from robolift.labeling.discretize import Candidates, Cut
+from robolift.labeling.exact_sum import ExactSum
+from robolift.labeling.histogram import Histogram
 from robolift.labeling.population import Reason
+from robolift.labeling.returns import Float64Array, IntArray
 from robolift.stages.label_config import Config
-from robolift.stages.label_decision import Decision
+from robolift.stages.label_decision import Decided, Decision
 
 MAX_HISTOGRAMS = 8
 HEAD = (
@@ -28,74 +32,120 @@ HEAD = (
 )
 
 
-def describe(config: Config, decision: Decision, summary: Mapping[str, Any]) -> str:
-    """Return the statistics of the labels as text: a table of the groups, and a histogram of each, up to eight."""
-    advantage, reason = decision.advantage, decision.reason
-    ranked = reason == Reason.THRESHOLD
-    whole = summary["all"]
-    share = summary["ranked"]["positive_share"]
-    among = "" if share is None else f"; of those ranked {100 * share:.1f} % are positive"
-    lines = [
-        f"{whole['frames']:,} frames: {int(ranked.sum()):,} ranked ({config.source}, lookahead {config.lookahead})"
-        f"{_others(reason)}",
-        f"labels: {whole['positive']:,} positive, {whole['negative']:,} negative, {whole['none']:,} none{among}",
-        "",
-    ]
-    names = [*decision.group_names, "group"]
-    column = max(len(name) for name in names) + 1
-    lines.append(f"{'group':<{column}}" + _cells([name for name, _ in HEAD]))
-    members = {cut.group: advantage[_in_group(decision, cut, ranked)] for cut in decision.cuts}
-    rows = {cut.group: _row(cut, members[cut.group]) for cut in decision.cuts}
-    for name in decision.group_names:
-        cells = rows.get(name) or _empty_row(summary["empty_groups"].get(name))
-        lines.append(f"{name:<{column}}" + _cells(cells))
-    for cut in decision.cuts[:MAX_HISTOGRAMS]:
-        lines += ["", f"{cut.group}: advantage of {len(members[cut.group]):,} frames"]
-        lines += [f"  {line}" for line in histogram_lines(members[cut.group], cut=cut.cut)]
-        lines += _slices(decision, cut, ranked)
-    if len(decision.cuts) > MAX_HISTOGRAMS:
-        lines += ["", f"({len(decision.cuts) - MAX_HISTOGRAMS} more groups without a histogram)"]
-    return "\n".join(lines)
+class _Spread:
+    """How the advantages of one group are spread."""
+
+    def __init__(self, num_slices: int) -> None:
+        self.sum, self.squares = ExactSum(), ExactSum()
+        self.least, self.most = math.inf, -math.inf
+        self.slices = np.zeros(num_slices, np.int64)
+
+    def add(self, values: Float64Array) -> None:
+        self.sum.add(values)
+        self.least, self.most = min(self.least, float(values.min())), max(self.most, float(values.max()))
+
+
+class Shown:
+    """Gathers what a dry run shows: :meth:`add` each block, then :meth:`describe`."""
+
+    def __init__(self, config: Config, decision: Decision) -> None:
+        """Start with no frames."""
+        self._config, self._decision = config, decision
+        self._reasons: Counter[int] = Counter()
+        # Of the frames that are ranked; where nobody is, of those that set the cut.
+        self._ranked: dict[int, _Spread] = {}
+        self._population: dict[int, _Spread] = {}
+
+    def add(self, block: Decided) -> None:
+        """Look at the frames of a block."""
+        counts = np.bincount(block.reason)
+        self._reasons.update(dict(enumerate(counts.tolist())))
+        ranked = block.reason == Reason.THRESHOLD
+        for spreads, rows in ((self._ranked, ranked), (self._population, (block.group >= 0) & ~ranked)):
+            self._spread(spreads, block, np.flatnonzero(rows))
+
+    def _spread(self, spreads: dict[int, _Spread], block: Decided, rows: IntArray) -> None:
+        num = self._config.slices or 0
+        for number in np.unique(block.group[rows]).tolist():
+            here = rows[block.group[rows] == number]
+            spread = spreads.setdefault(number, _Spread(num))
+            spread.add(block.advantage[here].astype(np.float64))
+            if num:
+                spread.slices += np.bincount(block.slices[here], minlength=num) if spreads is self._ranked else 0
+
+    def describe(self, summary: Mapping[str, Any]) -> str:
+        """Return the statistics as text: a table of the groups, and a histogram of each, up to eight."""
+        decision, config, cuts = self._decision, self._config, self._decision.cuts()
+        whole = summary["all"]
+        share = summary["ranked"]["positive_share"]
+        among = "" if share is None else f"; of those ranked {100 * share:.1f} % are positive"
+        lines = [
+            f"{whole['frames']:,} frames: {self._reasons[Reason.THRESHOLD]:,} ranked ({config.source}, lookahead "
+            f"{config.lookahead}){self._others()}",
+            f"labels: {whole['positive']:,} positive, {whole['negative']:,} negative, {whole['none']:,} none{among}",
+            "",
+        ]
+        numbers = [decision.group_names.index(cut.group) for cut in cuts]
+        spreads = {number: self._ranked.get(number) or self._population[number] for number in numbers}
+        histograms = self._second_look(spreads, numbers[:MAX_HISTOGRAMS])
+        column = max(len(name) for name in [*decision.group_names, "group"]) + 1
+        lines.append(f"{'group':<{column}}" + _cells([name for name, _ in HEAD]))
+        rows = {cut.group: _row(cut, spreads[number]) for cut, number in zip(cuts, numbers, strict=True)}
+        for name in decision.group_names:
+            cells = rows.get(name) or _empty_row(summary["empty_groups"].get(name))
+            lines.append(f"{name:<{column}}" + _cells(cells))
+        for cut, number in zip(cuts[:MAX_HISTOGRAMS], numbers, strict=False):
+            lines += ["", f"{cut.group}: advantage of {spreads[number].sum.count:,} frames"]
+            lines += [f"  {line}" for line in histograms[number].lines(cut=cut.cut)]
+            lines += _slices(cut, spreads[number])
+        if len(cuts) > MAX_HISTOGRAMS:
+            lines += ["", f"({len(cuts) - MAX_HISTOGRAMS} more groups without a histogram)"]
+        return "\n".join(lines)
+
+    def _second_look(self, spreads: Mapping[int, _Spread], drawn: Sequence[int]) -> dict[int, Histogram]:
+        """Go through all frames again, now that means and extremes are known."""
+        histograms = {number: Histogram(spreads[number].least, spreads[number].most) for number in drawn}
+        for frames in self._decision.candidates():
+            for number, values in self._in_groups(frames):
+                spreads[number].squares.add((values - spreads[number].sum.mean()) ** 2)
+                if number in histograms:
+                    histograms[number].add(values)
+        return histograms
+
+    def _in_groups(self, frames: Candidates) -> list[tuple[int, Float64Array]]:
+        """Return the groups of a block and the advantages that count in each."""
+        found = []
+        for number in np.unique(frames.group[frames.group >= 0]).tolist():
+            here = (frames.group == number) & (frames.scored if number in self._ranked else frames.population)
+            found.append((number, frames.advantage[here].astype(np.float64)))
+        return found
+
+    def _others(self) -> str:
+        counts = {
+            "demonstrated": Reason.DEMO,
+            "corrected": Reason.FORCED_INTERVENTION,
+            "left out": Reason.EXCLUDED,
+        }
+        return "".join(f", {self._reasons[code]:,} {name}" for name, code in counts.items() if self._reasons[code])
 
 
 def _cells(texts: Sequence[str]) -> str:
     return "".join(f"{text:>{size}}" for text, (_, size) in zip(texts, HEAD, strict=True))
 
 
-def _in_group(decision: Decision, cut: Cut, ranked: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the frames of a group whose advantage counts: those ranked, else (nobody is) those that set the cut."""
-    of_group = decision.group == decision.group_names.index(cut.group)
-    here: np.ndarray[Any, Any] = of_group & ranked
-    return here if here.any() else of_group
-
-
-def _row(cut: Cut, values: np.ndarray[Any, Any]) -> list[str]:
-    exact = values.astype(np.float64)
-    spread = [f"{number:.5f}" for number in (exact.mean(), exact.std(), exact.min(), exact.max())]
+def _row(cut: Cut, spread: _Spread) -> list[str]:
+    deviation = math.sqrt(spread.squares.mean())
+    numbers = [f"{number:.5f}" for number in (spread.sum.mean(), deviation, spread.least, spread.most)]
     shares = [f"{100 * cut.requested:.1f} %", f"{100 * cut.achieved:.1f} %"]
-    return [f"{cut.num_frames:,}", *spread, f"{cut.cut:.6f}", *shares, f"{cut.num_positive:,}", f"{cut.num_ties:,}"]
+    return [f"{cut.num_frames:,}", *numbers, f"{cut.cut:.6f}", *shares, f"{cut.num_positive:,}", f"{cut.num_ties:,}"]
 
 
 def _empty_row(cut: float | None) -> list[str]:
     return ["0", "", "", "", "", "none" if cut is None else f"{cut:.6f}", "", "", "", ""]
 
 
-def _others(reason: np.ndarray[Any, Any]) -> str:
-    counts = {
-        "demonstrated": Reason.DEMO,
-        "corrected": Reason.FORCED_INTERVENTION,
-        "left out": Reason.EXCLUDED,
-    }
-    found = {name: int((reason == code).sum()) for name, code in counts.items()}
-    return "".join(f", {count:,} {name}" for name, count in found.items() if count)
-
-
-def _slices(decision: Decision, cut: Cut, ranked: np.ndarray[Any, Any]) -> list[str]:
-    if not cut.edges:
-        return []
-    here = ranked & (decision.group == decision.group_names.index(cut.group))
-    counts = np.bincount(decision.slices[here], minlength=len(cut.edges)).tolist()
+def _slices(cut: Cut, spread: _Spread) -> list[str]:
     return [
         f"  slice {number}: from {edge:.6f}, {count:,} frames"
-        for number, (edge, count) in enumerate(zip(cut.edges, counts, strict=True))
+        for number, (edge, count) in enumerate(zip(cut.edges, spread.slices.tolist(), strict=True))
     ]

@@ -1,10 +1,9 @@
-"""What labels are made from: the tables, checked against the dataset they belong to, and who controlled each frame."""
+"""What labels are made from: the tables, checked against the dataset they belong to, opened to be read by blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -14,223 +13,89 @@ import pyarrow.compute as pc
 from robolift import schema
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError, UsageError
-from robolift.labeling.population import Role
-from robolift.labeling.returns import BoolArray, FloatArray, IntArray
+from robolift.labeling.returns import IntArray
 from robolift.manifest import Manifest
 from robolift.stages.stage import Inputs
+from robolift.table_files import TableReader, episode_blocks
 
 COUNTED = ("index", "task_index")
-PROGRESS_SLACK = 1e-6
+"""Columns that count over all recordings of a dataset, which therefore are not what a recording has in them."""
+GIVEN = ("targets", "values", "rewards")
 REWARD_NUMBERS = ("progress", "success_prob", "tri", "reward", "stage", "confidence")
 """Columns of the rewards table that labels can be made from."""
-ROLE_OF_MODE = {
-    "demo": Role.DEMO,
-    "autonomous": Role.AUTONOMOUS,
-    "correcting": Role.INTERVENTION,
-    "paused": Role.PAUSED,
-}
 
 
-@dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The tables a label is made from, all with the rows of ``dataset.frames``."""
+    """The tables a label is made from, all with the rows of the dataset's frames.
 
-    dataset: Dataset
-    targets: pa.Table | None
-    values: pa.Table | None
-    values_from: Manifest | None = None
-    rewards: pa.Table | None = None
-    _stored: dict[str, npt.NDArray[Any]] = field(default_factory=dict, repr=False)
+    Attributes:
+        dataset: The dataset.
+        given: Manifests of the targets, values and rewards that were given, by these names.
+        read: Columns to read of each of them.
+        frame_columns: Columns to read of the dataset's frames.
+        recorded: Columns to read of the recordings.
+    """
 
-    @classmethod
-    def open(cls, inputs: Inputs, columns: Sequence[str] = ()) -> Sources:
+    def __init__(self, inputs: Inputs, columns: Sequence[str] = (), signals: Mapping[str, Sequence[str]] | None = None):
         """Open the inputs.
 
         Args:
             inputs: The dataset and, where given, targets, values and rewards.
-            columns: Columns that :meth:`column` will be asked for; those of the dataset are read in one go.
+            columns: Columns that :meth:`Block.column` will be asked for.
+            signals: Columns of targets and values that :meth:`Block.signal` will be asked for, by table.
 
         Raises:
-            DataError: If a table has other frames than the dataset, or was made from another one.
+            DataError: If a table was made from another dataset.
         """
-        dataset = Dataset.open(inputs.one("dataset"))
-        tables: dict[str, pa.Table | None] = {}
-        for name in ("targets", "values", "rewards"):
-            given = inputs.get_one(name)
-            tables[name] = given.table(name) if given else None
-            if given:
-                check_origin(given, inputs.one("dataset"), name)
-                check_keys(tables[name], dataset, where=given.file(f"{name}.parquet"))
-        sources = cls(
-            dataset=dataset,
-            targets=tables["targets"],
-            values=tables["values"],
-            values_from=inputs.get_one("values"),
-            rewards=tables["rewards"],
-        )
-        numbers = {name for name, facts in dataset.features.items() if facts["dtype"] != "video"}
-        numbers -= {*dataset.frames.column_names, *COUNTED}
-        numbers -= {name for name in columns if sources.annotates(name) or sources.predicts(name)}
-        wanted = [name for name in dict.fromkeys(columns) if name in numbers]
-        if wanted:
-            sources._stored.update(dataset.stored_columns(wanted))
-        return sources
+        self.dataset = Dataset.open(inputs.one("dataset"))
+        self.given = {name: made for name in GIVEN if (made := inputs.get_one(name))}
+        for name, made in self.given.items():
+            check_origin(made, inputs.one("dataset"), name)
+        self._empty: dict[str, bool] = {}
+        read = {name: list((signals or {}).get(name, ())) for name in self.given}
+        for name in columns:
+            if self.annotates(name):
+                read["rewards"].append(name)
+            elif self.predicts(name):
+                read["values"].append(name)
+        self.read = {name: list(dict.fromkeys([*schema.KEYS, *found])) for name, found in read.items()}
+        recorded = {name for name, facts in self.dataset.features.items() if facts["dtype"] != "video"}
+        recorded -= {*schema.TABLES["frames"].names, *COUNTED, *(name for found in read.values() for name in found)}
+        self.frame_columns = ["control_mode", *({"timestamp"} & set(columns))]
+        self.recorded = [name for name in dict.fromkeys(columns) if name in recorded]
 
-    def signal(self, table: str, column: str, *, source: str) -> FloatArray:
-        """Return a column of targets or values, (F,) float32.
-
-        Raises:
-            UsageError: If that input was not given.
-            DataError: If it holds something that is not a finite number.
-        """
-        found: pa.Table | None = getattr(self, table)
-        if found is None:
-            raise UsageError(f"source {source} needs input {table}; give it, or choose another source")
-        signal: FloatArray = found.column(column).to_numpy()
-        self.check_finite(signal, np.ones(len(signal), dtype=bool), what=f"column {column} of {table}")
-        return signal
-
-    def column(self, name: str) -> FloatArray:
-        """Return a number for each frame of the rewards, the values or the dataset, (F,), NaN where not known.
-
-        A column of the dataset keeps its precision. One that the values table leaves empty, as a single-frame model
-        leaves ``relative_advantage``, is the dataset's where that has one of the name.
-
-        Raises:
-            UsageError: If neither has the column.
-            DataError: If it is not one number a frame.
-        """
-        if self.annotates(name):
-            assert self.rewards is not None
-            return np.asarray(self.rewards.column(name).to_numpy())
-        if self.predicts(name):
-            assert self.values is not None
-            return np.asarray(self.values.column(name).to_numpy())
-        if name not in self.dataset.features:
-            tables = "values" if self.rewards is None else "rewards, values"
-            without = "" if self.values is not None else " (no input values was given)"
-            known = ", ".join(sorted(self.dataset.features))
-            raise UsageError(f"no column {name!r} in {tables}{without} nor in the dataset, which has: {known}")
-        if name in self._stored:
-            found = self._stored[name]
-        elif name in self.dataset.frames.column_names or name in COUNTED:
-            found = self.dataset.column(name)
-        else:
-            found = self.dataset.stored_columns([name])[name]
-        if found.ndim != 1 or found.dtype.kind not in "fiub":
-            raise DataError(
-                f"column {name} is {found.dtype} of shape {found.shape}",
-                where="dataset",
-                expected="one number a frame",
-                mend="name another column",
-            )
-        return found if found.dtype.kind == "f" else found.astype(np.float64)
+    def episode_blocks(self) -> Iterator[range]:
+        """Yield the episodes of each block."""
+        return episode_blocks(self.dataset.starts)
 
     def annotates(self, name: str) -> bool:
-        """Tell whether :meth:`column` takes ``name`` from the rewards table: it does where that was given and has it.
+        """Tell whether a column is taken from the rewards table: it is where that was given and has it.
 
         Also where all of it is null: who gives labels does not mean the dataset's column of the same name.
         """
-        return self.rewards is not None and name in REWARD_NUMBERS
+        return "rewards" in self.given and name in REWARD_NUMBERS
 
     def predicts(self, name: str) -> bool:
-        """Tell whether :meth:`column` takes ``name`` from the values table."""
-        if self.values is None or name not in self.values.column_names:
+        """Tell whether a column is taken from the values table."""
+        if "values" not in self.given or name not in schema.TABLES["values"].names:
             return False
-        empty = self.values.column(name).null_count == self.values.num_rows
-        return not (empty and name in self.dataset.features)
+        return not (name in self.dataset.features and self.is_empty(name))
 
-    def relative_advantage(self, lookahead: int) -> FloatArray:
-        """Return what a two-frame estimator predicted for each frame and the one ``lookahead`` later, (F,) float32.
+    def is_empty(self, name: str) -> bool:
+        """Tell whether all of a column of the values table is null."""
+        if name not in self._empty:
+            self._empty[name] = schema.TABLES["values"].field(name).nullable and self._look(name)
+        return self._empty[name]
 
-        Raises:
-            UsageError: If neither the values nor the dataset has such a column, or the values have another lookahead.
-            DataError: If the values were predicted by another kind of model.
-        """
-        if self.predicts("relative_advantage"):
-            assert self.values is not None
-            column = self.values.column("relative_advantage")
-            if column.null_count == len(column):
-                raise DataError(
-                    "relative_advantage is null in all frames: the values are not those of a two-frame estimator",
-                    where="values, column relative_advantage",
-                    expected="values predicted by a model of train_value with head: relative",
-                    mend="train and predict with that head, or take source: absolute_advantage, which any head gives",
-                )
-            assert self.values_from is not None
-            check_lookahead(self.values_from, lookahead)
-        return self.column("relative_advantage")
+    def _look(self, name: str) -> bool:
+        with TableReader(self.given["values"].uri, "values", [name]) as reader:
+            step = schema.ROW_GROUP_ROWS
+            blocks = ((first, min(first + step, reader.num_rows)) for first in range(0, reader.num_rows, step))
+            return all(reader.read(*block).column(name).null_count == block[1] - block[0] for block in blocks)
 
-    def stage_progress(self, name: str, rows: BoolArray) -> FloatArray:
-        """Return the stage progress, (F,), known in ``rows``; a prediction may stray from [0, 1], a record may not.
-
-        Raises:
-            UsageError: If there is no such column.
-            DataError: If it is not known, or recorded outside [0, 1], in one of ``rows``.
-        """
-        if not (self.annotates(name) or self.predicts(name)) and name not in self.dataset.features:
-            raise DataError(
-                f"group_by task_stage needs the stage progress of every ranked frame, and there is no column {name}",
-                where="dataset",
-                expected="a column of numbers in [0, 1]: stage k of S runs from k / S to (k + 1) / S",
-                mend="annotate the episodes, name another stage_progress_column (value: that of the value model), or "
-                "take group_by: task, which needs none",
-            )
-        progress = self.column(name)
-        self.check_finite(progress, rows, what=f"stage progress {name}")
-        wrong = np.flatnonzero(rows & ((progress < -PROGRESS_SLACK) | (progress > 1 + PROGRESS_SLACK)))
-        if len(wrong) and not self.predicts(name):
-            episode, frame = (self.dataset.frames.column(key)[int(wrong[0])].as_py() for key in schema.KEYS)
-            raise DataError(
-                f"stage progress {name} is {progress[wrong[0]]:g}, {len(wrong)} frames lie outside [0, 1]",
-                where=f"first at episode {episode}, frame {frame}",
-                expected="a fraction of the task in [0, 1]",
-                mend="mend the column",
-            )
-        if rows.any() and (progress[rows] < -PROGRESS_SLACK).all():
-            raise DataError(
-                f"stage progress {name} lies below 0 in all {int(rows.sum())} frames",
-                where="values" if self.predicts(name) else "dataset",
-                expected="a fraction of the task in [0, 1]; the returns of head distribution are none",
-                mend="predict with a model of head relative or single, or name another stage_progress_column",
-            )
-        return progress
-
-    def check_finite(self, signal: FloatArray, rows: BoolArray, *, what: str) -> None:
-        """Check that ``signal`` is a finite number in ``rows``.
-
-        Raises:
-            DataError: Naming the first episode and frame where it is not.
-        """
-        wrong = np.flatnonzero(rows & ~np.isfinite(signal))
-        if len(wrong):
-            episode, frame = (self.dataset.frames.column(key)[int(wrong[0])].as_py() for key in schema.KEYS)
-            raise DataError(
-                f"{what} is {signal[wrong[0]]} in {len(wrong)} frames that are ranked",
-                where=f"first at episode {episode}, frame {frame}",
-                expected="a finite number",
-                mend="mend the column, or keep those frames out of the population and label them by rule",
-            )
-
-    def roles(self) -> npt.NDArray[np.int8]:
-        """Return who controlled each frame, a :class:`Role`, (F,); all of a demonstration is demonstrated or paused."""
-        mode = codes(self.dataset.frames.column("control_mode"), schema.CONTROL_MODES)
-        role = np.array([ROLE_OF_MODE[name] for name in schema.CONTROL_MODES], dtype=np.int8)[mode]
-        in_demo = self.per_frame("kind", schema.EPISODE_KINDS) == schema.EPISODE_KINDS.index("demo")
-        role[in_demo & (role != Role.PAUSED)] = Role.DEMO
-        return role
-
-    def per_frame(self, column: str, names: Sequence[str]) -> npt.NDArray[np.int64]:
-        """Return for each frame the position in ``names`` of its episode's ``column``, -1 for none of them, (F,)."""
-        return np.repeat(codes(self.dataset.episodes.column(column), names), np.diff(self.dataset.starts))
-
-    def in_latest_iteration(self) -> BoolArray:
-        """Return which frames belong to the newest iteration, (F,)."""
-        iteration = self.dataset.episodes.column("iteration").to_numpy()
-        return np.repeat(iteration == iteration.max(), np.diff(self.dataset.starts))
-
-    def tasks(self) -> npt.NDArray[np.int64]:
-        """Return the position of each frame's task in ``dataset.tasks``, (F,).
+    @functools.cached_property
+    def task(self) -> npt.NDArray[np.int64]:
+        """Position of each episode's task in ``dataset.tasks``, (E,).
 
         Raises:
             DataError: If the task of an episode is not among them, so that it has no prompt.
@@ -244,7 +109,23 @@ class Sources:
                 expected=f"one of the dataset's tasks: {', '.join(map(repr, self.dataset.tasks))}",
                 mend="import the dataset again",
             )
-        return np.repeat(task, np.diff(self.dataset.starts))
+        return task
+
+    @functools.cached_property
+    def outcome(self) -> npt.NDArray[np.int64]:
+        """Position of each episode's outcome in ``schema.OUTCOMES``, (E,)."""
+        return codes(self.dataset.episodes.column("outcome"), schema.OUTCOMES)
+
+    @functools.cached_property
+    def is_demo(self) -> npt.NDArray[np.bool_]:
+        """Whether each episode is a demonstration, (E,)."""
+        kind = codes(self.dataset.episodes.column("kind"), schema.EPISODE_KINDS)
+        return np.equal(kind, schema.EPISODE_KINDS.index("demo"))
+
+    @functools.cached_property
+    def iteration(self) -> npt.NDArray[np.int32]:
+        """Iteration of each episode, (E,)."""
+        return np.asarray(self.dataset.episodes.column("iteration").to_numpy())
 
 
 def codes(column: pa.ChunkedArray, names: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -288,24 +169,44 @@ def check_lookahead(values: Manifest, lookahead: int) -> None:
             )
 
 
-def check_keys(table: pa.Table, dataset: Dataset, *, where: str) -> None:
-    """Check that a table has exactly the dataset's frames.
+def check_keys(
+    table: pa.Table,
+    dataset: Dataset,
+    *,
+    where: str,
+    first: int = 0,
+    end: int | None = None,
+    num_rows: int | None = None,
+) -> None:
+    """Check that a table has exactly the dataset's frames, or a block of it those of the same rows.
+
+    Args:
+        table: The table, or its rows from ``first`` on.
+        dataset: The dataset.
+        where: The file.
+        first: First row of the block.
+        end: Row after its last; the dataset's last by default.
+        num_rows: Rows of the whole table; those of ``table`` by default.
 
     Raises:
         DataError: Naming the first frame that one of them lacks.
     """
-    ours, theirs = (
-        np.stack([source.column(key).to_numpy() for key in schema.KEYS], axis=1) for source in (dataset.frames, table)
-    )
-    if np.array_equal(ours, theirs):
+    keys = dataset.keys(first, dataset.num_frames if end is None else end)
+    ours, theirs = ([source[key] for key in schema.KEYS] for source in (keys, _arrays(table)))
+    if all(map(np.array_equal, ours, theirs)):
         return
-    shared = min(len(ours), len(theirs))
-    differs = (ours[:shared] != theirs[:shared]).any(axis=1)
+    shared = min(len(ours[0]), len(theirs[0]))
+    differs = np.any([a[:shared] != b[:shared] for a, b in zip(ours, theirs, strict=True)], axis=0)
     row = int(differs.argmax()) if differs.any() else shared
-    episode, frame = (ours if len(ours) > row else theirs)[row]
+    episode, frame = (key[row] for key in (ours if len(ours[0]) > row else theirs))
+    total = table.num_rows if num_rows is None else num_rows
     raise DataError(
-        f"its {len(theirs)} frames are not the dataset's {len(ours)} frames",
+        f"its {total} frames are not the dataset's {dataset.num_frames} frames",
         where=f"{where}, first difference at episode {episode}, frame {frame}",
         expected="one row for each frame of the dataset",
         mend="make the table again from this dataset",
     )
+
+
+def _arrays(table: pa.Table) -> dict[str, npt.NDArray[np.int64]]:
+    return {key: table.column(key).to_numpy() for key in schema.KEYS}

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from robolift.errors import DataError, UsageError
 from robolift.labeling.advantage import nstep_advantage
-from robolift.labeling.discretize import Discretized, Tie, check_positive_fraction, discretize, quantile
+from robolift.labeling.cut_rule import CutRule, Tie, check_positive_fraction, quantile
+from robolift.labeling.discretize import Candidates, Discretized, discretize
 from robolift.labeling.population import (
     Population,
     Reason,
@@ -22,20 +24,36 @@ from robolift.labeling.population import (
     task_stages,
 )
 from robolift.labeling.returns import telescoped_rewards, value_targets
-from robolift.labeling.summary import NEGATIVE, POSITIVE, failure_tail
+from robolift.labeling.summary import NEGATIVE, POSITIVE, FailureTail
 
 
-def cut_all(advantage: Any, *, positive_fraction: float = 0.3, **options: Any) -> Discretized:
+def cut_all(
+    advantage: Any,
+    *,
+    positive_fraction: float = 0.3,
+    tie: Tie = Tie.AT_LEAST,
+    num_slices: int | None = None,
+    group_names: Sequence[str] = ("all",),
+    **options: Any,
+) -> Discretized:
     """Rank all frames in one group."""
-    values = np.asarray(advantage)
-    settings = {
-        "population": np.ones(len(values), dtype=bool),
-        "scored": np.ones(len(values), dtype=bool),
-        "group": np.zeros(len(values), dtype=np.int64),
-        "group_names": ["all"],
-        **options,
-    }
-    return discretize(values, positive_fraction=positive_fraction, **settings)
+    values = np.asarray(advantage, np.float32)
+    everywhere = np.ones(len(values), dtype=bool)
+    given = {"population": everywhere, "scored": everywhere, "group": np.zeros(len(values), np.int64), **options}
+    rule = CutRule(positive_fraction=positive_fraction, tie=tie, num_slices=num_slices)
+    return discretize(Candidates(advantage=values, **given), rule, group_names)
+
+
+def failure_tail(
+    label: np.ndarray, scored: np.ndarray, failed: np.ndarray, starts: np.ndarray, *, lookahead: int, margin: float
+) -> dict[str, Any]:
+    """Compare tails and bodies, two episodes at a time."""
+    tail = FailureTail(lookahead=lookahead, margin=margin)
+    for first in range(0, len(starts) - 1, 2):
+        some = starts[first : first + 3]
+        rows = slice(int(some[0]), int(some[-1]))
+        tail.add(label[rows], scored[rows], failed[rows], some - some[0])
+    return tail.describe()
 
 
 def untied(num: int, seed: int = 0) -> np.ndarray:
@@ -79,8 +97,8 @@ def test_untied_positives_are_n_less_ceil_of_q_times_n_less_1(num: int, thousand
 @settings(deadline=None, max_examples=200)
 @given(st.integers(2, 60), st.integers(1, 99))
 def test_the_count_holds_for_neighbouring_floats(num: int, hundredths: int) -> None:
-    # No float lies between these numbers, so an interpolated cut has nowhere to go.
-    values = np.float64(1) + np.arange(num) * np.finfo(np.float64).eps
+    # No float32 lies between these numbers; the cut is a float64.
+    values = np.float32(1) + np.arange(num, dtype=np.float32) * np.finfo(np.float32).eps
     found = cut_all(values, positive_fraction=hundredths / 100)
     assert int(found.positive.sum()) == num - math.ceil((1 - Fraction(hundredths, 100)) * (num - 1))
 
@@ -89,7 +107,7 @@ def test_the_count_holds_for_neighbouring_floats(num: int, hundredths: int) -> N
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=50), st.floats(0, 1))
 def test_quantile_is_numpys(values: list[float], q: float) -> None:
     ordered = np.sort(values)
-    assert quantile(ordered, q) == pytest.approx(float(np.quantile(ordered, q)), abs=1e-12)
+    assert quantile(len(values), ordered.__getitem__, q) == pytest.approx(float(np.quantile(ordered, q)), abs=1e-12)
 
 
 def test_kai0_binary_vector() -> None:

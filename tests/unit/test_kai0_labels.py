@@ -11,8 +11,9 @@ from labelled import column, label, publish_dataset, publish_values
 from robolift import storage
 from robolift.errors import DataError
 from robolift.labeling.advantage import ShortTail, absolute_advantage, may_be_ranked, progress_advantage
-from robolift.labeling.discretize import Discretized, Tie, discretize
-from robolift.labeling.kai0 import kai0_cut, kai0_edges, kai0_label, kai0_stages
+from robolift.labeling.cut_rule import CutRule, Tie
+from robolift.labeling.discretize import Candidates, Discretized, discretize
+from robolift.labeling.kai0 import kai0_cut, kai0_edges, kai0_stages
 from robolift.labeling.population import task_stages
 
 ONE_TO_TEN = np.arange(1.0, 11.0)
@@ -23,18 +24,15 @@ CORRECTED = {"preset": "stage_advantage", "source": "column", "column": "value"}
 
 
 def rank(values: Any, tie: Tie, *, num_slices: int | None = None, fraction: float = 0.3) -> Discretized:
-    array = np.asarray(values)
+    array = np.asarray(values, np.float32)
     everywhere = np.ones(len(array), dtype=bool)
-    return discretize(
-        array,
-        population=everywhere,
-        scored=everywhere,
-        group=np.zeros(len(array), np.int64),
-        group_names=["all"],
-        positive_fraction=fraction,
-        tie=tie,
-        num_slices=num_slices,
-    )
+    group = np.zeros(len(array), np.int64)
+    frames = Candidates(advantage=array, population=everywhere, scored=everywhere, group=group)
+    return discretize(frames, CutRule(positive_fraction=fraction, tie=tie, num_slices=num_slices), ["all"])
+
+
+def percentile_cut(pool: np.ndarray, fraction: float, *, single: bool = False) -> float:
+    return kai0_cut(len(pool), np.sort(pool).__getitem__, fraction, single=single)
 
 
 def test_progress_vector() -> None:
@@ -129,27 +127,32 @@ def test_one_frame_alone_is_negative_under_an_exact_share(output_root: str, caps
     assert "too few frames for one of them to be positive" in "".join(capsys.readouterr())
 
 
-def test_an_empty_group_has_the_cut_0() -> None:
-    empty = np.empty(0, np.float32)
-    assert kai0_cut(empty, 0.3) == 0.0
-    assert kai0_edges(empty, 3).tolist() == [0.0, 0.0, 0.0]
-    positive, slices, _, _ = kai0_label(np.array([-0.1, 0.0, 0.2], np.float32), np.zeros(3, bool), 0.3, 4)
-    assert positive.tolist() == [False, True, True]
-    assert slices.tolist() == [0, 3, 3]
-
-
 @pytest.mark.parametrize(("percent", "fraction"), [(29, 0.29), (7, 0.07), (33.3, 0.333), (70, 0.7)])
 def test_the_cut_is_at_the_percentage_that_was_meant(percent: float, fraction: float) -> None:
     pool = np.random.default_rng(0).normal(size=1001)
-    assert kai0_cut(pool, fraction) == np.percentile(pool, 100 - percent)
+    assert percentile_cut(pool, fraction) == np.percentile(pool, 100 - percent)
 
 
 def test_cuts_are_computed_in_the_precision_of_the_pool() -> None:
-    # 100 * (1 - 0.7) of 0.1 and 0.4: in float32 the interpolated number is another one.
-    pool = np.array([0.1, 0.4])
-    assert kai0_cut(pool, 0.3) == np.percentile(pool, 70.0)
-    assert kai0_cut(pool.astype(np.float32), 0.3) == float(np.percentile(pool.astype(np.float32), 70.0))
-    assert kai0_cut(pool, 0.3) != kai0_cut(pool.astype(np.float32), 0.3)
+    # 0.7 of the way from 0.1 to 0.4: in float32 the interpolated number is another one.
+    pool = np.array([0.1, 0.4], np.float32)
+    double, single = percentile_cut(pool, 0.3), percentile_cut(pool, 0.3, single=True)
+    assert double == np.percentile(pool.astype(np.float64), 70.0)
+    assert single == float(np.percentile(pool, 70.0))
+    assert double != single
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_percentile_is_numpys_to_the_bit(dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    for num in (1, 2, 3, 10, 101, 1000):
+        pool = rng.normal(size=num).astype(np.float32).astype(dtype)
+        at, single = np.sort(pool).__getitem__, dtype == np.float32
+        for percent in range(1, 100):
+            assert percentile_cut(pool, percent / 100, single=single) == float(np.percentile(pool, 100.0 - percent))
+        for slices in (2, 3, 7):
+            expected = [float(np.percentile(pool, 100 / slices * number)) for number in range(slices)]
+            assert kai0_edges(num, at, slices, single=single).tolist() == expected
 
 
 def test_frames_on_the_edge_of_a_stage() -> None:

@@ -10,7 +10,7 @@ import pytest
 from labelled import column, label, publish_dataset, publish_values
 
 from robolift.__main__ import main
-from robolift.labeling.histogram import histogram_lines
+from robolift.labeling.histogram import Histogram
 from robolift.manifest import Manifest
 
 
@@ -113,16 +113,22 @@ def test_a_dry_run_refuses_data_that_a_run_would_refuse(output_root: str, capsys
     assert "all 3 advantages of the population are 1" in capsys.readouterr().err
 
 
+def histogram_lines(values: list[float], *, cut: float | None = None, num_bins: int = 20, width: int = 50) -> list[str]:
+    histogram = Histogram(min(values), max(values), num_bins=num_bins)
+    for block in np.array_split(np.array(values), 2):
+        histogram.add(block)
+    return histogram.lines(cut=cut, width=width)
+
+
 def test_a_histogram() -> None:
-    values = np.array([0.0, 0.1, 0.1, 0.1, 0.1, 0.35, 0.4])
-    assert histogram_lines(values, cut=0.31, num_bins=4, width=8) == [
+    assert histogram_lines([0.0, 0.1, 0.1, 0.1, 0.1, 0.35, 0.4], cut=0.31, num_bins=4, width=8) == [
         "  +0 |##       1",
         "+0.1 |######## 4",
         "+0.2 |         0",
         "+0.3 |####     2  <- cut 0.31",
     ]
-    assert histogram_lines(np.full(3, 0.5), width=4) == ["+0.5 |#### 3"]
-    assert histogram_lines(np.array([-1.0, 1.0]), cut=np.inf, num_bins=2, width=3) == [
+    assert histogram_lines([0.5, 0.5, 0.5], width=4) == ["+0.5 |#### 3"]
+    assert histogram_lines([-1.0, 1.0], cut=np.inf, num_bins=2, width=3) == [
         "-1 |### 1",
         "+0 |### 1  <- cut inf",
     ]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.cost_data import Shape
 from benchmarks.cost_runs import Run, run
 from robolift import manifest, storage
 from robolift.data.dataset import Dataset
@@ -105,16 +104,16 @@ class Chain:
             for number in steps:
                 checkpoint = self.trained(dataset, targets, batch=16, steps=number, repeat=repeat)
             self.do("predict_values", {}, {"dataset": dataset, "checkpoint": checkpoint}, repeat=repeat)
-            self.do("export_dataset", {"columns": ["next_reward"]}, {"dataset": dataset, "targets": targets}, repeat=repeat)
+            self.do(
+                "export_dataset", {"columns": ["next_reward"]}, {"dataset": dataset, "targets": targets}, repeat=repeat
+            )
             if "pack_frames" in NAMES:
                 self.do("pack_frames", {}, {"dataset": dataset}, repeat=repeat)
 
 
 def publish_values(root: str, dataset: str, checkpoint: str, shards: int) -> list[str]:
     """Publish random values in the place of predicted ones and return the addresses of the shards."""
-    return [
-        _publish_shard(root, manifest.load(dataset), checkpoint, shard, shards).uri for shard in range(shards)
-    ]
+    return [_publish_shard(root, manifest.load(dataset), checkpoint, shard, shards).uri for shard in range(shards)]
 
 
 def _publish_shard(root: str, dataset: Manifest, checkpoint: str, shard: int, shards: int) -> Manifest:

@@ -99,4 +99,3 @@ def _clip(path: Path, shape: Shape) -> VideoClip:
             picture[height // 3 : 2 * height // 3, left : left + width // 4] += 80
             video.add(np.clip(picture, 0, 255).astype(np.uint8))
     return VideoClip(str(path), 0.0, shape.length, FPS)
-

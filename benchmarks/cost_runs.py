@@ -11,7 +11,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ class Run:
         uri: Its output.
         cpu_s: User and system, children included.
         peak_bytes: Greatest resident memory of the process.
+        requests: What it asked of an object store, by operation, where that was counted.
     """
 
     uri: str
     cpu_s: float
     peak_bytes: float
+    requests: Mapping[str, float] = field(default_factory=dict)
 
 
 def run(

@@ -30,8 +30,11 @@ COUNTED = {
     "pixel_av1": "a source pixel of AV1 decoded",
     "video_byte": "a byte of the source's videos",
     "data_byte": "a byte of the source's Parquet files",
+    "window_byte": "a byte that the store's client may fetch around a clip: at most 50 MiB of its video's file",
+    "page": "a further answer of a listing, which names a thousand files",
     "shard": "a shard that is merged",
     "step": "an optimizer step",
+    "row": "a row of a training's batch",
 }
 
 
@@ -49,12 +52,14 @@ class StageCost:
         memory_bytes: Greatest resident memory.
         written_bytes: Of its output.
         requests: Of an object store, by operation.
+        read_bytes: That the store sends.
     """
 
     cpu_s: Form
     memory_bytes: Form
     written_bytes: Form
     requests: Mapping[str, Form]
+    read_bytes: Form
 
 
 @dataclass(frozen=True, kw_only=True)

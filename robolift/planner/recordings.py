@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robolift import storage
@@ -185,20 +186,26 @@ def _separate_files(uri: str, info: Mapping[str, Any], cameras: Sequence[str]) -
     del uri
     episodes, chunk = int(info["total_episodes"]), int(info.get("chunks_size") or 1000)
     some = [{"episode_chunk": e // chunk, "episode_index": e} for e in _spread(episodes)]
-    data = [str(info["data_path"]).format(**names) for names in some]
-    videos = [str(info["video_path"]).format(**names, video_key=name) for name in cameras for names in some]
+    data = [_template(info, "data_path").format(**names) for names in some]
+    videos = [_template(info, "video_path").format(**names, video_key=name) for name in cameras for names in some]
     return _Files(episodes, data), _Files(episodes * len(cameras), videos)
 
 
 def _packed_files(uri: str, info: Mapping[str, Any], cameras: Sequence[str]) -> tuple[_Files, _Files]:
     """Return the Parquet files and videos of v3.0, which the episodes' table places."""
-    data = _PlacedFiles("data", str(info["data_path"]))
-    videos = [_PlacedFiles(f"videos/{name}", str(info.get("video_path")), name) for name in cameras]
+    data = _PlacedFiles("data", _template(info, "data_path"))
+    videos = [_PlacedFiles(f"videos/{name}", _template(info, "video_path"), name) for name in cameras]
     for rows in _episode_rows(uri, [column for files in (data, *videos) for column in files.columns]):
         for files in (data, *videos):
             files.see(rows)
     shot = [path for files in videos for path in files.paths()]
     return _Files(data.count, data.paths()), _Files(sum(files.count for files in videos), shot)
+
+
+def _template(info: Mapping[str, Any], key: str) -> str:
+    if not isinstance(info[key], str):
+        raise TypeError(f"{key} is {info[key]!r}")
+    return str(info[key])
 
 
 class _PlacedFiles:
@@ -230,7 +237,7 @@ def _episode_rows(uri: str, columns: Sequence[str]) -> Iterator[dict[str, list[A
                 try:
                     for batch in pq.ParquetFile(file).iter_batches(batch_size=4096, columns=list(columns)):
                         yield batch.to_pydict()
-                except OSError as error:  # pyarrow's error of a garbled file
+                except pa.ArrowException as error:
                     raise DataError(
                         f"not readable as Parquet: {error}", where=storage.join(folder, name), mend=MEND
                     ) from error

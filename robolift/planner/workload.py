@@ -9,6 +9,12 @@ OTHER_CODEC = "pixel_av1"
 """What pictures of another codec are counted as: the dearer of those that were measured."""
 
 
+LISTED_FILES = 1000
+"""Files in one answer of a store's listing."""
+WINDOW_BYTES = 50 << 20
+"""What the store's client fetches from where it is asked to read on (s3fs, default_block_size)."""
+
+
 def counted(recordings: Recordings, **more: float) -> dict[str, float]:
     """Return the counts of a dataset, with ``more`` of what a stage is told to do, such as ``step``."""
     counts = {
@@ -21,7 +27,10 @@ def counted(recordings: Recordings, **more: float) -> dict[str, float]:
         "picture": recordings.pictures,
         "data_byte": recordings.data_bytes,
         "video_byte": recordings.video_bytes,
+        "page": recordings.data_files // LISTED_FILES + recordings.video_files // LISTED_FILES,
     }
+    if recordings.video_files:
+        counts["window_byte"] = counts["clip"] * min(WINDOW_BYTES, recordings.video_bytes / recordings.video_files)
     for camera in recordings.cameras:
         name = DECODERS.get(camera.codec, OTHER_CODEC)
         counts[name] = counts.get(name, 0.0) + recordings.frames * camera.height * camera.width

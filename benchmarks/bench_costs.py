@@ -1,10 +1,10 @@
 """What a frame, a picture and a step cost: measured, written to robolift/planner/costs.json, and held to account.
 
 ``prepare`` runs the real stages, each in a process of its own by the door that a pod uses, on recordings of several
-sizes, with H.264 and AV1 in two resolutions, and finds the coefficients of what ``robolift plan --dataset`` predicts. It
-counts requests in a local server that speaks S3. ``check`` then runs the stages on other recordings, of one, four and
-sixteen times as much, and the slope that was predicted must lie within 10 % of the slope that is measured: a model of
-costs is right if it scales right. It is no comparison with others' work; the limit is the work itself.
+sizes, with H.264 and AV1 in two resolutions, and finds the coefficients of what ``robolift plan --dataset`` predicts.
+It counts requests in a local server that speaks S3. ``check`` then runs the stages on other recordings, of one, four
+and sixteen times as much, and the slope that was predicted must lie within 10 % of the slope that is measured: a model
+of costs is right if it scales right. It is no comparison with others' work; the limit is the work itself.
 
 Pictures are shaded, with a bright square and noise of 6 grey levels. The small models compute on the CPU. Values that
 labels are made of are random in the place of predicted ones.

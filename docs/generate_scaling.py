@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from robolift.planner import costs, dataset_cli, forecast_table, limits
 from robolift.planner.assumed import assumptions
-from robolift.planner.forecast import HOUR, Assumptions, Forecast, forecast
+from robolift.planner.forecast import HOUR, Assumptions, Forecast, StageForecast, forecast
 from robolift.planner.recordings import Camera, Recordings
 
 TARGET = Path(__file__).parent / "scaling.md"
@@ -20,6 +21,11 @@ ROW_BYTES = 120
 FILE_BYTES = {"data": 100 << 20, "video": 200 << 20}
 """At which LeRobot closes a packed file."""
 PIPELINES = ("recap", "stage_advantage")
+COMPARED: dict[str, Callable[[StageForecast], float]] = {
+    "GPU-hours": lambda stage: stage.gpu_s,
+    "CPU-hours": lambda stage: stage.cpu_s,
+    "requests": lambda stage: sum(stage.requests.values()),
+}
 
 
 def robot(hours: float) -> Recordings:
@@ -72,13 +78,8 @@ def shares() -> str:
     """Return which stages take most of GPUs, CPUs and requests."""
     lines = []
     for found in forecasts("recap"):
-        named = {
-            "GPU-hours": ("gpu_s", lambda stage: stage.gpu_s),
-            "CPU-hours": ("cpu_s", lambda stage: stage.cpu_s),
-            "requests": ("", lambda stage: sum(stage.requests.values())),
-        }
         said = []
-        for what, (_, of) in named.items():
+        for what, of in COMPARED.items():
             whole = sum(of(stage) for stage in found.stages)
             first = max(found.stages, key=of)
             said.append(f"{of(first) / whole:.0%} of {what} are of `{first.step.stage}`" if whole else f"no {what}")

@@ -41,19 +41,7 @@ LINEAR = StageCost(
 KNOWN = Costs(
     measured={"cpu": "a machine", "date": "2026-11-27"},
     decoding={"picture": 1e-3, "pixel_h264": 1e-5, "pixel_av1": 2e-5},
-    stages={
-        name: LINEAR
-        for name in (
-            "import_dataset",
-            "label_returns",
-            "predict_values",
-            "merge_values",
-            "label_advantage",
-            "export_dataset",
-            "train_policy",
-            "write_report",
-        )
-    }
+    stages=dict.fromkeys({step.stage for step in steps.PIPELINES["recap"]} - {"pack_frames"}, LINEAR)
     | {"train_value": replace(LINEAR, cpu_s={"start": 2.0, "row": 0.5, "picture": 1e-3})},
 )
 SMALL = Assumptions(value=Training(steps=10, batch=8), policy=Training(steps=10, batch=8))

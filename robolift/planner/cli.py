@@ -1,4 +1,4 @@
-"""``python -m robolift plan``: what training takes, before a GPU is asked for."""
+"""``python -m robolift plan``: what training takes before a GPU is asked for, and a pipeline on a dataset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from robolift.errors import UsageError
-from robolift.planner import advice, plan, table
+from robolift.planner import advice, dataset_cli, plan, table
 from robolift.planner.network import Network
 from robolift.planner.plan import GIB, Layout
 
@@ -19,12 +19,12 @@ OF_VALUES = {"pictures": 3, "remat": "off", "freeze": "none", "accumulate": 1, "
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--preset", required=True, help="size of the network: pi05, pi05_lora, ...")
+    parser.add_argument("--preset", help="plan a training; size of the network: pi05, pi05_lora, ...")
     parser.add_argument(
         "--model", choices=("policy", "value"), default="policy", help="whose presets (default: policy)"
     )
     where = parser.add_argument_group("on what")
-    where.add_argument("--gpus", type=int, default=1, metavar="N", help="GPUs of a node (default: 1)")
+    where.add_argument("--gpus", type=int, metavar="N", help="GPUs of a node (default: 1; 8 with --dataset)")
     where.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default: 1)")
     where.add_argument("--gpu-memory-gib", type=float, default=80.0, metavar="GIB", help="of one GPU (default: 80)")
     where.add_argument("--fsdp", type=int, metavar="N", help="GPUs that share one copy (default: those of a node)")
@@ -45,20 +45,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     value.add_argument("--select", choices=("last", "best"), help="weights that are kept (default: last)")
     time = parser.add_argument_group("time, with all three")
     time.add_argument("--steps", type=int, metavar="N", help="steps of the run")
-    time.add_argument("--tflops", type=float, metavar="T", help="peak of one GPU, bfloat16 without sparsity")
-    time.add_argument("--mfu", type=float, metavar="M", help="share of the peak that is reached, in (0, 1]")
+    time.add_argument(
+        "--tflops", type=float, metavar="T", help="peak of one GPU, bfloat16 without sparsity (with --dataset: 989)"
+    )
+    time.add_argument(
+        "--mfu", type=float, metavar="M", help="share of the peak that is reached, in (0, 1] (with --dataset: 0.35)"
+    )
+    dataset_cli.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print a JSON document, sizes in bytes")
 
 
 def run(args: argparse.Namespace) -> Iterator[str]:
-    """Plan.
+    """Plan a training, or a pipeline on a dataset.
 
     Yields:
         The table or the JSON document, whether it fits or not.
 
     Raises:
         UsageError: If an option is wrong, or training does not fit; then with what would fit.
+        DataError: If there is no such dataset.
     """
+    if (args.preset is None) == (args.dataset is None):
+        raise UsageError("plan needs --preset, to plan a training, or --dataset, to plan a pipeline; one of them")
+    yield from dataset_cli.run(args) if args.dataset is not None else _training(args)
+
+
+def _training(args: argparse.Namespace) -> Iterator[str]:
+    """Plan a training; as :func:`run`."""
     _fill_in(args)
     _check_counts(args)
     network, adapted = _networks(args)
@@ -90,7 +103,8 @@ def run(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _fill_in(args: argparse.Namespace) -> None:
-    """Set the defaults of the options that only value models have."""
+    """Set the defaults of the options that only value models have, and of those that a dataset's plan has too."""
+    args.gpus = 1 if args.gpus is None else args.gpus
     for name, default in OF_VALUES.items():
         if getattr(args, name) is None:
             setattr(args, name, default)

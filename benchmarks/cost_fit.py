@@ -1,0 +1,100 @@
+"""From runs to costs: which counts a stage's costs are made of, and their coefficients by least squares."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmarks.cost_chain import Taken
+from robolift.planner.costs import Counts, Form
+
+PIXELS = ("picture", "pixel_h264", "pixel_av1")
+CPU: dict[str, tuple[str, ...]] = {
+    "import_dataset": ("start", "frame", "episode", "data_file", "video_file"),
+    "label_returns": ("start", "frame", "episode"),
+    "pack_frames": ("start", *PIXELS),
+    "train_value": ("start", "row", *PIXELS),
+    "predict_values": ("start", *PIXELS),
+    "merge_values": ("start", "frame", "shard"),
+    "label_advantage": ("start", "frame", "episode"),
+    "compute_norm_stats": ("start", "frame", "episode"),
+    "export_dataset": ("start", "frame", "episode", "video_file", "video_byte"),
+    "train_policy": ("start", "frame", "row"),
+    "write_report": ("start", "frame", "episode"),
+}
+MEMORY = dict.fromkeys(CPU, ("start", "frame"))
+WRITTEN = {
+    **dict.fromkeys(CPU, ("start", "frame", "episode")),
+    "import_dataset": ("start", "frame", "episode", "data_file", "video_file"),
+    "export_dataset": ("start", "frame", "episode", "video_byte"),
+    **dict.fromkeys(("pack_frames", "predict_values"), ("start", "frame", "picture")),
+    **dict.fromkeys(("train_value", "train_policy", "compute_norm_stats"), ("start",)),
+}
+REQUESTS = ("start", "episode", "data_file", "video_file", "clip", "data_byte", "video_byte", "shard", "page")
+READ = ("start", "frame", "data_byte", "video_byte", "window_byte")
+DIGITS = 4
+
+
+def coefficients(terms: Sequence[str], runs: Sequence[tuple[Counts, float]], *, exact: bool = False) -> Form:
+    """Return the coefficients, none negative, that explain numbers by counts with the least relative square error.
+
+    Args:
+        terms: What may explain them; what no run had any of is left out.
+        runs: Counts and the number that was measured.
+        exact: Whether the absolute error counts: requests are whole numbers.
+    """
+    used = [term for term in terms if any(counts.get(term) for counts, _ in runs)]
+    counted = np.array([[counts.get(term, 0.0) for term in used] for counts, _ in runs])
+    numbers = np.array([number for _, number in runs])
+    weights = np.ones(len(runs)) if exact else 1 / np.maximum(numbers, 1e-9)
+    scale = counted.max(axis=0)
+    # Terms that would count negative are left out one by one, the most negative first.
+    while used:
+        found, *_ = np.linalg.lstsq(counted / scale * weights[:, None], numbers * weights, rcond=None)
+        if found.min() >= -1e-9:
+            break
+        worst = int(found.argmin())
+        used.pop(worst)
+        counted, scale = np.delete(counted, worst, axis=1), np.delete(scale, worst)
+    made = zip(used, (found / scale).tolist(), strict=True) if used else ()
+    return {term: _rounded(value) for term, value in made if value * scale[used.index(term)] > 1e-6}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def medians(taken: Sequence[Taken], written: Mapping[str, float]) -> dict[str, list[tuple[Counts, dict[str, float]]]]:
+    """Return for each stage its runs of equal counts as one, with the median of each number."""
+    same: dict[tuple[str, tuple[tuple[str, float], ...]], list[Taken]] = defaultdict(list)
+    for one in taken:
+        same[one.stage, tuple(sorted(one.counts.items()))].append(one)
+    found: dict[str, list[tuple[Counts, dict[str, float]]]] = defaultdict(list)
+    for (stage, counts), runs in same.items():
+        numbers = {
+            "cpu_s": statistics.median(one.run.cpu_s for one in runs),
+            "memory_bytes": statistics.median(one.run.peak_bytes for one in runs),
+            "written_bytes": written[runs[0].run.uri],
+        }
+        found[stage].append((dict(counts), numbers))
+    return found
+
+
+def fit(taken: Sequence[Taken], written: Mapping[str, float]) -> dict[str, dict[str, Form]]:
+    """Return the forms of each stage but its requests."""
+    terms = {"cpu_s": CPU, "memory_bytes": MEMORY, "written_bytes": WRITTEN}
+    return {
+        stage: {
+            name: coefficients(of[stage], [(counts, numbers[name]) for counts, numbers in runs])
+            for name, of in terms.items()
+        }
+        for stage, runs in sorted(medians(taken, written).items())
+    }
+
+
+def slope(axis: Sequence[float], numbers: Sequence[float]) -> float:
+    """Return the slope of the line of least squares."""
+    return float(np.polyfit(np.asarray(axis), np.asarray(numbers), 1)[0])

@@ -1,0 +1,104 @@
+"""How costs are measured: the fit by literal numbers, a stage in a process of its own, requests as a server counts."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks import bench_costs, cost_fit, cost_requests
+from benchmarks.cost_chain import Chain, Taken, written
+from benchmarks.cost_data import Shape, write
+from benchmarks.cost_runs import Run
+from robolift.planner import costs, recordings
+from robolift.stages import NAMES
+
+
+def test_coefficients_are_found_again():
+    counts = [{"start": 1.0, "frame": n, "episode": n / per} for n, per in ((1e5, 100), (4e5, 100), (1e5, 1000))]
+    runs = [(one, 2 + 3e-6 * one["frame"] + 4e-3 * one["episode"]) for one in counts]
+    found = cost_fit.coefficients(("start", "frame", "episode", "shard"), runs)
+    assert found == pytest.approx({"start": 2, "frame": 3e-6, "episode": 4e-3}, rel=1e-3)
+
+
+def test_no_coefficient_is_negative():
+    runs = [({"start": 1.0, "frame": n}, 2.0 - n / 1e9) for n in (1.0, 1e5, 1e6)]
+    assert cost_fit.coefficients(("start", "frame"), runs) == {"start": pytest.approx(2, rel=1e-2)}
+
+
+def test_runs_of_equal_counts_are_one_of_their_medians():
+    taken = [Taken("s", {"start": 1.0}, Run(uri=f"u{n}", cpu_s=n, peak_bytes=10 * n)) for n in (1.0, 9.0, 2.0)]
+    (run,) = cost_fit.medians(taken, {"u1.0": 5.0, "u9.0": 5.0, "u2.0": 5.0})["s"]
+    assert run == ({"start": 1.0}, {"cpu_s": 2.0, "memory_bytes": 20.0, "written_bytes": 5.0})
+
+
+def test_a_slope_is_that_of_the_line():
+    assert cost_fit.slope([1, 4, 16], [5, 11, 35]) == pytest.approx(2)
+
+
+def test_the_ratio_compares_slopes_and_not_what_a_start_costs():
+    stage = costs.StageCost(
+        cpu_s={"start": 50.0, "frame": 2e-6}, memory_bytes={}, written_bytes={}, requests={}, read_bytes={}
+    )
+    known = costs.Costs(measured={}, decoding={}, stages={"label_returns": stage})
+    taken = [
+        Taken(
+            "label_returns", {"start": 1.0, "frame": n, "picture": 0.0}, Run(uri="", cpu_s=1 + n * 1e-6, peak_bytes=0)
+        )
+        for n in (1e6, 4e6)
+    ]
+    assert bench_costs._ratio(known, taken, "label_returns", "frame") == pytest.approx(2)
+    assert bench_costs._ratio(known, taken, "merge_values", "frame") is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "name"),
+    [
+        ("GET", "/costs/runs/a.json", "", "GET"),
+        ("GET", "/costs", "list-type=2&prefix=runs", "LIST"),
+        ("GET", "/costs/", "prefix=runs", "LIST"),
+        ("HEAD", "/costs/runs/a.json", "", "HEAD"),
+        ("PUT", "/costs/runs/a.json", "partNumber=2&uploadId=x", "PUT"),
+        ("POST", "/costs/runs/a.json", "uploads", "PUT"),
+        ("POST", "/costs", "delete", "DELETE"),
+    ],
+)
+def test_requests_are_named_as_they_are_billed(method, path, query, name):
+    assert cost_requests.operation(method, path, query) == name
+
+
+def test_requests_and_the_bytes_that_are_read_are_counted():
+    def application(environ, start):
+        start("200 OK", [("Content-Length", "7")])
+        return io.BytesIO(b"content")
+
+    counting = cost_requests.Counting(application)
+    for method in ("GET", "GET", "PUT"):
+        counting({"REQUEST_METHOD": method, "PATH_INFO": "/b/key"}, lambda *_: None)
+    assert counting.seen == {"GET": 2, "PUT": 1, "read_bytes": 14}
+
+
+def test_a_recording_is_as_large_as_its_shape_says(tmp_path):
+    shape = Shape(2, 6, "v3.0", cameras=2, size=(32, 48), codec="av1")
+    found = recordings.read(str(write(tmp_path, shape)))
+    assert (found.episodes, found.frames, len(found.cameras)) == (2, 12, 2)
+    assert {(camera.height, camera.width, camera.codec) for camera in found.cameras} == {(32, 48, "av1")}
+    assert write(tmp_path, shape) == tmp_path / shape.name  # once
+
+
+def test_a_stage_is_run_and_measured_by_its_own_door(tmp_path):
+    chain = Chain(str(write(tmp_path, Shape(2, 6))), tmp_path, str(tmp_path / "runs"))
+    uri = chain.dataset()
+    (one,) = chain.taken
+    assert (one.stage, one.counts["frame"], one.run.uri) == ("import_dataset", 12, uri)
+    assert 0.1 < one.run.cpu_s < 60
+    assert one.run.peak_bytes > 50e6
+    assert written(uri) > 1000
+
+
+def test_a_goal_stands_for_every_stage_that_is_planned():
+    assert {goal.of for goal in bench_costs.BENCHMARK.goals} == set(cost_fit.CPU) & set(NAMES)

@@ -127,6 +127,10 @@ class Dataset:
         self.starts: np.ndarray[Any, Any] = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         self._readers: dict[int, LeRobotReader] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but open files: another process opens its own."""
+        return {**self.__dict__, "_readers": {}}
+
     @classmethod
     def open(cls, manifest: Manifest) -> Dataset:
         """Open the output of ``import_dataset``.

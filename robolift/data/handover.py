@@ -39,13 +39,11 @@ class Packed:
     """An object ready to be sent.
 
     Attributes:
-        head: All of it but arrays and open files.
-        size: Bytes of the arrays.
-        files: Open descriptors: of the file with the arrays if there are any, then of files that the object holds open.
+        header: Bytes of its description, and of all.
+        files: Open descriptors: of the file that holds it, then of files that it holds open.
     """
 
-    head: bytes
-    size: int
+    header: bytes
     files: list[int]
 
 
@@ -62,17 +60,14 @@ def packed(value: Any) -> Iterator[Packed]:
         given = stack.enter_context(_descriptors())
         _Pickler(content, protocol=5, buffer_callback=buffers.append).dump(value)
         views = [buffer.raw() for buffer in buffers]
-        sizes = [view.nbytes for view in views]
-        places = _places(sizes)
-        size = places[-1].stop if places else 0
-        files = list(given)
-        if size:
-            files.insert(0, file := _anonymous_file())
-            stack.callback(os.close, file)
-            os.ftruncate(file, size)
-            for view, place in zip(views, places, strict=True):
-                _write(file, view, place.start)
-        yield Packed(pickle.dumps((content.getvalue(), sizes)), size, files)
+        head = memoryview(pickle.dumps((content.getvalue(), [view.nbytes for view in views])))
+        places = _places([view.nbytes for view in (head, *views)])
+        file = _anonymous_file()
+        stack.callback(os.close, file)
+        os.ftruncate(file, places[-1].stop)
+        for view, place in zip((head, *views), places, strict=True):
+            _write(file, view, place.start)
+        yield Packed(HEADER.pack(head.nbytes, places[-1].stop), [file, *given])
 
 
 @dataclass(frozen=True)
@@ -119,8 +114,7 @@ class Connection:
 
     def send_packed(self, ready: Packed) -> None:
         """Send an object that others may get, too; errors are the same."""
-        socket.send_fds(self._end, [HEADER.pack(len(ready.head), ready.size)], ready.files)
-        self._end.sendall(ready.head)
+        socket.send_fds(self._end, [ready.header], ready.files)
 
     def receive(self, *, writable: bool = True) -> Any:
         """Return the next object.
@@ -137,24 +131,16 @@ class Connection:
             if len(header) < HEADER.size:
                 raise EOFError(GONE)
             length, size = HEADER.unpack(header)
-            content, sizes = pickle.loads(self._exactly(length))
             access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-            memory = memoryview(mmap.mmap(files[0], size, access=access) if size else bytearray())
-            unpickler = _Unpickler(io.BytesIO(content), buffers=[memory[place] for place in _places(sizes)])
-            unpickler.files = files[1:] if size else files
+            memory = memoryview(mmap.mmap(files[0], size, access=access))
+            content, sizes = pickle.loads(memory[:length])
+            places = _places([length, *sizes])[1:]
+            unpickler = _Unpickler(io.BytesIO(content), buffers=[memory[place] for place in places])
+            unpickler.files = files[1:]
             return unpickler.load()
         finally:
             for file in files:
                 os.close(file)
-
-    def _exactly(self, size: int) -> bytearray:
-        found = bytearray(size)
-        missing = memoryview(found)
-        while missing:
-            if not (count := self._end.recv_into(missing)):
-                raise EOFError(GONE)
-            missing = missing[count:]
-        return found
 
 
 class _Descriptor:

@@ -173,7 +173,7 @@ def test_a_memory_map_is_mapped_again_and_other_arrays_are_shared_by_all_receive
     mapped = np.load(tmp_path / "map.npy", mmap_mode="r")
     large = np.arange(1 << 16)
     with packed({"map": mapped, "part": mapped[2:], "large": large, "again": large}) as ready:
-        assert ready.size == large.nbytes
+        assert large.nbytes < os.fstat(ready.files[0]).st_size < large.nbytes + TABLE.nbytes + 2000
         for _ in range(2):
             ours.send_packed(ready)
     first, second = theirs.receive(writable=False), theirs.receive()
@@ -226,10 +226,9 @@ def test_without_memory_files_a_file_without_a_name_serves(ends, monkeypatch, tm
     assert np.array_equal(theirs.receive(), TABLE)
 
 
-def test_a_connection_that_ends_in_the_middle_is_noticed(ends):
+def test_a_connection_that_ends_is_noticed(ends):
     ours, theirs = ends
-    with packed(list(range(1000))) as ready:
-        ours._end.sendall((len(ready.head)).to_bytes(8) + (0).to_bytes(8) + ready.head[:10])
+    ours._end.sendall(b"1234567")
     ours.close()
     with pytest.raises(EOFError, match="gone"):
         theirs.receive()

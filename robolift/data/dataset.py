@@ -130,6 +130,10 @@ class Dataset:
         self._firsts = [source.first_episode for source in facts.sources]
         self._readers: dict[int, LeRobotReader] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return all but open files: another process opens its own."""
+        return {**self.__dict__, "_readers": {}}
+
     @classmethod
     def open(cls, manifest: Manifest) -> Dataset:
         """Open the output of ``import_dataset``.

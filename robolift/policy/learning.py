@@ -12,7 +12,7 @@ import math
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ import numpy as np
 import optax  # type: ignore[import-untyped]
 from jax.sharding import Mesh
 
-from robolift.data.ahead import ahead
+from robolift.data.loader import Loader
 from robolift.errors import UsageError
 from robolift.logging import get_logger
 from robolift.policy import hosts, sharding
@@ -115,6 +115,25 @@ class Rows(Protocol[Batch_co]):
         """Return rows to measure on, None if there are none."""
 
 
+@dataclass(frozen=True)
+class StepRows(Generic[Batch_co]):
+    """Gathers what this process trains on in a step.
+
+    Attributes:
+        data: The training data.
+        sampler: Which of its rows make up the whole batch.
+        mine: Which of those lie on devices of this process.
+    """
+
+    data: Rows[Batch_co]
+    sampler: EpochSampler
+    mine: np.ndarray
+
+    def __call__(self, step: int) -> Batch_co:
+        """Return the rows of ``step``."""
+        return self.data.batch(self.sampler.batch(step)[self.mine])
+
+
 class Store(Protocol):
     """What the loop asks of the place that a killed run goes on from. Every process of a job calls it alike."""
 
@@ -135,6 +154,17 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Wait likewise, and give up what is held; a later call takes it up again."""
+
+
+def make_sampler(recipe: Recipe, num_rows: int) -> EpochSampler:
+    """Return which of ``num_rows`` rows each step trains on."""
+    return EpochSampler(
+        num_rows=num_rows,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        block=recipe.shuffle_block,
+        window=recipe.shuffle_window,
+    )
 
 
 def make_schedule(recipe: Recipe) -> optax.Schedule:
@@ -240,10 +270,14 @@ def run(learner: Learner[BatchT], data: Rows[BatchT], recipe: Recipe, store: Sto
             donate_argnums=0,
         )
         measure = None if held_out is None else learner.measure(frozen, held_out, mesh)
-        sampler = EpochSampler(num_rows=data.num_rows, batch_size=recipe.batch_size, seed=recipe.seed)
-        mine, first = hosts.own_rows(rows, recipe.batch_size), int(state.step)
-        batches = ahead(data.batch(sampler.batch(step)[mine]) for step in range(first, recipe.steps))
-        with stop_requests() as asked, jax.set_mesh(mesh):
+        first = int(state.step)
+        loader = Loader(
+            StepRows(data, make_sampler(recipe, data.num_rows), hosts.own_rows(rows, recipe.batch_size)),
+            first_step=first,
+            num_steps=recipe.steps - first,
+            num_workers=recipe.loader_workers,
+        )
+        with stop_requests() as asked, loader as batches, jax.set_mesh(mesh):
             for step, batch in enumerate(batches, first):
                 state = advance(state, hosts.put_rows(batch, rows, recipe.batch_size), frozen)
                 done = step + 1

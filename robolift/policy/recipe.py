@@ -56,6 +56,15 @@ class Recipe(Pi05Settings, BaseModel):
     """Optimizer steps."""
     batch_size: int = Field(256, ge=1)
     """Frames of a step, over all devices."""
+    shuffle_block: int = Field(0, ge=0)
+    """Neighbouring frames that an epoch takes together, its blocks in random order; 0 draws every frame by itself from
+    all of them. Blocks keep the number of videos or shards small that are read at a time."""
+    shuffle_window: int = Field(64, ge=1)
+    """Blocks whose frames are mixed at a time; without effect where `shuffle_block` is 0."""
+    loader_workers: int = Field(0, ge=0)
+    """Processes that make the batches of coming steps, on each machine; 0: a thread makes the next one, which is enough
+    for packed frames. With `frame_cache: none` each decodes `decode_workers` videos side by side. The result is the
+    same."""
     learning_rate: float = Field(2e-3, gt=0)
     """Peak of the schedule."""
     schedule: Literal["one_cycle", "warmup_cosine"] = "one_cycle"

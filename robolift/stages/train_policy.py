@@ -38,7 +38,7 @@ class Config(StageConfig, Recipe):
 
     # What lies at the addresses decides the result, not the addresses: see identity.
     RUNTIME: ClassVar[frozenset[str]] = frozenset(
-        {"save_every", "memory_fraction", "frame_cache", "decode_workers", "resume_from"}
+        {"save_every", "memory_fraction", "frame_cache", "decode_workers", "loader_workers", "resume_from"}
         | {*EXTERNAL, *(f"{name}_sha256" for name in EXTERNAL)}
     )
 

@@ -18,7 +18,7 @@ OUTPUT = Kind.VALUE_CHECKPOINT
 class Config(StageConfig, Recipe):
     """How the value model is trained."""
 
-    RUNTIME: ClassVar[frozenset[str]] = frozenset({"save_every"})
+    RUNTIME: ClassVar[frozenset[str]] = frozenset({"save_every", "loader_workers"})
 
 
 def identity(config: Config) -> dict[str, str]:

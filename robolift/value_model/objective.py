@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from robolift.data.frames import Frames
+from robolift.data.loader import Loader
 from robolift.training.distributed import World
-from robolift.training.sampler import EpochSampler
-from robolift.value_model import augment, losses
+from robolift.value_model import losses
+from robolift.value_model.batches import Batch, ValueBatches
 from robolift.value_model.data import TrainingData
 from robolift.value_model.evaluation import HeldOut
 from robolift.value_model.network import ValueNetwork
-from robolift.value_model.pairs import AdvantagePairs
 from robolift.value_model.recipe import Recipe
 
 
@@ -22,67 +23,72 @@ from robolift.value_model.recipe import Recipe
 class ValueObjective:
     """The head's loss, plus the error of the auxiliary action head where there is one.
 
+    To be closed when training has ended: batches of coming steps are made meanwhile.
+
     Attributes:
         model: The model being trained.
         data: Everything but images.
-        images: (N, K, H, W, 3) uint8 of all frames, None without cameras.
+        images: (N, K, H, W, 3) uint8 of all frames by row, None without cameras.
         recipe: Weights of the losses, augmentation, batch size.
         world: This process; it computes its own part of each batch.
+        batches: What makes its batches.
     """
 
     model: ValueNetwork
     data: TrainingData
-    images: np.ndarray | None
+    images: Frames | None
     recipe: Recipe
     world: World
-    sampler: EpochSampler = field(init=False)
-    pairs: AdvantagePairs = field(init=False)
+    batches: ValueBatches = field(init=False)
 
     def __post_init__(self) -> None:
-        self.sampler = EpochSampler(
-            num_rows=len(self.data.train_rows), batch_size=self.recipe.batch_size, seed=self.recipe.seed
+        self.batches = ValueBatches(
+            data=self.data,
+            images=self.images,
+            recipe=self.recipe,
+            num_frames=self.model.head.num_frames,
+            action_horizon=self.model.shape.action_horizon,
+            rank=self.world.rank,
+            num_processes=self.world.size,
         )
-        self.pairs = AdvantagePairs(starts=self.data.starts, seed=self.recipe.seed)
-        self.share = self.recipe.batch_size // (self.world.size * self.recipe.accumulate)
+        self._loader: Loader[tuple[Batch, ...]] | None = None
+        self._step = -1
+        self._parts: tuple[Batch, ...] = ()
 
-    def _places(self, part: int) -> slice:
-        """Return which places of the whole batch are this process's part."""
-        start = (self.world.rank * self.recipe.accumulate + part) * self.share
-        return slice(start, start + self.share)
+    def close(self) -> None:
+        """End what makes batches; nothing happens the second time."""
+        if self._loader is not None:
+            self._loader.close()
+            self._loader = None
 
-    def frames(self, step: int, part: int = 0) -> np.ndarray:
-        """Return a part of this process's rows of ``step``, (B, P): the comparison frame before the frame if P is 2.
-
-        The whole batch is drawn in every process, so what is trained on does not depend on their number.
-        """
-        rows = self.data.train_rows[self.sampler.batch(step)]
-        frames = [rows] if self.model.head.num_frames == 1 else [self.pairs.draw(step, rows), rows]
-        return np.stack(frames, axis=1)[self._places(part)]
+    def _batch(self, step: int, part: int) -> Batch:
+        """Return a part of this process's batch of ``step``; those of the steps after it are being made from now on."""
+        if step == self._step:
+            return self._parts[part]
+        if self._loader is None or step != self._step + 1:
+            self.close()
+            left, workers = max(self.recipe.steps - step, 1), self.recipe.loader_workers
+            self._loader = Loader(self.batches, first_step=step, num_steps=left, num_workers=workers)
+        self._step, self._parts = step, next(self._loader)
+        return self._parts[part]
 
     def losses(self, step: int, part: int = 0) -> dict[str, torch.Tensor]:
         """Return the mean losses of a part of this process's rows of ``step``."""
-        model, shape = self.model, self.model.shape
-        frames = self.frames(step, part)
-        count, num_frames = frames.shape
-        rows = frames[:, -1]
-        draws = augment.draw(
-            self.recipe, step, num_cameras=shape.num_cameras, state_dim=shape.state_dim, num_frames=num_frames
-        ).part(self._places(part))
-        state = self._tensor(self.data.states[frames] + draws.noise)
+        model, batch = self.model, self._batch(step, part)
+        count, num_frames, _ = batch.state.shape
+        state = self._tensor(batch.state)
         features = state.new_zeros(count, num_frames, 0)
-        if self.images is not None:
-            shift, gain = (np.repeat(drawn, num_frames, axis=0) for drawn in (draws.shift, draws.gain))
-            views = self._tensor(augment.shifted(self.images, frames.reshape(-1), shift))
+        if batch.images is not None:
+            views = self._tensor(batch.images)
             with self._autocast():
-                features = model.encode(views, self._tensor(gain)).view(count, num_frames, -1)
+                features = model.encode(views, self._tensor(batch.gain)).view(count, num_frames, -1)
         with nullcontext() if model.compact else self._autocast():
-            logits = model.value_logits(features, state, self._tensor(self.data.tasks[rows]))
-        value_loss = model.head.loss_rows(logits, self._tensor(self.data.value_targets(frames))).mean()
-        if not shape.action_horizon:
+            logits = model.value_logits(features, state, self._tensor(batch.tasks))
+        value_loss = model.head.loss_rows(logits, self._tensor(batch.target)).mean()
+        if batch.actions is None or batch.real is None:
             return {"loss": self.recipe.value_weight * value_loss, "value_loss": value_loss}
-        actions, real = self.data.action_chunk(rows, shape.action_horizon)
         guess = model.actions(features[:, -1], state[:, -1])
-        action_loss = losses.action_error(guess, self._tensor(actions), self._tensor(real))
+        action_loss = losses.action_error(guess, self._tensor(batch.actions), self._tensor(batch.real))
         total = self.recipe.value_weight * value_loss + self.recipe.action_weight * action_loss
         return {"loss": total, "value_loss": value_loss, "action_loss": action_loss}
 
@@ -92,7 +98,7 @@ class ValueObjective:
             model=self.model,
             data=self.data,
             images=self.images,
-            pairs=self.pairs,
+            pairs=self.batches.pairs,
             world=self.world,
             num_frames=self.recipe.eval_frames,
             seed=self.recipe.seed,

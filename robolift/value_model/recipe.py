@@ -61,6 +61,14 @@ class Recipe(BaseModel):
     """Optimizer steps."""
     batch_size: int = Field(48, ge=1)
     """Frames of one step over all processes."""
+    shuffle_block: int = Field(0, ge=0)
+    """Neighbouring frames that an epoch takes together, its blocks in random order; 0 draws every frame by itself from
+    all of them. Blocks keep the number of videos or shards small that are read at a time."""
+    shuffle_window: int = Field(64, ge=1)
+    """Blocks whose frames are mixed at a time; without effect where `shuffle_block` is 0."""
+    loader_workers: int = Field(0, ge=0)
+    """Processes that make the batches of coming steps, for each training process; 0: a thread of it makes the next one,
+    which is enough for packed frames and a model that takes longer than they do. The result is the same."""
     accumulate: int = Field(1, ge=1)
     """Parts that each process's frames of a step are computed in, one after the other: less memory, the same step."""
     learning_rate: float = Field(1e-3, gt=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import tempfile
 from collections.abc import Iterator
@@ -120,7 +121,8 @@ def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, d
         model = trainable(model, recipe, world, device)
         with packed(recipe, world, dataset, data, padded=checkpoint.padded) as images:
             objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
-            result = fit(model, objective, loop_options(recipe), world=world, store=store)
+            with contextlib.closing(objective):
+                result = fit(model, objective, loop_options(recipe), world=world, store=store)
         folder = Path(places.folder)
         checkpoints.save(folder, checkpoint.at_step(result.step), result.weights, world)
     if world.is_main:
@@ -136,7 +138,7 @@ def assets(recipe: Recipe, checkpoint: Checkpoint, step: int) -> dict[str, Any]:
     """
     return {
         checkpoints.CHECKPOINT_FILE: checkpoint.at_step(step).to_dict(),
-        RECIPE_FILE: recipe.model_dump(mode="json", exclude={"save_every"}),
+        RECIPE_FILE: recipe.model_dump(mode="json", exclude={"save_every", "loader_workers"}),
     }
 
 

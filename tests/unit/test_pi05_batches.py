@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import jax
 import miniature_pi05 as miniature
 import numpy as np
@@ -9,10 +11,11 @@ import pytest
 import synthetic
 
 from robolift.data.dataset import Dataset
+from robolift.data.handover import Connection
 from robolift.errors import DataError, UsageError
 from robolift.labeling.prompt_formatter import PromptFormatter
 from robolift.labeling.prompts import advantage_prompts
-from robolift.policy import hosts, sharding
+from robolift.policy import hosts, learning, sharding
 from robolift.policy.assembly import Material
 from robolift.policy.pi05.assembly import assemble
 from robolift.policy.pi05.config import PRESETS
@@ -85,6 +88,23 @@ def test_frames_decoded_by_batch_are_those_of_the_packed_ones_and_the_same_polic
     assert digests[0] == digests[1]
     assert all(one.tobytes() == other.tobytes() for one, other in zip(*batches, strict=True))
     assert batches[0][0].any()
+
+
+def test_the_rows_of_a_step_are_made_alike_in_another_process(dataset, settings):
+    for cache in ("packed", "none"):
+        data = assembled(dataset, {**settings, "frame_cache": cache, "label_dropout": 0.5}).rows
+        recipe = Recipe(**settings, shuffle_block=8, shuffle_window=2)
+        fetch = learning.StepRows(data, learning.make_sampler(recipe, data.num_rows), np.array([0, 3]))
+        expected = fetch(5)
+        assert len(expected.images) == 2
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            Connection(ours).send(fetch)
+            received = Connection(theirs).receive(writable=False)
+            Connection(theirs).send(received(5))
+            found = Connection(ours).receive()
+        for name in found._fields:
+            assert getattr(found, name).tobytes() == getattr(expected, name).tobytes(), name
 
 
 def test_a_state_is_never_cut_and_none_is_not_filled_up(dataset, settings):

@@ -87,12 +87,13 @@ def killed(tmp_path_factory):
 
 def test_sigterm_ends_the_run_after_a_step_whose_state_is_saved(whole, tmp_path):
     store = ToldToStop(str(tmp_path))
+    by_worker = {**SHORT, "loader_workers": 1}
     with pytest.raises(TrainingStoppedError, match="stopped after step 6, its state is saved") as stopped:
-        train(two_modes(), SHORT, store)
+        train(two_modes(), by_worker, store)
     assert stopped.value.exit_code == 143
     assert store.saved == [5, 6]
     assert storage.read_json(f"{store.uri}/latest.json") == {"step": 6}
-    resumed = train(two_modes(), SHORT, StateStore(store.uri))
+    resumed = train(two_modes(), by_worker, StateStore(store.uri))
     assert resumed.curves == whole.curves
     for name, tensor in flatten(whole.params).items():
         assert np.array_equal(flatten(resumed.params)[name], tensor), name

@@ -90,7 +90,7 @@ def test_training_writes_a_checkpoint_and_measures_next_to_constants(tmp_path, h
     # No constant does better on these very targets.
     found = objective(head=head)
     rows = found.data.val_rows
-    frames = np.stack([found.pairs.fixed(rows), rows], axis=1)[:, 2 - model.head.num_frames :]
+    frames = np.stack([found.batches.pairs.fixed(rows), rows], axis=1)[:, 2 - model.head.num_frames :]
     targets = found.data.value_targets(frames)
     errors = [np.square(targets - guess).mean() for guess in np.linspace(-1, 1, 2001)]
     assert last["constant_loss"] == pytest.approx(min(errors), abs=1e-6)
@@ -123,14 +123,14 @@ def test_the_target_of_a_pair_is_the_progress_from_the_first_to_the_second():
     frames = np.array([[3, 5], [5, 3], [2, 2]])
     assert found.data.value_targets(frames).tolist() == [progress[5] - progress[3], progress[3] - progress[5], 0]
     assert found.data.value_targets(frames[:, 1:]).tolist() == progress[[5, 3, 2]].tolist()
-    drawn = found.frames(7)
+    drawn = found.batches.frames(7)
     assert drawn.shape == (8, 2)
-    assert np.array_equal(drawn[:, 1], found.data.train_rows[found.sampler.batch(7)])
+    assert np.array_equal(drawn[:, 1], found.data.train_rows[found.batches.sampler.batch(7)])
 
 
 def test_both_frames_go_through_the_same_encoder_and_the_comparison_frame_comes_first():
     found = objective(head="relative", shift_px=0, brightness=0, input_noise=0, action_weight=0)
-    model, frames = found.model, found.frames(0)
+    model, frames = found.model, found.batches.frames(0)
     features = model.encode(torch.from_numpy(found.images))
     states = torch.from_numpy(found.data.states)
     logits = model.value_logits(features[frames], states[frames], torch.from_numpy(found.data.tasks[frames[:, 1]]))
@@ -147,7 +147,9 @@ def test_both_frames_go_through_the_same_encoder_and_the_comparison_frame_comes_
 def test_two_processes_see_together_what_one_sees_alone(head):
     alone, first, second = (objective(head=head, world=w) for w in (World(), World(0, 2), World(1, 2)))
     for step in (0, 5):
-        assert np.array_equal(np.concatenate([part.frames(step) for part in (first, second)]), alone.frames(step))
+        assert np.array_equal(
+            np.concatenate([part.batches.frames(step) for part in (first, second)]), alone.batches.frames(step)
+        )
         parts = [part.losses(step) for part in (first, second)]
         for name, whole in alone.losses(step).items():
             assert whole.item() == pytest.approx(sum(part[name].item() for part in parts) / 2, rel=1e-5)
@@ -160,7 +162,7 @@ def test_every_training_frame_is_seen_once_an_epoch_in_any_number_of_processes(h
         parts = [objective(dataset, head=head, world=World(rank, size), cameras=[]) for rank in range(size)]
         rows = parts[0].data.train_rows
         steps = 8 * len(rows) // 8  # whole epochs: eight
-        seen = np.concatenate([part.frames(step)[:, -1] for step in range(steps) for part in parts])
+        seen = np.concatenate([part.batches.frames(step)[:, -1] for step in range(steps) for part in parts])
         for epoch in range(8):
             assert sorted(seen[epoch * len(rows) : (epoch + 1) * len(rows)]) == rows.tolist()
 
@@ -169,7 +171,7 @@ def test_the_pair_of_an_episode_of_one_frame_is_the_frame_twice():
     dataset = DotDataset(lengths=(6, 1, 6, 1))
     found = objective(dataset, head="relative", cameras=[], val_fraction=0)
     assert found.data.train_rows.tolist() == list(range(14))
-    frames = np.concatenate([found.frames(step) for step in range(20)])
+    frames = np.concatenate([found.batches.frames(step) for step in range(20)])
     lonely = np.isin(frames[:, 1], [6, 13])
     assert lonely.any()
     assert np.array_equal(frames[lonely, 0], frames[lonely, 1])

@@ -4,13 +4,12 @@ Wiring only: what a step does is in ``robolift/stages``, what it asks of a node 
 parameters are the arguments of its pipeline; everything else a stage can be told goes into ``stages``, by stage name.
 """
 
-import os
 import sys
 from typing import List
 
-# The C implementation's maps iterate in an order that differs between processes, and KFP numbers the copies of a
-# sub-pipeline's steps in that order: the compiled file would differ each time.
-os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
+import components  # noqa: F401  (imports KFP without its client)
+
+# isort: split
 
 from kfp import dsl
 

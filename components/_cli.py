@@ -12,7 +12,7 @@ import yaml
 from kfp import compiler
 from kfp.dsl.base_component import BaseComponent
 
-from components import _arguments, _local, _parameters
+from components import _arguments, _parameters
 from robolift import storage
 from robolift.errors import RoboliftError, UsageError
 
@@ -45,6 +45,8 @@ def _list(pipelines: Mapping[str, BaseComponent]) -> int:
 
 
 def _run(package: Path, parameters: Mapping[str, Any], name: str) -> int:
+    from components import _local
+
     root = storage.normalize(str(parameters["output_root"]))
     logs = storage.local_path(root) or Path(DEFAULT_OUTPUT_ROOT).resolve()
     run_dir = logs / "logs" / (name or time.strftime("%Y%m%d-%H%M%S"))

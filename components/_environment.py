@@ -6,14 +6,13 @@ and ``policyTrainer.env`` lie over it where training happens.
 
 from typing import Any, Dict, List
 
-from kfp import kubernetes
 from kfp.dsl import PipelineTask
 
 from components import _pools
 from robolift.errors import UsageError
 
-REFERENCES = {"secretKeyRef": kubernetes.use_secret_as_env, "configMapKeyRef": kubernetes.use_config_map_as_env}
-"""What a step's variable may refer to, and how it is told so: the name, and which key becomes which variable."""
+REFERENCES = {"secretKeyRef": "use_secret_as_env", "configMapKeyRef": "use_config_map_as_env"}
+"""What a step's variable may refer to, and the function of ``kfp.kubernetes`` that tells it so."""
 
 
 def merged(own: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
@@ -46,4 +45,6 @@ def give(task: PipelineTask, own: List[Dict[str, Any]]) -> None:
             task.set_env_variable(entry["name"], str(entry["value"]))
             continue
         ((kind, source),) = entry["valueFrom"].items()
-        REFERENCES[kind](task, source["name"], {source["key"]: entry["name"]})
+        from kfp import kubernetes  # the whole Kubernetes API, only where it is needed
+
+        getattr(kubernetes, REFERENCES[kind])(task, source["name"], {source["key"]: entry["name"]})

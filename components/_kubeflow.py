@@ -16,7 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import kfp_server_api
 import urllib3
-from kfp import Client
+from kfp.client import Client
 
 from components import _kubeflow_auth, _kubeflow_errors
 from components._kubeflow_auth import Credentials

@@ -18,8 +18,6 @@ from components._resources import (
 )
 from robolift.errors import UsageError
 from robolift.launch.spec import Launch
-from robolift.stages import remote
-from robolift.stages.stage import parse_config
 
 
 def check_placement() -> None:
@@ -48,6 +46,9 @@ def check_shapes(steps: Collection[str], parameters: Mapping[str, Any]) -> List[
     Raises:
         UsageError: If a job would not fit, or a step would compute on a GPU that it doesn't get.
     """
+    from robolift.stages import remote  # compiling checks no stage's configuration
+    from robolift.stages.stage import parse_config
+
     stages = _parameters.stages_of(parameters)
     doubts = []
     for stage in (*TRAINERS, "predict_values", LABELLER):

@@ -14,6 +14,8 @@ from typing import Any, Dict, Iterator, List, Mapping, TextIO
 import yaml
 from kfp import components, local
 
+from components import _step_server
+from components._step import ADDRESS_VARIABLE
 from robolift import storage
 from robolift.errors import DataError, RoboliftError, UsageError
 
@@ -100,14 +102,17 @@ class Console(io.TextIOBase):
             self.say(f"  ! {name} {event.get('detail', '')}".rstrip())
 
 
-@contextlib.contextmanager
-def _environment() -> Iterator[None]:
-    """Let the steps import this repository, each on one thread of arithmetic: results must not depend on cores."""
-    wanted = {
+def _environment() -> Dict[str, str]:
+    """Return what lets steps import this repository, on one thread of arithmetic: results must not depend on cores."""
+    return {
         "PYTHONPATH": os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH", "")])),
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
         "PYTHONWARNINGS": "ignore",
     }
+
+
+@contextlib.contextmanager
+def _variables(wanted: Mapping[str, str]) -> Iterator[None]:
     before = {key: os.environ.get(key) for key in wanted}
     os.environ.update(wanted)
     try:
@@ -120,12 +125,21 @@ def _environment() -> Iterator[None]:
                 os.environ[key] = value
 
 
-def without_retries(package: Path, folder: Path) -> Path:
-    """Write a copy of a compiled pipeline whose steps fail at once: on this machine a wait of minutes mends nothing."""
+def for_this_machine(package: Path, folder: Path, *, served: bool) -> Path:
+    """Write a copy of a compiled pipeline whose steps fail at once: on this machine a wait of minutes mends nothing.
+
+    Args:
+        package: Compiled pipeline.
+        folder: Where to write it.
+        served: Whether the steps are run by the step server, rather than each from nothing.
+    """
     documents = list(yaml.load_all(package.read_text(), Loader=yaml.CSafeLoader))
     for component in (documents[0]["root"], *documents[0]["components"].values()):
         for task in component.get("dag", {}).get("tasks", {}).values():
             task.pop("retryPolicy", None)
+    for executor in documents[0]["deploymentSpec"]["executors"].values() if served else ():
+        container = executor["container"]
+        container["command"] = _step_server.command(container["command"][-1])
     path = folder / f"{package.stem}.local.yaml"
     path.write_text(yaml.dump_all(documents, Dumper=yaml.CSafeDumper, sort_keys=True))
     return path
@@ -149,11 +163,16 @@ def run(package: Path, parameters: Mapping[str, Any], run_dir: Path) -> Console:
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     log_path = run_dir / "run.log"
-    with log_path.open("w", encoding="utf-8") as log, _environment(), warnings.catch_warnings():
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context(log_path.open("w", encoding="utf-8"))
+        stack.enter_context(_variables(_environment()))
+        server = stack.enter_context(_step_server.serving())
+        stack.enter_context(_variables({ADDRESS_VARIABLE: server}))
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         console = Console(log, sys.stdout)
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(run_dir / "kfp"), raise_on_error=True)
-        graph = components.load_component_from_file(str(without_retries(package, run_dir)))
+        graph = components.load_component_from_file(str(for_this_machine(package, run_dir, served=bool(server))))
         try:
             with contextlib.redirect_stdout(console):
                 graph(**parameters)

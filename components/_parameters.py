@@ -1,5 +1,6 @@
 """A run's parameters: read, overlay, check against the compiled pipeline before anything is started."""
 
+import importlib
 import re
 from typing import Any, Dict, List, Mapping, Sequence, Set
 
@@ -7,7 +8,6 @@ import yaml
 
 from robolift import storage
 from robolift.errors import UsageError
-from robolift.stages import clips_plan, labeling_plan, preflight, stage_advantage_plan
 
 PYTHON_TYPES: Dict[str, Any] = {
     "STRING": str,
@@ -17,12 +17,13 @@ PYTHON_TYPES: Dict[str, Any] = {
     "LIST": list,
     "STRUCT": dict,
 }
-FINDERS = {
-    "recap": preflight.find_problems,
-    "stage-advantage": stage_advantage_plan.find_problems,
-    "reward-labeling": labeling_plan.find_problems,
-    "clip-reward": clips_plan.find_problems,
+CHECKS = {
+    "recap": "robolift.stages.preflight",
+    "stage-advantage": "robolift.stages.stage_advantage_plan",
+    "reward-labeling": "robolift.stages.labeling_plan",
+    "clip-reward": "robolift.stages.clips_plan",
 }
+"""The module whose ``find_problems`` knows a pipeline's parameters, imported when some are checked."""
 # make splits SET at spaces, so half a value is what it then looks like.
 SPACES = "  mend: with make, a value with a space goes into the --params file"
 WORDS = {
@@ -102,7 +103,7 @@ def check(spec: Mapping[str, Any], parameters: Mapping[str, Any]) -> None:
             typed[name] = value
         else:
             problems.append(f"parameter {name!r} is {value!r}, expected {WORDS[kind]}")
-    problems += FINDERS[spec["pipelineInfo"]["name"]](typed)
+    problems += importlib.import_module(CHECKS[spec["pipelineInfo"]["name"]]).find_problems(typed)
     if typed.get("iterations", 1) not in (1, 2, 3):
         problems.append(f"iterations is {typed['iterations']!r}, expected 1, 2 or 3")
     if problems:

@@ -1,13 +1,15 @@
 """What each stage asks of a node. Locally ignored; on a cluster it decides placement."""
 
 import dataclasses
+import re
 from dataclasses import dataclass
 from typing import Any, Dict, List
 
-from kfp import kubernetes
 from kfp.dsl import PipelineTask
+from kfp.dsl.structures import ResourceSpec
 
 from components import _environment, _pools
+from components._pod import Pod
 from robolift.errors import UsageError
 from robolift.launch.cluster import NAMESPACE_VARIABLE, RUN_ID_VARIABLE, WORKFLOW_VARIABLE
 from robolift.launch.pod import UNDISTURBED
@@ -80,6 +82,9 @@ STAGE_SIZES = {
     "write_report": "cpu.small",
 }
 
+QUANTITIES = {"cpu": re.compile(r"([0-9]*\.)?[0-9]+m?"), "memory": re.compile(r"[0-9]+([EPTGM]i?|Ki?)?")}
+"""What KFP takes of Kubernetes' quantities."""
+
 LAUNCHER_SIZE = "cpu.small"
 TRAINERS = {"train_value": "trainer", "train_policy": "policyTrainer"}
 """Where the placement file says how a stage that trains is run."""
@@ -109,6 +114,12 @@ def size(name: str) -> Resources:
     own = told.get(name) or {}
     if wrong := sorted(set(own) - {"cpu", "memory"}):
         raise UsageError(f"sizes.{name}.{wrong[0]} in {_pools.source()}: expected cpu or memory")
+    for key, value in own.items():
+        if not QUANTITIES[key].fullmatch(str(value)):
+            raise UsageError(
+                f"sizes.{name}.{key} in {_pools.source()} is {value!r}; expected a quantity such as "
+                + {"cpu": "2 or 500m", "memory": "16Gi"}[key]
+            )
     return dataclasses.replace(SIZES[name], **{key: str(value) for key, value in own.items()})
 
 
@@ -181,32 +192,34 @@ def place(task: PipelineTask) -> PipelineTask:
     """
     stage = task.component_spec.name.replace("-", "_")
     asked = resources(stage)
-    task.set_cpu_request(asked.cpu).set_memory_request(asked.memory).set_memory_limit(asked.memory)
     found = _pools.placement(asked.pool)
-    if asked.gpus:
-        task.set_accelerator_type(found.gpu_resource).set_accelerator_limit(asked.gpus)
-    _place_pod(task, stage, asked, found)
+    assert task.container_spec is not None
+    # At once: each of the task's own setters inspects the whole stack of calls, a third of a pipeline's compilation.
+    task.container_spec.resources = ResourceSpec(
+        cpu_request=asked.cpu,
+        memory_request=asked.memory,
+        memory_limit=asked.memory,
+        accelerator_type=found.gpu_resource if asked.gpus else None,
+        accelerator_count=str(asked.gpus) if asked.gpus else None,
+    )
+    _pod(stage, asked, found).give(task)
+    _environment.give(task, step_environment(stage))
     task.set_caching_options(False)
     return task.set_retry(asked.retries, "60s", 2.0, RETRY_WINDOW)
 
 
-def _place_pod(task: PipelineTask, stage: str, asked: Resources, found: Placement) -> None:
-    for key, value in found.node_selector.items():
-        kubernetes.add_node_selector(task, key, value)
-    for toleration in found.tolerations:
-        kubernetes.add_toleration(task, **toleration)
+def _pod(stage: str, asked: Resources, found: Placement) -> Pod:
     labels = {"app.kubernetes.io/name": NAME_LABELS["app.kubernetes.io/name"], STAGE_LABEL: stage}
-    for key, value in {**labels, **({QUEUE_LABEL: found.queue} if found.queue else {})}.items():
-        kubernetes.add_pod_label(task, key, value)
-    if asked.shared_memory:
-        kubernetes.empty_dir_mount(task, "dshm", "/dev/shm", medium="Memory", size_limit=asked.shared_memory)
-    kubernetes.set_security_context(task, run_as_user=USER, run_as_group=GROUP, run_as_non_root=True)
-    _environment.give(task, step_environment(stage))
-    for key, value in UNDISTURBED.items() if stage in TRAINERS else ():
-        kubernetes.add_pod_annotation(task, key, value)
-    if is_launched(stage):
-        # No deadline: the job may wait in a queue for days, and has one of its own.
-        for name, path in OWN_POD.items():
-            kubernetes.use_field_path_as_env(task, name, path)
-        return
-    kubernetes.set_timeout(task, asked.hours * 3600)
+    launched = is_launched(stage)
+    return Pod(
+        node_selector=found.node_selector,
+        tolerations=found.tolerations,
+        labels={**labels, **({QUEUE_LABEL: found.queue} if found.queue else {})},
+        annotations=UNDISTURBED if stage in TRAINERS else {},
+        user=USER,
+        group=GROUP,
+        shared_memory=asked.shared_memory,
+        field_paths=OWN_POD if launched else {},
+        # A step that watches has no deadline: the job may wait in a queue for days, and has one of its own.
+        deadline_s=None if launched else asked.hours * 3600,
+    )

@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-import yaml
-
 from robolift import __version__, logging, storage
 from robolift.annotators.review import cli as review
 from robolift.errors import EXIT_INTERNAL, EXIT_TERMINATED, EXIT_USAGE, RoboliftError, UsageError
@@ -87,10 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 def _read_file(uri: str | None) -> dict[str, Any]:
     if uri is None:
         return {}
-    try:
-        document = yaml.safe_load(storage.read_bytes(uri)) or {}
-    except yaml.YAMLError as error:
-        raise UsageError(f"{uri} is not YAML: {error}") from None
+    document = _from_yaml(storage.read_bytes(uri), where=f"{uri} is not YAML") or {}
     if not isinstance(document, dict):
         raise UsageError(f"{uri} holds {document!r}; expected the keys {', '.join(KEYS)}")
     _check_keys(document, KEYS, where=uri)
@@ -99,6 +94,15 @@ def _read_file(uri: str | None) -> dict[str, Any]:
             raise UsageError(f"{uri}: variant {name} is {variant!r}; expected a mapping with inputs or config")
         _check_keys(variant, ("inputs", "config"), where=f"{uri}: variant {name}")
     return dict(document)
+
+
+def _from_yaml(text: bytes | str, *, where: str) -> Any:
+    import yaml  # noqa: PLC0415  (--help must be quick)
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UsageError(f"{where}: {error}") from None
 
 
 def _check_keys(document: dict[Any, Any], expected: Sequence[str], *, where: str) -> None:
@@ -140,10 +144,7 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
         key, separator, text = override.partition("=")
         if not separator or key in ("", "inputs", "config"):
             raise UsageError(f"--set {override!r}: expected key=value, such as lookahead=10 or inputs.dataset=URI")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {override!r}: {error}") from None
+        value = _from_yaml(text, where=f"--set {override!r}")
         parts = key.split(".")
         if parts == ["output_root"]:
             result["output_root"] = value
@@ -248,9 +249,10 @@ def _terminate(*_: Any) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, 64 usage, 65 data, 70 internal, 143 terminated."""
     try:
-        logging.configure()
-        signal.signal(signal.SIGTERM, _terminate)
         args = _parser().parse_args(argv)
+        if not getattr(args, "describe", False):  # which logs nothing
+            logging.configure()
+        signal.signal(signal.SIGTERM, _terminate)
         for text in COMMANDS.get(args.stage, _run)(args):
             sys.stdout.write(text + "\n")
             sys.stdout.flush()

@@ -9,9 +9,6 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
-import structlog
-from tqdm import tqdm
-
 from robolift.errors import UsageError
 
 T = TypeVar("T")
@@ -28,6 +25,8 @@ def configure(*, level: str | None = None, json_lines: bool | None = None) -> No
     Raises:
         UsageError: If there is no such level.
     """
+    import structlog  # noqa: PLC0415  (a command that only prints its options logs nothing)
+
     name = (level or os.environ.get("ROBOLIFT_LOG_LEVEL") or "info").upper()
     levels = logging.getLevelNamesMapping()
     if name not in levels:
@@ -51,6 +50,8 @@ def configure(*, level: str | None = None, json_lines: bool | None = None) -> No
 
 def get_logger(name: str) -> Any:
     """Return a structlog logger whose events carry ``logger=name``."""
+    import structlog  # noqa: PLC0415
+
     return structlog.get_logger().bind(logger=name)
 
 
@@ -66,6 +67,8 @@ def progress(items: Iterable[T], *, total: int | None, what: str, unit: str = "i
         unit: Name of one item.
     """
     if sys.stderr.isatty():
+        from tqdm import tqdm  # noqa: PLC0415
+
         yield from tqdm(items, total=total, desc=what, unit=unit, leave=False)
         return
     log = get_logger("progress")

@@ -19,8 +19,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
 
-from fsspec.core import url_to_fs
-
 from robolift.errors import DataError, UsageError
 
 BLOCK_BYTES = 1 << 20
@@ -50,6 +48,8 @@ def filesystem(uri: str) -> tuple[Any, str]:
     Listings aren't cached: another process publishes while this one waits, and a cached listing would hide that or
     describe bytes that have been replaced.
     """
+    from fsspec.core import url_to_fs  # noqa: PLC0415  (a command that only prints its options opens nothing)
+
     try:
         return cast("tuple[Any, str]", url_to_fs(normalize(uri), use_listings_cache=False))
     except (ValueError, ImportError) as error:

@@ -24,7 +24,6 @@ from robolift.data.lerobot_checks import canonical, check_columns, check_rows
 from robolift.data.lerobot_meta import EpisodeMeta, Meta, VideoPlace, read_lines, read_meta
 from robolift.data.statistics import Statistics, aggregate, from_json
 from robolift.data.video import VideoClip, VideoFacts, probe
-from robolift.data.video_decoder import OpenVideos, decode_frames
 from robolift.errors import DataError, UsageError
 from robolift.logging import get_logger
 from robolift.schema import intact_parquet
@@ -150,6 +149,8 @@ class LeRobotReader:
         self._lock = threading.RLock()
         self._data_files: OrderedDict[str, _DataFile] = OrderedDict()
         self._moved: dict[int, str] = {}
+        from robolift.data.video_decoder import OpenVideos  # noqa: PLC0415  (FFmpeg)
+
         self._probed: tuple[str, VideoFacts] | None = None
         self._videos = OpenVideos(fps=meta.fps, limit=OPEN_VIDEOS)
 
@@ -235,6 +236,8 @@ class LeRobotReader:
         Raises:
             DataError: If the camera or file is missing, the video unreadable, or shorter than the episode.
         """
+        from robolift.data.video_decoder import decode_frames  # noqa: PLC0415
+
         return decode_frames(self.clip(episode, camera), size=size)
 
     def frames_at(

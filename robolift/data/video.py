@@ -8,16 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.video.frame import VideoFrame
-from av.video.stream import VideoStream
 
 from robolift import storage
 from robolift.errors import DataError, UsageError
+
+if TYPE_CHECKING:  # read by stages that never look into a video: FFmpeg is imported by the functions that do
+    from av.container import InputContainer
+    from av.video.stream import VideoStream
 
 # SVT-AV1 writes its settings to stderr for each file unless told not to, before it is opened.
 os.environ.setdefault("SVT_LOG", "1")
@@ -140,6 +140,8 @@ class VideoEncoder:
         Raises:
             UsageError: If the size is odd.
         """
+        import av  # noqa: PLC0415
+
         height, width = size
         if height % 2 or width % 2:
             raise UsageError(f"a video of {height}x{width} can't be encoded: height and width must be even")
@@ -178,6 +180,8 @@ class VideoEncoder:
             raise UsageError(
                 f"frame {self.count} is {image.dtype} {image.shape}, expected uint8 {self._shape}: {self._path.name}"
             )
+        from av import VideoFrame  # noqa: PLC0415
+
         rgb = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
         self._container.mux(self._stream.encode(rgb.reformat(format="yuv420p", threads=1)))
         self.count += 1
@@ -200,6 +204,8 @@ def open_video(uri: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     Raises:
         DataError: If it is missing, unreadable, or has no video in it.
     """
+    import av  # noqa: PLC0415
+
     local = storage.local_path(uri)
     file = None if local is not None else storage.open_file(uri)
     try:
@@ -245,6 +251,8 @@ def concatenate(clips: Sequence[tuple[Path, int]], path: Path, *, fps: float) ->
         path: File to write.
         fps: Frames a second of all of them.
     """
+    import av  # noqa: PLC0415
+
     path.parent.mkdir(parents=True, exist_ok=True)
     frames_before = 0
     with av.open(str(path), "w") as target:
@@ -271,6 +279,8 @@ def cut(clip: VideoClip, path: Path) -> bool:
         False, and no file, if that is impossible without encoding again: the clip does not begin at a keyframe, or
         its packets are mixed with those of frames outside it.
     """
+    import av  # noqa: PLC0415
+
     path.parent.mkdir(parents=True, exist_ok=True)
     with open_video(clip.uri) as (source, stream):
         time_base = stream.time_base

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from robolift import schema
 from robolift.data.dataset import Dataset
@@ -45,6 +44,8 @@ def numbers(table: pa.Table, name: str) -> Float64Array:
 
 def spoken(table: pa.Table) -> BoolArray:
     """Return the rows about which somebody said something, (F,)."""
+    import pyarrow.compute as pc  # noqa: PLC0415
+
     return np.asarray(pc.not_equal(table.column("source"), "none").to_numpy(), dtype=np.bool_)
 
 

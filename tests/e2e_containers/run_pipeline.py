@@ -13,7 +13,7 @@ from pathlib import Path
 import docker
 from kfp import components, local
 
-from components._local import without_retries
+from components._local import for_this_machine
 
 USER = "10001:0"
 
@@ -37,7 +37,7 @@ def main() -> int:
     root.mkdir()
     os.chown(root, *map(int, USER.split(":")))  # the steps make their own folders below it
     local.init(runner, pipeline_root=str(root), raise_on_error=True)
-    graph = components.load_component_from_file(str(without_retries(Path(job["package"]), folder)))
+    graph = components.load_component_from_file(str(for_this_machine(Path(job["package"]), folder, served=False)))
     graph(**job["parameters"])
     return 0
 

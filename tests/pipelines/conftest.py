@@ -29,7 +29,7 @@ class Done:
 @pytest.fixture
 def kfp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[KfpServer]:
     """A server for one user that accepts anybody; its ``state`` says otherwise."""
-    from kfp import Client
+    from kfp.client import Client
 
     from components import _kubeflow
 

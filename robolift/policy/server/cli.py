@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import math
 import signal
 import socket
@@ -78,6 +77,8 @@ def serve(args: argparse.Namespace) -> Iterator[str]:
         _open(listening)  # not before: whoever gets through is answered
         host, port = listening.getsockname()[:2]
         yield f"policy server: ws://{f'[{host}]' if ':' in host else host}:{port}"
+        import asyncio  # noqa: PLC0415  (--help must be quick)
+
         received = asyncio.run(_until_told(server, listening))
     if received == signal.SIGTERM:
         raise SystemExit(EXIT_TERMINATED)
@@ -143,6 +144,8 @@ def _server(args: argparse.Namespace) -> PolicyServer:
 
 async def _until_told(server: PolicyServer, listening: socket.socket) -> signal.Signals:
     """Serve until SIGTERM or Ctrl-C and return which it was."""
+    import asyncio  # noqa: PLC0415
+
     stop = asyncio.Event()
     received: list[signal.Signals] = []
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import functools
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -310,7 +310,12 @@ class Dataset:
         return to_model(np.asarray(self.frames.column(name).to_numpy())[rows])
 
     def video(
-        self, episode: int, camera: str, *, size: tuple[int, int] | None = None
+        self,
+        episode: int,
+        camera: str,
+        *,
+        size: tuple[int, int] | None = None,
+        parts: Iterable[range] | None = None,
     ) -> Iterator[np.ndarray[Any, Any]]:
         """Yield an episode's frames of one camera in order, each once.
 
@@ -318,6 +323,7 @@ class Dataset:
             episode: Which episode.
             camera: One of ``cameras``.
             size: (height, width) to scale to; the video's own by default.
+            parts: Only these ascending ranges of its frames; all by default.
 
         Yields:
             (H, W, 3) uint8 RGB.
@@ -328,7 +334,7 @@ class Dataset:
         """
         self._check_camera(camera)
         number, index = self.locate(episode)
-        return self.reader(number).video(index, camera, size=size)
+        return self.reader(number).video(index, camera, size=size, parts=parts)
 
     def images(
         self, episode: int, camera: str, frames: np.ndarray[Any, Any], *, size: tuple[int, int] | None = None

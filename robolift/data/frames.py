@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,9 +76,21 @@ def pack_frames(
     return _open(path, shape)
 
 
-def iterate(dataset: Dataset, episode: int, camera: str, *, size: letterbox.Size, padded: bool) -> Iterator[np.ndarray]:
-    """Yield an episode's frames of one camera in order, (*size, 3) uint8, stretched or on black; see pack_frames."""
-    for image in dataset.video(episode, camera, size=_decoded_size(dataset, episode, camera, size, padded=padded)):
+def iterate(
+    dataset: Dataset,
+    episode: int,
+    camera: str,
+    *,
+    size: letterbox.Size,
+    padded: bool,
+    parts: Iterable[range] | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield an episode's frames of one camera in order, (*size, 3) uint8, stretched or on black; see pack_frames.
+
+    ``parts`` are ascending ranges of its frames, all by default.
+    """
+    decoded = _decoded_size(dataset, episode, camera, size, padded=padded)
+    for image in dataset.video(episode, camera, size=decoded, parts=parts):
         yield letterbox.on_black(image, size)
 
 

@@ -10,7 +10,7 @@ import bisect
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -222,13 +222,21 @@ class LeRobotReader:
             file = self._file_of(meta)
             return file.rows(episode, file.columns)
 
-    def video(self, episode: int, camera: str, *, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+    def video(
+        self,
+        episode: int,
+        camera: str,
+        *,
+        size: tuple[int, int] | None = None,
+        parts: Iterable[range] | None = None,
+    ) -> Iterator[np.ndarray]:
         """Yield every frame of an episode once, in order.
 
         Args:
             episode: Its index.
             camera: One of ``cameras``.
             size: (height, width) to scale to; None for the video's own.
+            parts: Only these ascending ranges of its frames.
 
         Yields:
             (H, W, 3) uint8 RGB.
@@ -238,7 +246,7 @@ class LeRobotReader:
         """
         from robolift.data.video_decoder import decode_frames  # noqa: PLC0415
 
-        return decode_frames(self.clip(episode, camera), size=size)
+        return decode_frames(self.clip(episode, camera), size=size, parts=parts)
 
     def frames_at(
         self, episode: int, camera: str, frames: Sequence[int] | np.ndarray, *, size: tuple[int, int] | None = None

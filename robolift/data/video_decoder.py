@@ -7,8 +7,9 @@ a scaler for every frame; one reused reformatter, straight to the target size, i
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import av
@@ -62,12 +63,15 @@ class VideoDecoder:
         self._frames = self._last = None
         self._opened.__exit__(None, None, None)
 
-    def frames(self, *, start_s: float = 0.0, num_frames: int | None = None) -> Iterator[np.ndarray]:
+    def frames(
+        self, *, start_s: float = 0.0, num_frames: int | None = None, parts: Iterable[range] | None = None
+    ) -> Iterator[np.ndarray]:
         """Yield consecutive frames, each decoded once.
 
         Args:
             start_s: Time of the first one.
             num_frames: How many; None for all up to the end.
+            parts: Only these ascending ranges of them; what lies between is skipped, by a seek where that is cheaper.
 
         Yields:
             (H, W, 3) uint8 RGB.
@@ -75,16 +79,17 @@ class VideoDecoder:
         Raises:
             DataError: If the video ends early, a frame is missing or damaged, or the times don't fit ``fps``.
         """
-        done = 0
-        while num_frames is None or done < num_frames:
-            wanted_s = start_s + done / self.fps
-            frame = self._advance_to(wanted_s) if done else self._find(wanted_s)
+        whole = itertools.count() if num_frames is None else range(num_frames)
+        next_index = -1
+        for index in whole if parts is None else itertools.chain.from_iterable(parts):
+            wanted_s = start_s + index / self.fps
+            frame = self._advance_to(wanted_s) if index == next_index else self._find(wanted_s)
             if frame is None:
                 if num_frames is None:
                     return
-                raise self._too_short(wanted_s, f"{num_frames} frames from {start_s:.3f} s on, {done} are there")
+                raise self._too_short(wanted_s, f"{num_frames} frames from {start_s:.3f} s on, {index} are there")
             yield self._to_rgb(frame)
-            done += 1
+            next_index = index + 1
 
     def decode_at(self, timestamps: Sequence[float] | np.ndarray) -> np.ndarray:
         """Return the frames at the given times, in the order asked for.
@@ -243,7 +248,15 @@ class OpenVideos:
             decoder.close()
 
 
-def decode_frames(clip: VideoClip, *, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
-    """Yield a clip's frames in order, each (H, W, 3) uint8 RGB; see :meth:`VideoDecoder.frames`."""
+def decode_frames(
+    clip: VideoClip, *, size: tuple[int, int] | None = None, parts: Iterable[range] | None = None
+) -> Iterator[np.ndarray]:
+    """Yield a clip's frames in order, each (H, W, 3) uint8 RGB; see :meth:`VideoDecoder.frames`.
+
+    Args:
+        clip: Where they lie.
+        size: (height, width) to scale to; None for the video's own.
+        parts: Only these ascending ranges of its frames.
+    """
     with VideoDecoder(clip.uri, fps=clip.fps, size=size) as decoder:
-        yield from decoder.frames(start_s=clip.start_s, num_frames=clip.num_frames)
+        yield from decoder.frames(start_s=clip.start_s, num_frames=clip.num_frames, parts=parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ OUTPUT = Kind.VALUE_SHARD
 
 class Config(StageConfig):
     """Which part of the dataset, and how much at a time."""
+
+    RUNTIME: ClassVar[frozenset[str]] = frozenset({"decode_workers"})
 
     shard: int = Field(0, ge=0)
     """This shard, counted from 0."""
@@ -36,6 +38,11 @@ class Config(StageConfig):
     """Where to compute."""
     threads: int = Field(1, ge=1)
     """Threads of this process; more change the order of additions, and with it the last bits."""
+
+    decode_workers: int = Field(0, ge=0)
+    """Processes that decode video, beside the one that computes; 0 decodes in a thread of it. The number of cameras is
+    a good one. More pay where videos have keyframes every few frames, as LeRobot's do, in multiples of the cameras.
+    Values do not depend on it."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -69,6 +76,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
             folder=output.path,
             save_features=config.save_features,
             precision=config.precision,
+            decode_workers=config.decode_workers,
         )
     output.write_table("values", columns)
     return {"episodes": len(episodes), "frames": len(columns["value"])}

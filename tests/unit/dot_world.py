@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -62,10 +62,18 @@ class DotDataset:
     def image_size(self, camera: str, episode: int = 0) -> tuple[int, int]:
         return SIZE, SIZE
 
-    def video(self, episode: int, camera: str, *, size: tuple[int, int] | None = None) -> Iterator[np.ndarray]:
+    def video(
+        self,
+        episode: int,
+        camera: str,
+        *,
+        size: tuple[int, int] | None = None,
+        parts: Iterable[range] | None = None,
+    ) -> Iterator[np.ndarray]:
         flip = self.cameras.index(camera) == 1
         height, width = size or (SIZE, SIZE)
-        for row in range(self.starts[episode], self.starts[episode + 1]):
+        first, end = int(self.starts[episode]), int(self.starts[episode + 1])
+        for row in (first + frame for part in parts or [range(end - first)] for frame in part):
             image = np.full((height, width, 3), 40, np.uint8)
             for (x, y), colour in ((self.goal[row], (60, 255, 60)), (self.dot[row], (255, 60, 60))):
                 down, right = int((x if flip else y) * height), int((y if flip else x) * width)

@@ -62,6 +62,12 @@ def test_merged_values_are_the_same_bytes_however_they_were_cut(dataset, checkpo
     manifest.verify(merged[1])
 
 
+def test_decode_processes_change_neither_the_bytes_nor_the_identity(dataset, checkpoint, tmp_path, one):
+    (found,) = shards(dataset, checkpoint, str(tmp_path), 1, decode_workers=2)
+    assert found.digest == one[0].digest
+    assert found.files == one[0].files
+
+
 def test_values_cover_every_frame_and_leave_relative_advantage_unknown(dataset, root, one):
     values = merge(dataset, one, root).table("values")
     frames = Dataset.open(dataset).frames

@@ -96,8 +96,8 @@ def test_each_frame_is_decoded_once_and_encoded_once(tmp_path):
     class Counting(DotDataset):
         decoded = 0
 
-        def video(self, episode, camera, *, size=None):
-            for image in super().video(episode, camera, size=size):
+        def video(self, episode, camera, **options):
+            for image in super().video(episode, camera, **options):
                 Counting.decoded += 1
                 yield image
 
@@ -118,18 +118,6 @@ def test_a_model_without_towers_is_never_rounded(tmp_path):
         predict.predict(model, checkpoint, dataset, **settings, precision="bfloat16")
 
 
-@pytest.mark.parametrize("batch_size", [1, 5, 100])
-def test_episodes_come_whole_however_batches_cut_them(tmp_path, batch_size):
-    dataset = DotDataset(lengths=(3, 1, 12, 2))
-    model, checkpoint = model_for(dataset, cameras=["side"])
-    images = torch.from_numpy(dataset.all_frames(["side"], (24, 24)))
-    with torch.inference_mode():
-        expected = model.encode(images).numpy()
-        found = list(predict.encode_episodes(model, checkpoint, dataset, range(1, 4), batch_size))
-    assert [(rows.start, rows.stop) for rows, _ in found] == [(3, 4), (4, 16), (16, 18)]
-    assert np.abs(np.concatenate([features for _, features in found]) - expected[3:]).max() < 1e-5
-
-
 def test_features_are_written_only_if_asked_and_there(tmp_path):
     dataset = DotDataset()
     values_of(dataset, *model_for(dataset), tmp_path / "a", save_features=False)
@@ -139,8 +127,8 @@ def test_features_are_written_only_if_asked_and_there(tmp_path):
 
 def test_a_video_shorter_than_its_table_is_never_cut_short_quietly(tmp_path):
     class Short(DotDataset):
-        def video(self, episode, camera, *, size=None):
-            images = list(super().video(episode, camera, size=size))
+        def video(self, episode, camera, **options):
+            images = list(super().video(episode, camera, **options))
             yield from images[:-1] if (episode, camera) == (2, "side") else images
 
     dataset = Short()

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 from tiny_tokenizer import tiny_tokenizer
 
+from robolift.data.decoding import Wanted, decoded
 from robolift.errors import DataError
 from robolift.training import device, distributed
 from robolift.training.distributed import World
@@ -320,8 +321,9 @@ def test_training_and_predicting_see_the_same_pictures_and_pi05_sees_them_unstre
     found = train.describe(made, dataset, data)
     with train.packed(made, World(), dataset, data, padded=found.padded) as images:
         trained_on = images[:, 0].copy()
-    predicted_from = [views[0] for views in predict.iterate_frames(dataset, found, range(2))]
-    assert np.array_equal(np.stack(predicted_from), trained_on)
+    wanted = Wanted(cameras=found.cameras, size=found.image_size, padded=found.padded, episodes=range(2), batch_size=5)
+    (predicted_from,) = decoded(dataset, wanted)
+    assert np.array_equal(predicted_from[:, 0], trained_on)
     assert (trained_on[:, 7:21] > 0).any(axis=(1, 2, 3)).all()
     edges = np.concatenate([trained_on[:, :7], trained_on[:, 21:]], axis=1)
     assert (edges == 0).all() == boxed

@@ -1,0 +1,182 @@
+"""Processes that decode the coming batches while this one computes.
+
+Each process takes some cameras; beyond one process a camera, the processes of a camera take its batches in turn. Frames
+are written into a ring of batches in memory that has no name, so that nothing is left of it however a process ends.
+The processes end when their pipe does. They are spawned: what the parent has loaded (torch, its threads) stays there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from robolift import manifest
+from robolift.data.dataset import Dataset
+from robolift.data.decoding import Batch, Wanted, camera_frames, fill
+from robolift.errors import RoboliftError
+
+Failure = tuple[int, RoboliftError | str]
+"""The camera's place, and what was raised: the error itself if it speaks to the user, else its traceback."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What one process decodes.
+
+    Attributes:
+        cameras: Places of its cameras.
+        lane: It decodes the batches whose number leaves this remainder.
+        num_lanes: When divided by this.
+    """
+
+    cameras: tuple[int, ...]
+    lane: int
+    num_lanes: int
+
+
+def shares(num_cameras: int, num_workers: int) -> list[Share]:
+    """Deal out cameras, and among several processes of a camera its batches; at most ``num_workers``.
+
+    Cameras come first, because frames that are skipped are decoded all the same where keyframes are far apart. Beyond
+    one process a camera all cameras get equally many.
+    """
+    a_lane = min(num_workers, num_cameras)
+    num_lanes = max(1, num_workers // num_cameras)
+    return [
+        Share(cameras=tuple(range(first, num_cameras, a_lane)), lane=lane, num_lanes=num_lanes)
+        for lane in range(num_lanes)
+        for first in range(a_lane)
+    ]
+
+
+class DecodeWorkers:
+    """Decodes batches in processes of its own; a context manager that stops them."""
+
+    def __init__(self, dataset: Dataset, wanted: Wanted, num_workers: int) -> None:
+        """Start the processes.
+
+        Args:
+            dataset: An imported dataset; each process opens it again.
+            wanted: Which frames, of at least one camera.
+            num_workers: Most processes.
+        """
+        self._batches = list(wanted.batches(dataset.starts))
+        self._shares = shares(len(wanted.cameras), num_workers)
+        # One batch in use; for each lane one that is being decoded and one that it goes on with.
+        num_slots = 1 + 2 * self._shares[0].num_lanes
+        context = multiprocessing.get_context("spawn")
+        memory = context.RawArray(ctypes.c_uint8, num_slots * math.prod(wanted.shape))
+        self._slots = _slots(memory, wanted)
+        self._connections: list[Connection] = []
+        self._processes: list[Any] = []
+        for number, share in enumerate(self._shares):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=serve, args=(theirs, memory, dataset.uri, wanted, share), name=f"decode-{number}", daemon=True
+            )
+            process.start()
+            theirs.close()  # so that reading from a dead process ends instead of waiting
+            self._connections.append(ours)
+            self._processes.append(process)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for process in self._processes:
+            process.terminate()
+        for process, connection in zip(self._processes, self._connections, strict=True):
+            process.join()
+            connection.close()
+
+    def images(self) -> Iterator[np.ndarray]:
+        """Yield what robolift.data.decoding.decoded yields; an array is valid until the next is asked for.
+
+        Raises:
+            DataError: As decoding in this process would raise, for the first batch with a broken frame.
+            RuntimeError: If a process died.
+        """
+        for number in range(len(self._slots)):
+            self._order(number)
+        for number in range(len(self._batches)):
+            self._finished(number)
+            yield self._slots[number % len(self._slots)]
+            self._order(number + len(self._slots))
+
+    def _order(self, number: int) -> None:
+        """Have a batch decoded into the slot that is free for it."""
+        if number >= len(self._batches):
+            return
+        batch, slot = self._batches[number], number % len(self._slots)
+        self._slots[slot, : batch.places.start] = 0
+        self._slots[slot, batch.places.stop :] = 0
+        for worker in self._of(batch):
+            with contextlib.suppress(OSError):  # it died; why is said when its answer is due
+                self._connections[worker].send((slot, batch))
+
+    def _finished(self, number: int) -> None:
+        failures: list[Failure] = []
+        for worker in self._of(self._batches[number]):
+            try:
+                failures += self._connections[worker].recv()
+            except (EOFError, OSError) as error:
+                raise self._died(worker) from error
+        if failures:
+            _, raised = min(failures, key=lambda failure: failure[0])
+            raise raised if isinstance(raised, RoboliftError) else RuntimeError(f"a decode process failed:\n{raised}")
+
+    def _of(self, batch: Batch) -> list[int]:
+        return [n for n, share in enumerate(self._shares) if batch.number % share.num_lanes == share.lane]
+
+    def _died(self, worker: int) -> RuntimeError:
+        process = self._processes[worker]
+        process.join()
+        return RuntimeError(
+            f"decode process {worker} died with exit code {process.exitcode}; -9 usually means out of memory: "
+            "lower decode_workers or batch_size"
+        )
+
+
+def serve(connection: Connection, memory: Any, dataset_uri: str, wanted: Wanted, share: Share) -> None:
+    """Decode the batches that are asked for, in order; the main function of a process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    slots = _slots(memory, wanted)
+    streams: dict[int, Iterator[np.ndarray]] = {}
+    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
+        failures: list[Failure] = []
+        while not failures:
+            slot, batch = connection.recv()
+            for position in share.cameras:
+                try:
+                    if not streams:
+                        streams = _streams(dataset_uri, wanted, share)
+                    fill(slots[slot, batch.places, position], streams[position])
+                except RoboliftError as error:
+                    failures.append((position, error))
+                except Exception:
+                    failures.append((position, traceback.format_exc()))
+            connection.send(failures)
+
+
+def _streams(dataset_uri: str, wanted: Wanted, share: Share) -> dict[int, Iterator[np.ndarray]]:
+    dataset = Dataset.open(manifest.load(dataset_uri))
+    return {
+        position: camera_frames(dataset, wanted, wanted.cameras[position], lane=share.lane, num_lanes=share.num_lanes)
+        for position in share.cameras
+    }
+
+
+def _slots(memory: Any, wanted: Wanted) -> np.ndarray:
+    """Return the shared memory as (number of slots, B, K, H, W, 3)."""
+    return np.frombuffer(memory, np.uint8).reshape(-1, *wanted.shape)

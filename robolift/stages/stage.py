@@ -13,7 +13,7 @@ writing anything, which ``--dry-run`` prints after the plan.
 
 It may hold ``input_identity(name, manifests)`` when something simpler than their digests says what the manifests of
 input ``name`` are: the JSON it returns stands for them, so that a difference that can't show leads to one output. What
-gives another result or an error must be told apart.
+gives another result must be told apart. None says that even leaving the input out would not show.
 """
 
 from __future__ import annotations
@@ -148,13 +148,14 @@ def plan(name: str, config: StageConfig, inputs: Inputs, output_root: str) -> Pl
     identity = getattr(stage, "identity", None)
     extra: dict[str, Any] = identity(config) if identity else {}
     input_identity = getattr(stage, "input_identity", digests)
+    identified = {key: input_identity(key, found) for key, found in inputs.items()}
     digest = storage.digest_of(
         {
             "stage": name,
             "schema": SCHEMA_VERSION,
             "code": code,
             "config": lasting,
-            "inputs": {key: input_identity(key, found) for key, found in inputs.items()},
+            "inputs": {key: found for key, found in identified.items() if found is not None},
             "identity": extra,
         }
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robolift.data.frames import Frames
 from robolift.value_model.recipe import Recipe
 
 
@@ -41,20 +42,21 @@ def draw(recipe: Recipe, step: int, *, num_cameras: int, state_dim: int, num_fra
     )
 
 
-def shifted(images: np.ndarray, rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
+def shifted(images: Frames | np.ndarray, rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Return frames moved by whole pixels, the border repeated.
 
     Args:
-        images: (N, K, H, W, 3) uint8, may be a memory map; only ``rows`` are read.
+        images: (N, K, H, W, 3) uint8; only ``rows`` are read.
         rows: (B,) frames wanted.
         shift: (B, K, 2) pixels that the content moves down and right.
 
     Returns:
         (B, K, H, W, 3) uint8.
     """
-    result = np.empty((len(rows), *images.shape[1:]), np.uint8)
-    for target, row, shifts in zip(result, rows, shift, strict=True):
-        for view, image, (down, right) in zip(target, images[row], shifts, strict=True):
+    taken = images[rows]
+    result = np.empty_like(taken)
+    for target, source, shifts in zip(result, taken, shift, strict=True):
+        for view, image, (down, right) in zip(target, source, shifts, strict=True):
             _shift_into(view, image, int(down), int(right))
     return result
 

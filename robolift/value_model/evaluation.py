@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from robolift.data.frames import Frames
 from robolift.training.distributed import World, sum_over
 from robolift.value_model.data import TrainingData
 from robolift.value_model.metrics import area_under_curve, spearman
@@ -39,7 +40,7 @@ class HeldOut:
 
     model: ValueNetwork
     data: TrainingData
-    images: np.ndarray | None
+    images: Frames | None
     pairs: AdvantagePairs
     world: World
     num_frames: int = 0
@@ -149,7 +150,7 @@ class Seen:
 
     @classmethod
     def of(
-        cls, model: ValueNetwork, data: TrainingData, images: np.ndarray | None, rows: np.ndarray, precision: str
+        cls, model: ValueNetwork, data: TrainingData, images: Frames | None, rows: np.ndarray, precision: str
     ) -> Seen:
         """Encode ``rows``, at most EVALUATION_BATCH at a time."""
         state = torch.from_numpy(data.states[rows]).to(model.device)

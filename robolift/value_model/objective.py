@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from robolift.data.frames import Frames
 from robolift.training.distributed import World
 from robolift.training.sampler import EpochSampler
 from robolift.value_model import augment, losses
@@ -32,7 +33,7 @@ class ValueObjective:
 
     model: ValueNetwork
     data: TrainingData
-    images: np.ndarray | None
+    images: Frames | None
     recipe: Recipe
     world: World
     sampler: EpochSampler = field(init=False)

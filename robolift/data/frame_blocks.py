@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ class BlockReader:
         self._folder = folder
         self._limit = limit_bytes
         self._added = 0
-        self._before: set[Block] = set()
+        self._before: dict[str, set[Block]] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def read(self, spans: Sequence[Span]) -> list[np.ndarray]:
@@ -74,7 +75,7 @@ class BlockReader:
         wanted = sorted({(span.digest, number) for span in spans for number in self._numbers(span)})
         held = {block: found for block in wanted if (found := self._kept(block)) is not None}
         held.update(self._fetch([block for block in wanted if block not in held]))
-        self._before = set(wanted)
+        self._before |= {digest: set(blocks) for digest, blocks in groupby(wanted, key=lambda block: block[0])}
         return [self._cut(span, held) for span in spans]
 
     def _numbers(self, span: Span) -> range:
@@ -124,11 +125,11 @@ class BlockReader:
     def _runs(self, missing: Sequence[Block]) -> list[tuple[str, int, int]]:
         """Return (digest, first block, end) of what to read: neighbours together, and ahead where reading is in order.
 
-        A block is read in order if the one before it was wanted by the same or by the last call.
+        A block is read in order if the one before it was wanted by the call that last read the file.
         """
         wanted = set(missing)
         for digest, number in missing:
-            if (digest, number - 1) in self._before:
+            if (digest, number - 1) in self._before.get(digest, ()):
                 blocks = -(-self._files[digest].size // BLOCK_BYTES)
                 later = [(digest, number + step) for step in range(1, AHEAD + 1) if number + step < blocks]
                 wanted.update(block for block in later if not self._path(block).exists())

@@ -8,12 +8,14 @@ from typing import Any
 import av
 import numpy as np
 from av.video.frame import VideoFrame
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 
 from robolift.errors import UsageError
 
 # Of FFmpeg's scale, with colour at full resolution: a mean error like that of libjpeg's quality 90, in fewer bytes.
 QUANTIZER = 3
+# Without accurate rounding the scaler takes one from the colour of half the resolution, and grey comes back green.
+ACCURATE = Interpolation.BILINEAR | Interpolation.ACCURATE_RND | Interpolation.BITEXACT
 
 
 class JpegEncoder:
@@ -28,7 +30,7 @@ class JpegEncoder:
             half_colour: Whether colour has half the resolution, as in nearly all video: about half the bytes.
         """
         self.size = size
-        self._format = "yuvj420p" if half_colour else "yuvj444p"
+        self._format, self._method = ("yuvj420p", ACCURATE) if half_colour else ("yuvj444p", Interpolation.BILINEAR)
         context: Any = av.CodecContext.create("mjpeg", "w")
         context.height, context.width = size
         context.pix_fmt = self._format
@@ -55,6 +57,7 @@ class JpegEncoder:
             format=self._format,
             dst_colorspace=Colorspace.ITU601,
             dst_color_range=ColorRange.JPEG,
+            interpolation=self._method,
             threads=1,
         )
         frame.pts = self._count

@@ -9,7 +9,7 @@ from robolift.manifest import Output
 from robolift.schema import Kind
 from robolift.stages.joint_output import wait_for
 from robolift.stages.stage import Input, Inputs, StageConfig
-from robolift.value_model.recipe import Recipe
+from robolift.value_model.recipe import RUNTIME, Recipe
 
 INPUTS = {"dataset": Input(kind=Kind.DATASET), "targets": Input(kind=Kind.TARGETS, optional=True)}
 OUTPUT = Kind.VALUE_CHECKPOINT
@@ -18,7 +18,7 @@ OUTPUT = Kind.VALUE_CHECKPOINT
 class Config(StageConfig, Recipe):
     """How the value model is trained."""
 
-    RUNTIME: ClassVar[frozenset[str]] = frozenset({"save_every"})
+    RUNTIME: ClassVar[frozenset[str]] = RUNTIME
 
 
 def identity(config: Config) -> dict[str, str]:

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from robolift.value_model.named_recipes import RECIPES
 from robolift.value_model.presets import PRESETS, TokenModelConfig, recipe_defaults
 
+RUNTIME = frozenset({"save_every", "save_in_background"})
+"""Settings that change how the work is done and never its result."""
+
 
 class Recipe(BaseModel):
     """How a value model is trained."""
@@ -99,6 +102,10 @@ class Recipe(BaseModel):
     """Held-out frames that are measured, spread evenly over the held-out episodes and the same each time; 0 for all."""
     save_every: int = Field(250, ge=1)
     """Steps between two resumable states; a killed run loses at most these."""
+    save_in_background: bool = True
+    """Whether states are written while training goes on, from a copy of weights, averages and moments in the host's
+    memory (16 bytes a trained weight over all processes). `false` saves that memory; training then waits for each
+    write."""
     keep_every: int = Field(0, ge=0)
     """Steps between two states that stay in the output as checkpoints/STEP: weights, optimizer, curves; 0 for none."""
     precision: Literal["float32", "bfloat16"] = "float32"

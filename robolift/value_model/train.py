@@ -33,7 +33,7 @@ from robolift.value_model.network import ValueNetwork
 from robolift.value_model.objective import ValueObjective
 from robolift.value_model.presets import PRESETS, TokenModelConfig
 from robolift.value_model.prompts import Prompts, tokenized
-from robolift.value_model.recipe import Recipe
+from robolift.value_model.recipe import RUNTIME, Recipe
 
 CURVES_FILE = "curves.json"
 JOB_FILE = "job.json"
@@ -135,7 +135,7 @@ def assets(recipe: Recipe, checkpoint: Checkpoint, step: int) -> dict[str, Any]:
     """
     return {
         checkpoints.CHECKPOINT_FILE: checkpoint.at_step(step).to_dict(),
-        RECIPE_FILE: recipe.model_dump(mode="json", exclude={"save_every"}),
+        RECIPE_FILE: recipe.model_dump(mode="json", exclude=set(RUNTIME)),
     }
 
 
@@ -154,6 +154,7 @@ def loop_options(recipe: Recipe) -> LoopOptions:
         save_every=recipe.save_every,
         select=recipe.select,
         accumulate=recipe.accumulate,
+        save_in_background=recipe.save_in_background,
     )
 
 

@@ -43,6 +43,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
         targets_uri=targets.uri if targets else "",
         work_uri=output.plan.work_uri,
         folder=str(output.path),
+        profile_uri=output.plan.profile_uri,
     )
     settings = {name: getattr(config, name) for name in Recipe.model_fields}
     # What was planned is what is loaded, and a file that changes in between is refused.

@@ -21,9 +21,11 @@ from robolift.logging import get_logger
 from robolift.training.checkpoint import ResumeState, StateStore
 from robolift.training.distributed import World, any_of, average_gradients, collect, share, sum_over
 from robolift.training.optim import AdamW, MovingAverage, learning_rate
+from robolift.training.profiling import NO_PROFILE, Profile, StepTrace
 from robolift.training.sharding import fill, is_sharded, local
 from robolift.training.state_writer import StateWriter
 from robolift.training.stopping import TrainingStoppedError, stop_requests
+from robolift.training.torch_recorder import TorchRecorder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +45,7 @@ class LoopOptions:
         save_every: Steps between two resumable states, besides those that the store keeps.
         select: The weights kept: the last, or the best by held-out loss.
         accumulate: Parts of equal size that a process's rows of a step are computed in, one after the other.
+        fused_optimizer: Whether AdamW is one kernel a weight; see :class:`~robolift.training.optim.AdamW`.
         save_in_background: Whether states are written while training goes on, from a copy in the host's memory.
     """
 
@@ -58,6 +61,7 @@ class LoopOptions:
     save_every: int
     select: Literal["last", "best"]
     accumulate: int = 1
+    fused_optimizer: bool = False
     save_in_background: bool = True
 
 
@@ -103,7 +107,7 @@ class Trainer:
     pending: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.optimizer = AdamW(self.model, weight_decay=self.options.weight_decay)
+        self.optimizer = AdamW(self.model, weight_decay=self.options.weight_decay, fused=self.options.fused_optimizer)
         self.average = MovingAverage(self.model, self.options.ema_decay)
         self.parameters = self.optimizer.parameters
         weights = list(self.model.parameters())
@@ -261,7 +265,15 @@ class Trainer:
             self.log.info(event, step=self.step, **rounded)
 
 
-def fit(model: nn.Module, objective: Objective, options: LoopOptions, *, world: World, store: StateStore) -> Fit:
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    options: LoopOptions,
+    *,
+    world: World,
+    store: StateStore,
+    profile: Profile = NO_PROFILE,
+) -> Fit:
     """Train ``model``; killed at any moment and called again, it ends with the same bits.
 
     Args:
@@ -270,14 +282,16 @@ def fit(model: nn.Module, objective: Objective, options: LoopOptions, *, world: 
         options: Length, schedule, bookkeeping.
         world: This process among those that train together.
         store: Where the resumable state lies.
+        profile: Steps that rank 0 records.
 
     Raises:
-        UsageError: If training diverges.
+        UsageError: If training diverges, or a state can't be written.
         TrainingStoppedError: If SIGTERM came; the state is saved first.
     """
     trainer = Trainer(model, objective, options, world, store)
     trainer.restore()
-    with trainer.writer as writer, stop_requests() as asked:
+    trace = StepTrace(profile if world.is_main else NO_PROFILE, TorchRecorder())
+    with trainer.writer as writer, trace, stop_requests() as asked:
         if trainer.saves and options.save_every < options.steps - trainer.step:
             writer.reserve(trainer.state({}))
         while trainer.step < options.steps:
@@ -291,6 +305,7 @@ def fit(model: nn.Module, objective: Objective, options: LoopOptions, *, world: 
                 raise TrainingStoppedError(
                     f"stopped after step {trainer.step}, its state is saved; run again to resume"
                 )
+            trace.advanced()
     best = options.select == "best"
     weights = trainer.best if best else trainer.average.weights
     return Fit(weights=weights, step=trainer.best_step if best else trainer.step, curves=trainer.curves)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from robolift.value_model.named_recipes import RECIPES
 from robolift.value_model.presets import PRESETS, TokenModelConfig, recipe_defaults
 
-RUNTIME = frozenset({"save_every", "save_in_background"})
+RUNTIME = frozenset({"save_every", "save_in_background", "profile"})
 """Settings that change how the work is done and never its result."""
 
 
@@ -111,6 +111,13 @@ class Recipe(BaseModel):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of convolutions and towers while training, and of towers on held-out frames; weights, moments, heads
     and losses are float32 in any case."""
+    compile: bool = False
+    """Whether the network is compiled for training (`torch.compile`), which takes a minute or two and a C++ compiler:
+    for a GPU, since on a CPU it saves next to nothing. Last bits differ; so they do by the next."""
+    fused_optimizer: bool = False
+    """Whether AdamW is one kernel: a fifth of its time, and no scratch memory of a weight's size."""
+    profile: int = Field(0, ge=0)
+    """Steps to record with PyTorch's profiler, after three that are not; see docs/training.md. 0 for none."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to compute."""
     seed: int = Field(0, ge=0)
@@ -143,6 +150,10 @@ class Recipe(BaseModel):
             )
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        if self.compile and self.sharding == "fsdp":
+            raise ValueError(
+                "compile is for sharding ddp: weights that are put together layer by layer aren't compiled"
+            )
         if self.sharding == "fsdp" and self.num_processes == 1:
             raise ValueError("sharding fsdp needs num_processes above 1: one process has nobody to share weights with")
         if self.select == "best" and self.val_fraction == 0:

@@ -20,9 +20,10 @@ from robolift.data.models import model_digest
 from robolift.errors import UsageError
 from robolift.training import distributed
 from robolift.training.checkpoint import StateStore
-from robolift.training.device import device_for, threads
+from robolift.training.device import check_compiler, device_for, threads
 from robolift.training.distributed import World
 from robolift.training.loop import LoopOptions, fit
+from robolift.training.profiling import Profile
 from robolift.value_model import checkpoint as checkpoints
 from robolift.value_model.assemble import trainable
 from robolift.value_model.build import build, check_installed
@@ -49,12 +50,14 @@ class Places:
         targets_uri: Output folder of label_returns, empty for a head that learns progress.
         work_uri: Resumable state.
         folder: Local folder for the result, written by rank 0.
+        profile_uri: Folder of what the profiler records.
     """
 
     dataset_uri: str
     targets_uri: str
     work_uri: str
     folder: str
+    profile_uri: str = ""
 
 
 def train(recipe: Recipe, places: Places) -> None:
@@ -99,6 +102,8 @@ def _open(recipe: Recipe, places: Places) -> tuple[Dataset, TrainingData]:
         raise UsageError(f"preset {recipe.preset!r} is unknown; there are: {', '.join(PRESETS)}{hint}")
     check_installed(PRESETS[recipe.preset]())
     device_for(recipe.device)
+    if recipe.compile:
+        check_compiler()
     dataset = Dataset.open(manifest.load(places.dataset_uri))
     targets = manifest.load(places.targets_uri).table("targets") if places.targets_uri else None
     return dataset, prepare(recipe, dataset, targets)
@@ -119,7 +124,8 @@ def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, d
         model = trainable(model, recipe, world, device)
         with packed(recipe, world, dataset, data, padded=checkpoint.padded) as images:
             objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
-            result = fit(model, objective, loop_options(recipe), world=world, store=store)
+            profile = Profile(recipe.profile, places.profile_uri)
+            result = fit(model, objective, loop_options(recipe), world=world, store=store, profile=profile)
         folder = Path(places.folder)
         checkpoints.save(folder, checkpoint.at_step(result.step), result.weights, world)
     if world.is_main:
@@ -154,6 +160,7 @@ def loop_options(recipe: Recipe) -> LoopOptions:
         save_every=recipe.save_every,
         select=recipe.select,
         accumulate=recipe.accumulate,
+        fused_optimizer=recipe.fused_optimizer,
         save_in_background=recipe.save_in_background,
     )
 

@@ -18,7 +18,8 @@ from robolift.errors import UsageError
 from robolift.training.checkpoint import ResumeState, StateStore
 from robolift.training.distributed import ALONE, World, connections
 from robolift.training.loop import LoopOptions, fit
-from robolift.training.sharding import Piece
+from robolift.training.profiling import NO_PROFILE
+from robolift.training.sharding import Piece, full
 from robolift.training.state_writer import StateWriter
 from robolift.training.stopping import TrainingStoppedError
 
@@ -53,12 +54,12 @@ class Line:
         return {"loss": (self.model(x) - (2 * x - 1)).square().mean().item()}
 
 
-def train(store, at=None, **changes):
+def train(store, at=None, profile=NO_PROFILE, **changes):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 8), nn.Linear(8, 1))
     model[2].requires_grad_(requires_grad=False)
     options = LoopOptions(**{**vars(OPTIONS), **changes})
-    return fit(model, Line(model, at or {}), options, world=ALONE, store=store)
+    return fit(model, Line(model, at or {}), options, world=ALONE, store=store, profile=profile)
 
 
 def contents(folder):

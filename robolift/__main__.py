@@ -30,6 +30,7 @@ COMMANDS = {
     policy_server.NAME: policy_server.serve,
     policy_export.NAME: policy_export.run,
 }
+PROFILED = ("train_value", "train_policy")
 KEYS = ("output_root", "inputs", "config", "variants")
 
 
@@ -64,6 +65,14 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="check everything, print the plan and what the stage can tell beforehand, write nothing",
         )
+        if name in PROFILED:
+            stage.add_argument(
+                "--profile",
+                dest="set",
+                action="append_const",
+                const="profile=5",
+                help="record five steps of training with the profiler; --set profile=N records N",
+            )
         stage.add_argument("--describe", action="store_true", help="print every configuration field and stop")
     review.add_arguments(stages.add_parser(review.NAME, help="serve the page on which people label"))
     planner.add_arguments(

@@ -230,6 +230,11 @@ class Plan:
         return storage.join(storage.normalize(self.root), "_work", self.stage, self.digest)
 
     @property
+    def profile_uri(self) -> str:
+        """Where a run leaves what its profiler recorded, which is no part of the output; nothing removes it."""
+        return storage.join(storage.normalize(self.root), "_profiles", self.stage, self.digest)
+
+    @property
     def staging_place(self) -> tuple[Path, str]:
         """Folder and name under which the output is written before it is published."""
         target = storage.local_path(self.uri)

@@ -8,6 +8,7 @@ partly frozen differentiates, averages and saves the trained ones only.
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import threading
 from collections.abc import Callable, Mapping
@@ -26,6 +27,8 @@ from robolift.logging import get_logger
 from robolift.policy import hosts, sharding
 from robolift.policy.model import Params
 from robolift.policy.recipe import Recipe
+from robolift.policy.recorder import JaxRecorder
+from robolift.training.profiling import NO_PROFILE, Profile, StepTrace
 from robolift.training.sampler import EpochSampler
 from robolift.training.stopping import TrainingStoppedError, stop_requests
 
@@ -243,7 +246,15 @@ def make_step(
     return step
 
 
-def run(learner: Learner[BatchT], data: Rows[BatchT], recipe: Recipe, store: Store, origin: Store | None = None) -> Fit:
+def run(
+    learner: Learner[BatchT],
+    data: Rows[BatchT],
+    recipe: Recipe,
+    store: Store,
+    origin: Store | None = None,
+    *,
+    profile: Profile = NO_PROFILE,
+) -> Fit:
     """Train; killed at any moment and called again, it ends with the same bits.
 
     Args:
@@ -252,6 +263,7 @@ def run(learner: Learner[BatchT], data: Rows[BatchT], recipe: Recipe, store: Sto
         recipe: How.
         store: Where the state is kept.
         origin: Holds the state of a run with another number of devices, to begin with if there is none in ``store``.
+        profile: Steps that the main process records.
 
     Raises:
         UsageError: If the devices do not fit, or training diverges.
@@ -277,7 +289,8 @@ def run(learner: Learner[BatchT], data: Rows[BatchT], recipe: Recipe, store: Sto
             num_steps=recipe.steps - first,
             num_workers=recipe.loader_workers,
         )
-        with stop_requests() as asked, loader as batches, jax.set_mesh(mesh):
+        trace = StepTrace(profile if hosts.this_host().is_main else NO_PROFILE, JaxRecorder())
+        with stop_requests() as asked, loader as batches, jax.set_mesh(mesh), trace:
             for step, batch in enumerate(batches, first):
                 state = advance(state, hosts.put_rows(batch, rows, recipe.batch_size), frozen)
                 done = step + 1
@@ -289,6 +302,7 @@ def run(learner: Learner[BatchT], data: Rows[BatchT], recipe: Recipe, store: Sto
                 if stop:
                     store.wait()
                     raise TrainingStoppedError(f"stopped after step {done}, its state is saved; run again to resume")
+                trace.advanced(functools.partial(jax.block_until_ready, state))
         return Fit(params=hosts.to_host(state.average), curves=curves)
 
 

@@ -22,6 +22,7 @@ from robolift.policy.data import Labels
 from robolift.policy.pi05.config import PRESETS as PI05_PRESETS
 from robolift.policy.presets import PRESETS
 from robolift.policy.recipe import UNLABELLED, Recipe
+from robolift.training.profiling import NO_PROFILE, Profile
 
 __all__ = ["Places", "Sources", "Trained", "encoder_held_out", "publishes", "train"]
 
@@ -55,12 +56,14 @@ class Places:
         resume_from: Where the state of a run with another number of devices is kept, to begin with if there is none in
             ``work_uri``; empty: begin at the first step.
         beside: Documents for JSON, by file name, to lie beside the state.
+        profile: Steps that are recorded, and where the recording goes.
     """
 
     work_uri: str
     folder: Path
     resume_from: str = ""
     beside: Mapping[str, Any] = field(default_factory=dict)
+    profile: Profile = NO_PROFILE
 
 
 def train(recipe: Recipe, sources: Sources, places: Places) -> Trained:
@@ -90,7 +93,8 @@ def train(recipe: Recipe, sources: Sources, places: Places) -> Trained:
     for name, document in places.beside.items() if host.is_main else ():
         storage.write_bytes(storage.join(places.work_uri, name), storage.to_json_bytes(document))
     origin = _store(recipe, places.resume_from) if places.resume_from else None
-    fitted = learning.run(assembly.learner, assembly.rows, recipe, _store(recipe, places.work_uri), origin)
+    store = _store(recipe, places.work_uri)
+    fitted = learning.run(assembly.learner, assembly.rows, recipe, store, origin, profile=places.profile)
     assembly.save(places.folder, fitted.params)
     if host.is_main and stats is not None:
         content = storage.to_json_bytes(stats.to_dict())

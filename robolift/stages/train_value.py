@@ -11,7 +11,7 @@ from robolift.stages.frames_input import given_frames
 from robolift.stages.frames_input import input_identity as input_identity
 from robolift.stages.joint_output import wait_for
 from robolift.stages.stage import Input, Inputs, StageConfig
-from robolift.value_model.recipe import Recipe
+from robolift.value_model.recipe import RUNTIME, Recipe
 
 INPUTS = {
     "dataset": Input(kind=Kind.DATASET),
@@ -24,7 +24,7 @@ OUTPUT = Kind.VALUE_CHECKPOINT
 class Config(StageConfig, Recipe):
     """How the value model is trained."""
 
-    RUNTIME: ClassVar[frozenset[str]] = frozenset({"save_every", "loader_workers"})
+    RUNTIME: ClassVar[frozenset[str]] = RUNTIME
 
 
 def identity(config: Config) -> dict[str, str]:
@@ -50,6 +50,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
         frames_uri=cache.uri if cache else "",
         work_uri=output.plan.work_uri,
         folder=str(output.path),
+        profile_uri=output.plan.profile_uri,
     )
     settings = {name: getattr(config, name) for name in Recipe.model_fields}
     # What was planned is what is loaded, and a file that changes in between is refused.

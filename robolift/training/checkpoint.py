@@ -30,7 +30,7 @@ from robolift import staging, storage
 from robolift.errors import DataError, UsageError
 from robolift.tensor_files import Spec, TensorFile, writing
 from robolift.training.distributed import ALONE, World
-from robolift.training.sharding import full
+from robolift.training.sharding import Piece, full
 
 LATEST_FILE = "latest.json"
 CHECKPOINTS = "checkpoints"
@@ -49,12 +49,14 @@ class ResumeState:
         weights: Averaged weights by name.
         tensors: Trained weights, optimizer moments and the like by name.
         document: Everything else, as JSON.
+        frozen: Names of the weights that training leaves as they are.
     """
 
     step: int
-    weights: Mapping[str, torch.Tensor]
-    tensors: Mapping[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor | Piece]
+    tensors: Mapping[str, torch.Tensor | Piece]
     document: dict[str, Any]
+    frozen: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +188,7 @@ class StateStore:
         return dict(storage.read_json(uri)) if storage.exists(uri) else None
 
 
-def write_tensors(uri: str, tensors: Mapping[str, torch.Tensor], world: World) -> str:
+def write_tensors(uri: str, tensors: Mapping[str, torch.Tensor | Piece], world: World) -> str:
     """Write a safetensors file, one tensor at a time in the memory of rank 0.
 
     Args:
@@ -217,7 +219,7 @@ def write_tensors(uri: str, tensors: Mapping[str, torch.Tensor], world: World) -
     return digest
 
 
-def _write_file(path: Path, tensors: Mapping[str, torch.Tensor], world: World) -> str:
+def _write_file(path: Path, tensors: Mapping[str, torch.Tensor | Piece], world: World) -> str:
     try:
         with writing(str(path), {name: _spec(tensor) for name, tensor in tensors.items()}) as write:
             for name, tensor in tensors.items():
@@ -229,5 +231,5 @@ def _write_file(path: Path, tensors: Mapping[str, torch.Tensor], world: World) -
     return storage.sha256_file(path)
 
 
-def _spec(tensor: torch.Tensor) -> Spec:
+def _spec(tensor: torch.Tensor | Piece) -> Spec:
     return Spec(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))

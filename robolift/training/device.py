@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,6 +27,20 @@ def device_for(name: str, local_rank: int = 0) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(mode=True)
     return torch.device("cuda", local_rank)
+
+
+def check_compiler() -> None:
+    """Refuse ``compile`` where PyTorch would look for a C++ compiler in vain, minutes later.
+
+    Raises:
+        UsageError: If there is none.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise UsageError(
+            f"compile needs a C++ compiler, and there is no {compiler}; install one, name another in CXX, "
+            "or set compile: false"
+        )
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -134,6 +134,14 @@ def connected(world: World, device: torch.device) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def connections() -> dist.ProcessGroup:
+    """Join all processes once more, over the host's memory, for what must not come between the messages of training.
+
+    Every process has to call it.
+    """
+    return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=TIMEOUT))
 
 
 def average_gradients(parameters: Sequence[torch.nn.Parameter], world: World, *, stop: bool) -> bool:

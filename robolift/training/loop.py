@@ -19,10 +19,13 @@ from torch import nn
 from robolift.errors import UsageError
 from robolift.logging import get_logger
 from robolift.training.checkpoint import ResumeState, StateStore
-from robolift.training.distributed import World, any_of, average_gradients, share, sum_over
+from robolift.training.distributed import World, any_of, average_gradients, collect, share, sum_over
 from robolift.training.optim import AdamW, MovingAverage, learning_rate
+from robolift.training.profiling import NO_PROFILE, Profile, StepTrace
 from robolift.training.sharding import fill, is_sharded, local
+from robolift.training.state_writer import StateWriter
 from robolift.training.stopping import TrainingStoppedError, stop_requests
+from robolift.training.torch_recorder import TorchRecorder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,8 @@ class LoopOptions:
         save_every: Steps between two resumable states, besides those that the store keeps.
         select: The weights kept: the last, or the best by held-out loss.
         accumulate: Parts of equal size that a process's rows of a step are computed in, one after the other.
+        fused_optimizer: Whether AdamW is one kernel a weight; see :class:`~robolift.training.optim.AdamW`.
+        save_in_background: Whether states are written while training goes on, from a copy in the host's memory.
     """
 
     steps: int
@@ -56,6 +61,8 @@ class LoopOptions:
     save_every: int
     select: Literal["last", "best"]
     accumulate: int = 1
+    fused_optimizer: bool = False
+    save_in_background: bool = True
 
 
 class Objective(Protocol):
@@ -100,11 +107,14 @@ class Trainer:
     pending: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.optimizer = AdamW(self.model, weight_decay=self.options.weight_decay)
+        self.optimizer = AdamW(self.model, weight_decay=self.options.weight_decay, fused=self.options.fused_optimizer)
         self.average = MovingAverage(self.model, self.options.ema_decay)
         self.parameters = self.optimizer.parameters
         weights = list(self.model.parameters())
         self.device, self.sharded = weights[0].device, any(map(is_sharded, weights))
+        self.writer = StateWriter(
+            self.store, self.world, background=self.options.save_in_background, sharded=self.sharded
+        )
         self.log = get_logger("training")
 
     def advance(self, asked: threading.Event) -> bool:
@@ -175,12 +185,24 @@ class Trainer:
             for name, weight in self.average.weights.items()
         }
 
+    @property
+    def saves(self) -> bool:
+        """Whether this process has a part in writing states."""
+        return self.world.is_main or self.sharded
+
     def save(self) -> None:
-        """Write the resumable state, from rank 0."""
+        """Save the resumable state, from rank 0; it may be written after the return."""
         # The sums since the curve's last row are each process's own; rank 0 saves them all, one place a rank.
         pending = {name: self._by_rank(total) for name, total in self.pending.items()}
-        if not (self.world.is_main or self.sharded):
-            return
+        if self.saves:
+            self.writer.save(self.state(pending))
+
+    def state(self, pending: Mapping[str, torch.Tensor]) -> ResumeState:
+        """Return the resumable state as it is now, sharing memory.
+
+        Args:
+            pending: For each loss its sums since the curve's last row, one a rank.
+        """
         groups: dict[str, Mapping[str, torch.Tensor]] = {
             "model": self.parameters,
             "best": self.best,
@@ -189,12 +211,17 @@ class Trainer:
         }
         tensors = {f"{group}.{name}": tensor for group, found in groups.items() for name, tensor in found.items()}
         document = {
-            "curves": self.curves,
+            "curves": {name: list(rows) for name, rows in self.curves.items()},  # training adds to them
             "best_step": self.best_step,
             "best_loss": None if math.isinf(self.best_loss) else self.best_loss,
         }
-        state = ResumeState(step=self.step, weights=self.average.weights, tensors=tensors, document=document)
-        self.store.save(state, self.world)
+        return ResumeState(
+            step=self.step,
+            weights=self.average.weights,
+            tensors=tensors,
+            document=document,
+            frozen=frozenset(self.average.weights.keys() - self.parameters.keys()),
+        )
 
     def _by_rank(self, total: torch.Tensor) -> torch.Tensor:
         totals = total.new_zeros(self.world.size)
@@ -238,7 +265,15 @@ class Trainer:
             self.log.info(event, step=self.step, **rounded)
 
 
-def fit(model: nn.Module, objective: Objective, options: LoopOptions, *, world: World, store: StateStore) -> Fit:
+def fit(
+    model: nn.Module,
+    objective: Objective,
+    options: LoopOptions,
+    *,
+    world: World,
+    store: StateStore,
+    profile: Profile = NO_PROFILE,
+) -> Fit:
     """Train ``model``; killed at any moment and called again, it ends with the same bits.
 
     Args:
@@ -247,23 +282,30 @@ def fit(model: nn.Module, objective: Objective, options: LoopOptions, *, world: 
         options: Length, schedule, bookkeeping.
         world: This process among those that train together.
         store: Where the resumable state lies.
+        profile: Steps that rank 0 records.
 
     Raises:
-        UsageError: If training diverges.
+        UsageError: If training diverges, or a state can't be written.
         TrainingStoppedError: If SIGTERM came; the state is saved first.
     """
     trainer = Trainer(model, objective, options, world, store)
     trainer.restore()
-    with stop_requests() as asked:
+    trace = StepTrace(profile if world.is_main else NO_PROFILE, TorchRecorder())
+    with trainer.writer as writer, trace, stop_requests() as asked:
+        if trainer.saves and options.save_every < options.steps - trainer.step:
+            writer.reserve(trainer.state({}))
         while trainer.step < options.steps:
             stop = trainer.advance(asked)
             trainer.record()
             if trainer.step % options.save_every == 0 or store.keeps(trainer.step) or stop:
                 trainer.save()
             if stop:
+                writer.wait()
+                collect(world, None)  # a process that ends takes the others with it
                 raise TrainingStoppedError(
                     f"stopped after step {trainer.step}, its state is saved; run again to resume"
                 )
+            trace.advanced()
     best = options.select == "best"
     weights = trainer.best if best else trainer.average.weights
     return Fit(weights=weights, step=trainer.best_step if best else trainer.step, curves=trainer.curves)

@@ -7,6 +7,7 @@ so a state does not depend on how many processes there were.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -52,11 +53,48 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return cast(Any, tensor).to_local() if is_sharded(tensor) else tensor
 
 
-def full(tensor: torch.Tensor, world: World) -> torch.Tensor:
+@dataclass(frozen=True)
+class Piece:
+    """A copy of this process's piece of a tensor that is dealt out along its first axis.
+
+    Attributes:
+        rows: The piece, on the CPU; maybe no rows.
+        shape: Shape of the whole tensor.
+        group: The connections over which it is put together.
+    """
+
+    rows: torch.Tensor
+    shape: torch.Size
+    group: dist.ProcessGroup
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the numbers."""
+        return self.rows.dtype
+
+    def whole(self, world: World) -> torch.Tensor:
+        """Return the tensor put together for rank 0; every process has to call it, and the others get an empty one."""
+        if not world.is_main:
+            if len(self.rows):
+                dist.send(self.rows, group_dst=0, group=self.group)
+            return self.rows.new_empty(0)
+        whole = self.rows.new_empty(self.shape)
+        # DTensor cuts an axis as chunk does; where there are too few rows the last processes get none.
+        for rank, part in enumerate(whole.chunk(world.size)):
+            if rank:
+                dist.recv(part, group_src=rank, group=self.group)
+            else:
+                part.copy_(self.rows)
+        return whole
+
+
+def full(tensor: torch.Tensor | Piece, world: World) -> torch.Tensor:
     """Return ``tensor`` put together, on the CPU and for rank 0 alone; the others get an empty one.
 
     Every process has to call it where the tensor is dealt out.
     """
+    if isinstance(tensor, Piece):
+        return tensor.whole(world)
     tensor = tensor.detach()
     if is_sharded(tensor):
         tensor = cast(torch.Tensor, cast(Any, tensor).full_tensor())

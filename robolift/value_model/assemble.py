@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -27,7 +30,23 @@ def trainable(model: ValueNetwork, recipe: Recipe, world: World, device: torch.d
     model = model.to(device)
     if recipe.sharding == "fsdp":
         shard(model, _shards(model), ("encode", "value_logits"), world, device)
+    if recipe.compile:
+        for name in ("encode", "value_logits", "actions"):
+            setattr(model, name, _compiled(getattr(model, name)))
     return model
+
+
+def _compiled(method: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Return ``method`` compiled where gradients are asked for.
+
+    A step always has the same shapes. Held-out frames come in many, each of which would be compiled anew.
+    """
+    compiled = torch.compile(method, dynamic=False)
+
+    def call(*inputs: Any) -> torch.Tensor:
+        return (compiled if torch.is_grad_enabled() else method)(*inputs)
+
+    return call
 
 
 def _prepare_towers(model: nn.Module, recipe: Recipe, world: World, device: torch.device) -> None:

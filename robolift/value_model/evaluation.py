@@ -70,9 +70,9 @@ class HeldOut:
             looked_at = [frames[part], begun[part]] if head.num_frames == 2 else [frames[part]]
             seen = Seen.of(self.model, self.data, self.images, np.unique(np.concatenate(looked_at)), self.precision)
             logits = seen.logits(frames[part])
-            numbers = [head.read(logits)[0]] * 2 + [head.loss_rows(logits, seen.tensor(target[part]))]
+            numbers = [head.value(logits)] * 2 + [head.loss_rows(logits, seen.tensor(target[part]))]
             if head.num_frames == 2:
-                numbers[1] = head.read(seen.logits(begun[part]))[0]
+                numbers[1] = head.value(seen.logits(begun[part]))
             if counts:
                 found[:, part] = [_numbers(number) for number in numbers]
         guess, value, loss = sum_over(self.world, torch.from_numpy(found).to(self.model.device)).cpu().numpy()

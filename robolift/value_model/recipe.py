@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from robolift.value_model.named_recipes import RECIPES
 from robolift.value_model.presets import PRESETS, TokenModelConfig, recipe_defaults
 
+RUNTIME = frozenset({"save_every", "save_in_background", "loader_workers", "profile"})
+"""Settings that change how the work is done and never its result."""
+
 
 class Recipe(BaseModel):
     """How a value model is trained."""
@@ -107,11 +110,22 @@ class Recipe(BaseModel):
     """Held-out frames that are measured, spread evenly over the held-out episodes and the same each time; 0 for all."""
     save_every: int = Field(250, ge=1)
     """Steps between two resumable states; a killed run loses at most these."""
+    save_in_background: bool = True
+    """Whether states are written while training goes on, from a copy of weights, averages and moments in the host's
+    memory (16 bytes a trained weight over all processes). `false` saves that memory; training then waits for each
+    write."""
     keep_every: int = Field(0, ge=0)
     """Steps between two states that stay in the output as checkpoints/STEP: weights, optimizer, curves; 0 for none."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of convolutions and towers while training, and of towers on held-out frames; weights, moments, heads
     and losses are float32 in any case."""
+    compile: bool = False
+    """Whether the network is compiled for training (`torch.compile`), which takes a minute or two and a C++ compiler:
+    for a GPU, since on a CPU it saves next to nothing. Last bits differ; so they do by the next."""
+    fused_optimizer: bool = False
+    """Whether AdamW is one kernel: a fifth of its time, and no scratch memory of a weight's size."""
+    profile: int = Field(0, ge=0)
+    """Steps to record with PyTorch's profiler, after three that are not; see docs/training.md. 0 for none."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to compute."""
     seed: int = Field(0, ge=0)
@@ -144,6 +158,10 @@ class Recipe(BaseModel):
             )
         if self.warmup_steps >= self.steps:
             raise ValueError(f"warmup_steps {self.warmup_steps} must be below steps {self.steps}")
+        if self.compile and self.sharding == "fsdp":
+            raise ValueError(
+                "compile is for sharding ddp: weights that are put together layer by layer aren't compiled"
+            )
         if self.sharding == "fsdp" and self.num_processes == 1:
             raise ValueError("sharding fsdp needs num_processes above 1: one process has nobody to share weights with")
         if self.select == "best" and self.val_fraction == 0:

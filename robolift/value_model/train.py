@@ -24,9 +24,10 @@ from robolift.json_numbers import finite
 from robolift.manifest import Manifest
 from robolift.training import distributed
 from robolift.training.checkpoint import StateStore
-from robolift.training.device import device_for, threads
+from robolift.training.device import check_compiler, device_for, threads
 from robolift.training.distributed import World
 from robolift.training.loop import LoopOptions, fit
+from robolift.training.profiling import Profile
 from robolift.value_model import checkpoint as checkpoints
 from robolift.value_model.assemble import trainable
 from robolift.value_model.build import build, check_installed
@@ -37,7 +38,7 @@ from robolift.value_model.network import ValueNetwork
 from robolift.value_model.objective import ValueObjective
 from robolift.value_model.presets import PRESETS, TokenModelConfig
 from robolift.value_model.prompts import Prompts, tokenized
-from robolift.value_model.recipe import Recipe
+from robolift.value_model.recipe import RUNTIME, Recipe
 
 CURVES_FILE = "curves.json"
 JOB_FILE = "job.json"
@@ -54,6 +55,7 @@ class Places:
         frames_uri: Output folder of pack_frames, empty if there is none.
         work_uri: Resumable state.
         folder: Local folder for the result, written by rank 0.
+        profile_uri: Folder of what the profiler records.
     """
 
     dataset_uri: str
@@ -61,6 +63,7 @@ class Places:
     work_uri: str
     folder: str
     frames_uri: str = ""
+    profile_uri: str = ""
 
 
 def train(recipe: Recipe, places: Places) -> None:
@@ -105,6 +108,8 @@ def _open(recipe: Recipe, places: Places) -> tuple[Dataset, TrainingData]:
         raise UsageError(f"preset {recipe.preset!r} is unknown; there are: {', '.join(PRESETS)}{hint}")
     check_installed(PRESETS[recipe.preset]())
     device_for(recipe.device)
+    if recipe.compile:
+        check_compiler()
     dataset = Dataset.open(manifest.load(places.dataset_uri))
     targets = manifest.load(places.targets_uri).table("targets") if places.targets_uri else None
     return dataset, prepare(recipe, dataset, targets)
@@ -126,8 +131,9 @@ def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, d
         cache = manifest.load(places.frames_uri) if places.frames_uri else None
         with packed(recipe, world, dataset, data, padded=checkpoint.padded, cache=cache) as images:
             objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
+            profile = Profile(recipe.profile, places.profile_uri)
             with contextlib.closing(objective):
-                result = fit(model, objective, loop_options(recipe), world=world, store=store)
+                result = fit(model, objective, loop_options(recipe), world=world, store=store, profile=profile)
         folder = Path(places.folder)
         checkpoints.save(folder, checkpoint.at_step(result.step), result.weights, world)
     if world.is_main:
@@ -143,7 +149,7 @@ def assets(recipe: Recipe, checkpoint: Checkpoint, step: int) -> dict[str, Any]:
     """
     return {
         checkpoints.CHECKPOINT_FILE: checkpoint.at_step(step).to_dict(),
-        RECIPE_FILE: recipe.model_dump(mode="json", exclude={"save_every", "loader_workers"}),
+        RECIPE_FILE: recipe.model_dump(mode="json", exclude=set(RUNTIME)),
     }
 
 
@@ -162,6 +168,8 @@ def loop_options(recipe: Recipe) -> LoopOptions:
         save_every=recipe.save_every,
         select=recipe.select,
         accumulate=recipe.accumulate,
+        fused_optimizer=recipe.fused_optimizer,
+        save_in_background=recipe.save_in_background,
     )
 
 

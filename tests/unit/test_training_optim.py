@@ -26,13 +26,14 @@ def test_without_warm_up_the_first_step_has_the_peak():
     assert rates(warmup_steps=0, total_steps=1) == [1.0]
 
 
-def test_updates_equal_pytorch_s_own_with_vectors_not_decayed():
+@pytest.mark.parametrize("fused", [False, True])
+def test_updates_equal_pytorch_s_own_with_vectors_not_decayed(fused):
     torch.manual_seed(0)
     ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
     theirs.load_state_dict(ours.state_dict())
     groups = [{"params": [theirs.weight], "weight_decay": 0.3}, {"params": [theirs.bias], "weight_decay": 0.0}]
     reference = torch.optim.AdamW(groups, betas=BETAS)
-    optimizer = AdamW(ours, weight_decay=0.3)
+    optimizer = AdamW(ours, weight_decay=0.3, fused=fused)
     for step in range(30):
         x = torch.randn(8, 5) * (10 if step == 20 else 1)  # one step whose gradient is clipped
         for model in (ours, theirs):

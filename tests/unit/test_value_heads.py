@@ -45,6 +45,19 @@ def test_expectation_and_spread_of_known_distributions():
     assert std.tolist() == pytest.approx([math.sqrt(0.125), 0, 0.25], abs=1e-6)
 
 
+@pytest.mark.parametrize("rows", [1, 2048, 2049, 6001])
+def test_an_expectation_in_blocks_has_the_bits_of_the_whole(rows):
+    logits = 3 * torch.randn(rows, 201, generator=torch.Generator().manual_seed(rows))
+    support = heads.atoms(201, -1.0, 0.0)
+    probability = torch.softmax(logits, dim=-1)
+    mean, spread = heads.expectation(logits, support)
+    assert torch.equal(mean, probability @ support)
+    assert torch.equal(spread, (probability * (support - mean[:, None]).square()).sum(-1).sqrt())
+    assert torch.equal(heads.expected(logits, support), mean)
+    exact = torch.softmax(logits.double(), dim=-1) @ support.double()
+    assert (mean - exact).abs().max() < 1e-6
+
+
 def test_cross_entropy_of_a_uniform_guess_is_ln_atoms():
     target = heads.two_hot(torch.tensor([-0.1234, -0.9]), 201, -1.0, 0.0)
     assert losses.cross_entropy_rows(torch.zeros(2, 201), target).tolist() == pytest.approx(

@@ -145,13 +145,16 @@ def for_this_machine(specification: Mapping[str, Any], *, served: bool) -> YamlC
     return YamlComponent(ComponentSpec.from_ir_dicts(spec, {}), component_yaml=json.dumps(spec))
 
 
-def run(specification: Mapping[str, Any], parameters: Mapping[str, Any], run_dir: Path) -> Console:
+def run(
+    specification: Mapping[str, Any], parameters: Mapping[str, Any], run_dir: Path, *, served: bool = True
+) -> Console:
     """Run a compiled pipeline with :class:`kfp.local.SubprocessRunner`.
 
     Args:
         specification: The compiled pipeline's.
         parameters: Checked arguments.
         run_dir: Local folder for KFP's own files and ``run.log``.
+        served: Whether steps are forks of one process, where that is possible, rather than each started from nothing.
 
     Returns:
         What was seen: timings per stage and the report's address.
@@ -166,7 +169,7 @@ def run(specification: Mapping[str, Any], parameters: Mapping[str, Any], run_dir
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(log_path.open("w", encoding="utf-8"))
         stack.enter_context(_variables(_environment()))
-        server = stack.enter_context(_step_server.serving())
+        server = stack.enter_context(_step_server.serving()) if served else ""
         stack.enter_context(_variables({ADDRESS_VARIABLE: server}))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")

@@ -25,7 +25,15 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 EXECUTOR = "kfp.dsl.executor_main"
-IMPORTED = (EXECUTOR, "robolift.stages.component", "robolift.data.dataset", "pyarrow.parquet", "yaml")
+IMPORTED = (
+    EXECUTOR,
+    "robolift.stages.component",
+    "robolift.data.dataset",
+    "pyarrow.parquet",
+    "structlog",
+    "fsspec.implementations.local",
+    "yaml",
+)
 """What most steps import. Nothing that starts threads: a fork has none of them."""
 STEP = Path(__file__).with_name("_step.py")
 """What KFP starts in place of a step: read, not imported, because this package imports KFP."""

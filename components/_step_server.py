@@ -34,7 +34,7 @@ IMPORTED = (
     "fsspec.implementations.local",
     "yaml",
 )
-"""What most steps import. Nothing that starts threads: a fork has none of them."""
+"""What most steps import. Nothing that starts threads, of which a fork has none, but Arrow's allocator, which forks."""
 STEP = Path(__file__).with_name("_step.py")
 """What KFP starts in place of a step: read, not imported, because this package imports KFP."""
 MAX_ADDRESS = 100

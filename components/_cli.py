@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Mapping, Sequence
 
+import yaml
 from google.protobuf import json_format
 from kfp.compiler import pipeline_spec_builder
 from kfp.dsl.base_component import BaseComponent
-from kfp.pipeline_spec.pipeline_spec_pb2 import PlatformSpec
 
 from components import _arguments, _parameters, _resources
 from robolift import storage
@@ -32,14 +32,11 @@ def compile_to(pipeline: BaseComponent, path: Path) -> Dict[str, Any]:
     The bytes depend only on the source and on the image references.
     """
     spec = specification(pipeline)
-    told = json_format.MessageToDict(pipeline.platform_spec)
+    platform = _resources.with_pods(spec, json_format.MessageToDict(pipeline.platform_spec))
+    heading = pipeline_spec_builder.extract_comments_from_pipeline_spec(spec, pipeline.description)
     path.parent.mkdir(parents=True, exist_ok=True)
-    pipeline_spec_builder.write_pipeline_spec_to_file(
-        pipeline_spec=pipeline.pipeline_spec,
-        pipeline_description=pipeline.description,
-        platform_spec=json_format.ParseDict(_resources.with_pods(spec, told), PlatformSpec()),
-        package_path=str(path),
-    )
+    # As KFP's compiler writes it; libyaml would break lines elsewhere.
+    path.write_text(heading + yaml.dump_all([spec, platform], Dumper=yaml.SafeDumper, sort_keys=True))
     return spec
 
 

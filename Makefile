@@ -22,13 +22,15 @@ help: ## this list
 install: $(STAMP) ## create .venv with every dependency at its pinned version
 
 # uv is quick but reads no pip configuration: hand it pip's own index settings, and fall back to pip where uv is missing.
+# Compiled as pip does: where PYTHONDONTWRITEBYTECODE is set every command would compile its libraries again, as long as
+# it takes to import them.
 $(STAMP): pyproject.toml constraints.txt | system-packages
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing dependencies into $(VENV)"
 	@if $(BIN)/pip install -q --disable-pip-version-check uv 2>/dev/null; then \
 	  UV_FIND_LINKS="$$($(BIN)/pip config get global.find-links 2>/dev/null)" \
 	  UV_EXTRA_INDEX_URL="$${UV_EXTRA_INDEX_URL:-$$PIP_EXTRA_INDEX_URL}" UV_INDEX_STRATEGY=unsafe-best-match \
-	  $(BIN)/uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'; \
+	  $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[$(EXTRAS)]'; \
 	else $(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'; fi
 	@touch $@
 
@@ -120,7 +122,7 @@ bench: $(VENV)/.benched ## measure beside other ways, write benchmarks/RESULTS.m
 	@$(BIN)/python -m benchmarks $(ONLY) $(call option,--rounds,ROUNDS) $(call option,--because,BECAUSE) $(if $(DRY_RUN),--dry-run)
 
 $(VENV)/.benched: $(STAMP)
-	@$(BIN)/python -m uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[bench]' && touch $@
+	@$(BIN)/python -m uv pip install -q --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[bench]' && touch $@
 
 demo-seeds: install ## the demo over three seeds, from pixels and from state; hours
 	@$(BIN)/python benchmarks/recap_demo.py

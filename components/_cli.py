@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Dict, Mapping, Sequence
 
 import yaml
-from kfp import compiler
+from google.protobuf import json_format
+from kfp.compiler import pipeline_spec_builder
 from kfp.dsl.base_component import BaseComponent
 
-from components import _arguments, _parameters
+from components import _arguments, _parameters, _resources
 from robolift import storage
 from robolift.errors import RoboliftError, UsageError
 
@@ -20,14 +21,23 @@ DEFAULT_OUTPUT_ROOT = "runs"
 EXIT_INTERRUPTED = 130
 
 
+def specification(pipeline: BaseComponent) -> Dict[str, Any]:
+    """Return the specification of a pipeline: the first document of its compiled file."""
+    return dict(json_format.MessageToDict(pipeline.pipeline_spec))
+
+
 def compile_to(pipeline: BaseComponent, path: Path) -> Dict[str, Any]:
     """Compile a pipeline to ``path`` and return its specification.
 
     The bytes depend only on the source and on the image references.
     """
+    spec = specification(pipeline)
+    platform = _resources.with_pods(spec, json_format.MessageToDict(pipeline.platform_spec))
+    heading = pipeline_spec_builder.extract_comments_from_pipeline_spec(spec, pipeline.description)
     path.parent.mkdir(parents=True, exist_ok=True)
-    compiler.Compiler().compile(pipeline, str(path))
-    return dict(next(yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader)))
+    # As KFP's compiler writes it; libyaml would break lines elsewhere.
+    path.write_text(heading + yaml.dump_all([spec, platform], Dumper=yaml.SafeDumper, sort_keys=True))
+    return spec
 
 
 def _find(pipelines: Mapping[str, BaseComponent], name: str) -> BaseComponent:
@@ -44,14 +54,14 @@ def _list(pipelines: Mapping[str, BaseComponent]) -> int:
     return 0
 
 
-def _run(package: Path, parameters: Mapping[str, Any], name: str) -> int:
+def _run(spec: Mapping[str, Any], parameters: Mapping[str, Any], name: str) -> int:
     from components import _local
 
     root = storage.normalize(str(parameters["output_root"]))
     logs = storage.local_path(root) or Path(DEFAULT_OUTPUT_ROOT).resolve()
     run_dir = logs / "logs" / (name or time.strftime("%Y%m%d-%H%M%S"))
     began = time.monotonic()
-    console = _local.run(package, {**parameters, "output_root": root}, run_dir)
+    console = _local.run(spec, {**parameters, "output_root": root}, run_dir)
     seconds = round(time.monotonic() - began, 1)
     (run_dir / "timings.json").write_text(json.dumps({"seconds": seconds, "stages": console.timings}, indent=1) + "\n")
     lines = ["", f"finished in {seconds} s; log: {run_dir / 'run.log'}"]
@@ -131,12 +141,13 @@ def _compiled(pipelines: Mapping[str, BaseComponent], args: argparse.Namespace, 
     if args.command == "run":
         parameters.setdefault("output_root", DEFAULT_OUTPUT_ROOT)
     package = folder / f"{args.pipeline}.yaml"
-    spec = compile_to(_find(pipelines, args.pipeline), package)
+    pipeline = _find(pipelines, args.pipeline)
+    spec = specification(pipeline) if args.command == "run" else compile_to(pipeline, package)
     if args.command != "upload":
         _parameters.check(spec, parameters)
         print(_parameters.plan(args.pipeline, spec, parameters), flush=True)
     if args.command == "run":
-        return 0 if args.dry_run else _run(package, parameters, args.name)
+        return 0 if args.dry_run else _run(spec, parameters, args.name)
 
     from components import _launch, _releases, _submit
 

@@ -1,6 +1,7 @@
 """Run a compiled pipeline on this machine: the same graph and components, each step a process, no cluster."""
 
 import contextlib
+import copy
 import io
 import json
 import os
@@ -11,8 +12,9 @@ import warnings
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, TextIO
 
-import yaml
-from kfp import components, local
+from kfp import local
+from kfp.dsl.structures import ComponentSpec
+from kfp.dsl.yaml_component import YamlComponent
 
 from components import _step_server
 from components._step import ADDRESS_VARIABLE
@@ -125,33 +127,34 @@ def _variables(wanted: Mapping[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
-def for_this_machine(package: Path, folder: Path, *, served: bool) -> Path:
-    """Write a copy of a compiled pipeline whose steps fail at once: on this machine a wait of minutes mends nothing.
+def for_this_machine(specification: Mapping[str, Any], *, served: bool) -> YamlComponent:
+    """Load a compiled pipeline so that its steps fail at once: on this machine a wait of minutes mends nothing.
 
     Args:
-        package: Compiled pipeline.
-        folder: Where to write it.
+        specification: The pipeline's; it stays as it is.
         served: Whether the steps are run by the step server, rather than each from nothing.
     """
-    documents = list(yaml.load_all(package.read_text(), Loader=yaml.CSafeLoader))
-    for component in (documents[0]["root"], *documents[0]["components"].values()):
+    spec = copy.deepcopy(dict(specification))
+    for component in (spec["root"], *spec["components"].values()):
         for task in component.get("dag", {}).get("tasks", {}).values():
             task.pop("retryPolicy", None)
-    for executor in documents[0]["deploymentSpec"]["executors"].values() if served else ():
+    for executor in spec["deploymentSpec"]["executors"].values() if served else ():
         container = executor["container"]
         container["command"] = _step_server.command(container["command"][-1])
-    path = folder / f"{package.stem}.local.yaml"
-    path.write_text(yaml.dump_all(documents, Dumper=yaml.CSafeDumper, sort_keys=True))
-    return path
+    # As kfp.components.load_component_from_file does it after seconds of reading YAML.
+    return YamlComponent(ComponentSpec.from_ir_dicts(spec, {}), component_yaml=json.dumps(spec))
 
 
-def run(package: Path, parameters: Mapping[str, Any], run_dir: Path) -> Console:
+def run(
+    specification: Mapping[str, Any], parameters: Mapping[str, Any], run_dir: Path, *, served: bool = True
+) -> Console:
     """Run a compiled pipeline with :class:`kfp.local.SubprocessRunner`.
 
     Args:
-        package: Compiled pipeline.
+        specification: The compiled pipeline's.
         parameters: Checked arguments.
         run_dir: Local folder for KFP's own files and ``run.log``.
+        served: Whether steps are forks of one process, where that is possible, rather than each started from nothing.
 
     Returns:
         What was seen: timings per stage and the report's address.
@@ -166,13 +169,13 @@ def run(package: Path, parameters: Mapping[str, Any], run_dir: Path) -> Console:
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(log_path.open("w", encoding="utf-8"))
         stack.enter_context(_variables(_environment()))
-        server = stack.enter_context(_step_server.serving())
+        server = stack.enter_context(_step_server.serving()) if served else ""
         stack.enter_context(_variables({ADDRESS_VARIABLE: server}))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         console = Console(log, sys.stdout)
         local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(run_dir / "kfp"), raise_on_error=True)
-        graph = components.load_component_from_file(str(for_this_machine(package, run_dir, served=bool(server))))
+        graph = for_this_machine(specification, served=bool(server))
         try:
             with contextlib.redirect_stdout(console):
                 graph(**parameters)

@@ -1,13 +1,11 @@
-"""The pod of a step in Kubernetes' terms, written into a task the way ``kfp.kubernetes`` would write it.
+"""The pod of a step in Kubernetes' terms, as ``kfp.kubernetes`` would write it.
 
-Each function of ``kfp.kubernetes`` turns the task's whole configuration into a message and back, ten times a step, and
+Each function of ``kfp.kubernetes`` turns a task's whole configuration into a message and back, ten times a step, and
 importing it imports the Kubernetes API. What it leaves is one dictionary, which is made here.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, Dict, List
-
-from kfp.dsl import PipelineTask
 
 PLATFORM = "kubernetes"
 
@@ -38,11 +36,8 @@ class Pod:
     field_paths: Dict[str, str] = field(default_factory=dict)
     deadline_s: int | None = None
 
-    def give(self, task: PipelineTask) -> None:
-        """Write it into ``task``."""
-        task.platform_config[PLATFORM] = {key: value for key, value in self._config().items() if value}
-
-    def _config(self) -> Dict[str, Any]:
+    def config(self) -> Dict[str, Any]:
+        """Return it as the JSON of a ``KubernetesExecutorConfig``."""
         # Numbers of 64 bits are text in the JSON of protocol buffers.
         metadata = {"labels": self.labels, "annotations": self.annotations}
         memory = {
@@ -51,7 +46,7 @@ class Pod:
             "medium": "Memory",
             "sizeLimit": self.shared_memory,
         }
-        return {
+        found = {
             "nodeSelector": {"labels": self.node_selector} if self.node_selector else {},
             "tolerations": self.tolerations,
             "podMetadata": {key: value for key, value in metadata.items() if value},
@@ -60,3 +55,4 @@ class Pod:
             "fieldPathAsEnv": [{"name": name, "fieldPath": path} for name, path in self.field_paths.items()],
             "activeDeadlineSeconds": "" if self.deadline_s is None else str(self.deadline_s),
         }
+        return {key: value for key, value in found.items() if value}

@@ -1,19 +1,21 @@
 """What each stage asks of a node. Locally ignored; on a cluster it decides placement."""
 
+import copy
 import dataclasses
+import functools
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping
 
 from kfp.dsl import PipelineTask
 from kfp.dsl.structures import ResourceSpec
 
 from components import _environment, _pools
-from components._pod import Pod
+from components._pod import PLATFORM, Pod
 from robolift.errors import UsageError
 from robolift.launch.cluster import NAMESPACE_VARIABLE, RUN_ID_VARIABLE, WORKFLOW_VARIABLE
 from robolift.launch.pod import UNDISTURBED
-from robolift.launch.spec import NAME_LABELS, PROCESS, QUEUE_LABEL, STAGE_LABEL, Placement
+from robolift.launch.spec import NAME_LABELS, PROCESS, QUEUE_LABEL, STAGE_LABEL
 
 USER, GROUP = 10001, 0
 """Who the images' processes are; group 0 is what their writable folders belong to."""
@@ -184,7 +186,7 @@ def step_environment(stage: str) -> List[Dict[str, Any]]:
 
 
 def place(task: PipelineTask) -> PipelineTask:
-    """Give ``task`` the nodes, resources, retries and user of its stage and return it.
+    """Give ``task`` the resources, retries and variables of its stage and return it; :func:`with_pods` does the rest.
 
     KFP's cache is off: it can't see that the files behind an address changed. Stages find finished work themselves.
 
@@ -203,13 +205,38 @@ def place(task: PipelineTask) -> PipelineTask:
         accelerator_type=found.gpu_resource if asked.gpus else None,
         accelerator_count=str(asked.gpus) if asked.gpus else None,
     )
-    _pod(stage, asked, found).give(task)
     _environment.give(task, step_environment(stage))
     task.set_caching_options(False)
     return task.set_retry(asked.retries, "60s", 2.0, RETRY_WINDOW)
 
 
-def _pod(stage: str, asked: Resources, found: Placement) -> Pod:
+def with_pods(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return what is asked of Kubernetes for a compiled pipeline: for each step the pod of its stage.
+
+    KFP would copy what each task is given from pipeline to pipeline, again for every step: half the time to compile.
+
+    Args:
+        spec: The pipeline's specification.
+        platform: What KFP has of its steps already, such as the Secrets they read.
+    """
+    told = ((platform.get("platforms") or {}).get(PLATFORM) or {}).get("deploymentSpec") or {}
+    executors = dict(told.get("executors") or {})
+    pods = functools.cache(pod)
+    for label, executor in spec["deploymentSpec"]["executors"].items():
+        # Copies: YAML would write what two steps share once, and refer to it.
+        own = copy.deepcopy(pods(executor["container"]["args"][-1]).config())
+        executors[label] = {**executors.get(label, {}), **own}
+    return {"platforms": {PLATFORM: {"deploymentSpec": {"executors": executors}}}}
+
+
+def pod(stage: str) -> Pod:
+    """Return the nodes, labels and user of a stage's steps.
+
+    Raises:
+        UsageError: If the placement file doesn't define the pool.
+    """
+    asked = resources(stage)
+    found = _pools.placement(asked.pool)
     labels = {"app.kubernetes.io/name": NAME_LABELS["app.kubernetes.io/name"], STAGE_LABEL: stage}
     launched = is_launched(stage)
     return Pod(

@@ -25,8 +25,16 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List
 
 EXECUTOR = "kfp.dsl.executor_main"
-IMPORTED = (EXECUTOR, "robolift.stages.component", "robolift.data.dataset", "pyarrow.parquet", "yaml")
-"""What most steps import. Nothing that starts threads: a fork has none of them."""
+IMPORTED = (
+    EXECUTOR,
+    "robolift.stages.component",
+    "robolift.data.dataset",
+    "pyarrow.parquet",
+    "structlog",
+    "fsspec.implementations.local",
+    "yaml",
+)
+"""What most steps import. Nothing that starts threads, of which a fork has none, but Arrow's allocator, which forks."""
 STEP = Path(__file__).with_name("_step.py")
 """What KFP starts in place of a step: read, not imported, because this package imports KFP."""
 MAX_ADDRESS = 100

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
-from fsspec.utils import glob_translate
-
 from robolift import storage
 from robolift.clips.annotations import Source
 from robolift.data.content import CONTENT_TAGS, sha256
@@ -49,6 +47,8 @@ def find_videos(uri: str, *, source: Source, pattern: str, participant_pattern: 
         UsageError: If a pattern is no pattern.
         DataError: If there is none, or two would be called alike.
     """
+    from fsspec.utils import glob_translate  # noqa: PLC0415  (options are printed without it)
+
     participant = _participant_rule(source, participant_pattern)
     wanted = re.compile("|".join(glob_translate(each) for each in _without_braces(pattern)))
     found: dict[str, VideoFile] = {}

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from components import _launch, _pools, _resources
+from components._pod import Pod
 from robolift.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,42 @@ def compiled(tmp_path, pipeline="recap", **environ):
         return done, {}, {}
     spec, platform = yaml.load_all(path.read_text(), Loader=yaml.CSafeLoader)
     return done, spec, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def test_a_pod_is_what_kfp_would_write_of_it():
+    from types import SimpleNamespace
+
+    from kfp import kubernetes
+
+    pod = Pod(
+        node_selector={"robolift.io/pool": "gpu"},
+        tolerations=[{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        labels={"a": "1", "b": "2"},
+        annotations={"c": "3"},
+        user=10001,
+        group=0,
+        shared_memory="16Gi",
+        field_paths={"RUN": "metadata.labels['run']"},
+        deadline_s=7200,
+    )
+    task = SimpleNamespace(platform_config={})
+    kubernetes.add_node_selector(task, "robolift.io/pool", "gpu")
+    kubernetes.add_toleration(task, **pod.tolerations[0])
+    for key, value in pod.labels.items():
+        kubernetes.add_pod_label(task, key, value)
+    kubernetes.add_pod_annotation(task, "c", "3")
+    kubernetes.empty_dir_mount(task, "dshm", "/dev/shm", medium="Memory", size_limit="16Gi")
+    kubernetes.set_security_context(task, run_as_user=10001, run_as_group=0, run_as_non_root=True)
+    kubernetes.use_field_path_as_env(task, "RUN", "metadata.labels['run']")
+    kubernetes.set_timeout(task, 7200)
+    assert pod.config() == task.platform_config["kubernetes"]
+
+
+@pytest.mark.parametrize(("key", "value"), [("cpu", "many"), ("cpu", "4Gi"), ("memory", "2GB"), ("memory", "1.5Gi")])
+def test_a_size_that_is_no_quantity_is_named(site, key, value):
+    site({"sizes": {"cpu.small": {key: value}}})
+    with pytest.raises(UsageError, match=rf"sizes\.cpu\.small\.{key} in .* is '{value}'; expected a quantity"):
+        _resources.size("cpu.small")
 
 
 @pytest.mark.parametrize("document", [{"trainer": {"pool": "a100"}}, {"pools": [{"name": "cpu"}]}])

@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 import docker
-from kfp import components, local
+import yaml
+from kfp import local
 
 from components._local import for_this_machine
 
@@ -37,7 +38,8 @@ def main() -> int:
     root.mkdir()
     os.chown(root, *map(int, USER.split(":")))  # the steps make their own folders below it
     local.init(runner, pipeline_root=str(root), raise_on_error=True)
-    graph = components.load_component_from_file(str(for_this_machine(Path(job["package"]), folder, served=False)))
+    specification = next(yaml.load_all(Path(job["package"]).read_text(), Loader=yaml.CSafeLoader))
+    graph = for_this_machine(specification, served=False)
     graph(**job["parameters"])
     return 0
 

@@ -115,10 +115,10 @@ def test_stage_advantage_labels_twice_and_normalises_before_it_trains(compiled):
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)
-def test_on_this_machine_nothing_is_tried_again_after_a_minute(compiled, pipeline, tmp_path):
+def test_on_this_machine_nothing_is_tried_again_after_a_minute(compiled, pipeline):
     package = compiled / f"{pipeline}.yaml"
     assert "retryPolicy" in package.read_text()
-    assert "retryPolicy" not in _local.for_this_machine(package, tmp_path, served=False).read_text()
+    assert "retryPolicy" not in _local.for_this_machine(_spec(compiled, pipeline), served=False).component_yaml
 
 
 def test_reward_labeling_asks_in_shards_and_lets_no_label_past_the_measure(compiled):

@@ -324,7 +324,31 @@ def test_on_a_terminal_the_log_is_text(tmp_path):
     assert not shown.startswith("{")
 
 
-HEAVY = ("torch", "jax", "flax", "optax", "kfp", "kubernetes", "matplotlib", "pandas", "mujoco", "metaworld")
+HEAVY = (
+    *(
+        "torch",
+        "jax",
+        "flax",
+        "optax",
+        "transformers",
+        "kfp",
+        "kubernetes",
+        "matplotlib",
+        "pandas",
+        "mujoco",
+        "metaworld",
+    ),
+    *("cv2", "PIL", "scipy", "sklearn", "s3fs", "aiohttp", "requests", "httpx", "rich", "structlog", "tqdm", "fsspec"),
+)
+LABEL_ONLY = (
+    "label_returns",
+    "merge_values",
+    "label_advantage",
+    "merge_rewards",
+    "import_rewards",
+    "compute_norm_stats",
+)
+"""Stages that read and write tables alone."""
 PROBE = """
 import contextlib, io, json, os, runpy, sys
 import robolift.__main__, robolift.stages.stage  # once for all, which takes most of the time
@@ -336,7 +360,7 @@ def modules_after(*words):
             runpy.run_module("robolift", run_name="__main__", alter_sys=True)
         except SystemExit as stop:
             assert not stop.code, stop.code
-    return sorted({name.split(".")[0] for name in sys.modules})
+    return sorted({name.split(".")[0] for name in sys.modules} | {"pyarrow.compute"} & set(sys.modules))
 
 for name in sys.argv[1:]:
     child = os.fork()  # each from here on, as if it were the first
@@ -366,3 +390,8 @@ def modules_of_descriptions():
 @pytest.mark.parametrize("name", NAMES)
 def test_describing_a_stage_imports_no_model_library(modules_of_descriptions, name):
     assert not set(modules_of_descriptions[name]) & set(HEAVY)
+
+
+@pytest.mark.parametrize("name", LABEL_ONLY)
+def test_a_stage_of_tables_opens_no_video_library_and_no_kernels_before_it_works(modules_of_descriptions, name):
+    assert not set(modules_of_descriptions[name]) & {"av", "pyarrow.compute", "asyncio", "yaml"}

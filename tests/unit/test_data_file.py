@@ -47,7 +47,7 @@ def test_a_store_is_asked_a_few_times_for_a_column_of_many_row_groups(s3, tmp_pa
     import s3fs
 
     path = tmp_path / "file.parquet"
-    table = write(path, episodes=300, length=100, row_group_size=100)
+    table = write(path, episodes=300, length=200, row_group_size=200)
     storage.write_bytes(f"{s3}/file.parquet", path.read_bytes())
     fetched: list[int] = []
     fetch = s3fs.S3File._fetch_range

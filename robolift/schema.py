@@ -21,6 +21,7 @@ from robolift.errors import DataError
 
 SCHEMA_VERSION = "1.0"
 ROW_GROUP_ROWS = 1 << 17
+BATCH_ROWS = 1 << 15
 PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "store_schema": True}
 
 EPISODE_INDEX = "episode_index"
@@ -231,6 +232,24 @@ def read_parquet(uri: str, columns: list[str] | None = None) -> pa.Table:
     """
     with storage.open_file(uri) as file, intact_parquet(uri):
         return pq.read_table(file, columns=columns)
+
+
+def read_batches(uri: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """Yield the rows of one Parquet file from any store, in order and about BATCH_ROWS at once.
+
+    The first table has the columns and no rows. From a store that many rows are fetched with one request.
+
+    Raises:
+        DataError: If it is missing or not readable as Parquet.
+    """
+    source = storage.open_for_arrow(uri)
+    with intact_parquet(uri), pq.ParquetFile(source, pre_buffer=not isinstance(source, str)) as file:
+        schema = file.schema_arrow
+        yield (schema if columns is None else pa.schema([schema.field(name) for name in columns])).empty_table()
+        ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
+        for groups in np.split(np.arange(len(ends)), np.flatnonzero(np.diff(ends // BATCH_ROWS)) + 1):
+            for batch in file.iter_batches(BATCH_ROWS, row_groups=groups.tolist(), columns=columns, use_threads=False):
+                yield pa.Table.from_batches([batch])
 
 
 @contextmanager

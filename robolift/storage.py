@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import itertools
 import json
 import os
 import secrets
@@ -23,6 +24,7 @@ from fsspec.core import url_to_fs
 from robolift.errors import DataError, UsageError
 
 BLOCK_BYTES = 1 << 20
+JSON_PIECES = 1 << 12
 NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
@@ -282,7 +284,15 @@ def probe(uri: str) -> None:
 
 def to_json_bytes(document: Any) -> bytes:
     """Return canonical JSON: sorted keys, a newline at the end, NaN refused."""
-    return (json.dumps(document, sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    return b"".join(_json_blocks(document))
+
+
+def _json_blocks(document: Any) -> Iterator[bytes]:
+    """Yield canonical JSON in pieces: the list of a large dataset's files need not be in memory once more as text."""
+    pieces = json.JSONEncoder(sort_keys=True, indent=1, allow_nan=False, ensure_ascii=False).iterencode(document)
+    while some := list(itertools.islice(pieces, JSON_PIECES)):
+        yield "".join(some).encode()
+    yield b"\n"
 
 
 def list_entries(uri: str) -> dict[str, dict[str, Any]]:
@@ -376,4 +386,7 @@ def sha256_file(path: Path) -> str:
 
 def digest_of(document: Any) -> str:
     """Return 16 hex digits that identify a JSON-serializable document."""
-    return hashlib.sha256(to_json_bytes(document)).hexdigest()[:16]
+    digest = hashlib.sha256()
+    for block in _json_blocks(document):
+        digest.update(block)
+    return digest.hexdigest()[:16]

@@ -174,6 +174,15 @@ class TableReader:
             first = stop
         return pa.concat_tables(parts) if parts else self._group[1].slice(0, 0)
 
+    def blocks(self, rows: int = schema.ROW_GROUP_ROWS) -> Iterator[tuple[int, pa.Table]]:
+        """Yield (number of the first row, rows) of all rows not read yet, at most ``rows`` at once.
+
+        Raises:
+            DataError: As :meth:`read`.
+        """
+        for first in range(self._position, self.num_rows, rows):
+            yield first, self.read(first, min(first + rows, self.num_rows))
+
     def _load(self, group: int) -> pa.Table:
         if self._group[0] != group:
             with schema.intact_parquet(self.uri):

@@ -16,6 +16,8 @@ from robolift.data.dataset import Dataset
 from robolift.data.episodes import EpisodeFacts
 from robolift.table_files import TableWriter, episode_blocks
 
+BLOCK_FRAMES = schema.ROW_GROUP_ROWS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Episode:
@@ -86,7 +88,7 @@ class EpisodeTables:
         self._kinds.append(episode.facts.kind)
         self._block.append(episode)
         self._block_frames += len(episode.timestamps)
-        if self._block_frames >= schema.ROW_GROUP_ROWS:
+        if self._block_frames >= BLOCK_FRAMES:
             self._flush()
 
     def _flush(self) -> None:

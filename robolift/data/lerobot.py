@@ -150,7 +150,7 @@ class LeRobotReader:
         self._lock = threading.RLock()
         self._data_files: OrderedDict[str, _DataFile] = OrderedDict()
         self._moved: dict[int, str] = {}
-        self._facts: dict[str, VideoFacts] = {}
+        self._probed: tuple[str, VideoFacts] | None = None
         self._videos = OpenVideos(fps=meta.fps, limit=OPEN_VIDEOS)
 
     @classmethod
@@ -305,11 +305,11 @@ class LeRobotReader:
             DataError: Naming the first missing file and how many there are.
         """
         present = {name for name, _ in storage.list_files(self.uri)}
-        named = [path for e in self.episodes for path in (e.data_path, *(place.path for place in e.videos.values()))]
-        missing = [path for path in dict.fromkeys(named) if path not in present]
+        named = (path for e in self.episodes for path in (e.data_path, *(place.path for place in e.videos.values())))
+        missing = dict.fromkeys(path for path in named if path not in present)
         if missing:
             raise DataError(
-                f"{len(missing)} files are missing, the first is {missing[0]}",
+                f"{len(missing)} files are missing, the first is {next(iter(missing))}",
                 where=self.uri,
                 expected="every file that the meta folder names",
                 mend="copy the dataset again",
@@ -324,8 +324,9 @@ class LeRobotReader:
         clip = self.clip(episode, camera)
         where = f"{clip.uri}, episode {episode}"
         with self._lock:
-            facts = self._facts.get(clip.uri) or probe(clip.uri)
-            self._facts[clip.uri] = facts
+            if self._probed is None or self._probed[0] != clip.uri:
+                self._probed = (clip.uri, probe(clip.uri))
+            facts = self._probed[1]
         declared = self.image_size(camera)
         if (facts.height, facts.width) != declared:
             raise DataError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,11 @@ from robolift.errors import DataError
 
 REWRITE = "write the dataset's meta folder again, or take it from an intact copy"
 EPISODE_COLUMNS = ("episode_index", "tasks", "length")
+PYTHON_ROWS = 1024
+MAX_SHARED = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VideoPlace:
     """Where an episode's frames of one camera lie: file relative to the dataset, time of the first frame."""
 
@@ -25,25 +27,77 @@ class VideoPlace:
     start_s: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How the paths of an episode's files are formed; what all episodes of a dataset share."""
+
+    version: str
+    cameras: tuple[str, ...]
+    data_template: str
+    video_template: str
+    chunks_size: Any
+
+    @classmethod
+    def of(cls, info: Mapping[str, Any], cameras: tuple[str, ...]) -> _Layout:
+        version = str(info["codebase_version"])
+        data_template = str(info.get("data_path") or fmt.DATA_PATHS[version])
+        video_template = str(info.get("video_path") or fmt.VIDEO_PATHS[version])
+        return cls(version, cameras, data_template, video_template, info.get("chunks_size") or 1000)
+
+    def numbers(self, row: Mapping[str, Any]) -> tuple[float, ...]:
+        """Return what a meta row says of the places of the episode's files; v2.1 goes by the index alone."""
+        if self.version != fmt.V30:
+            return ()
+        keys = ["data/chunk_index", "data/file_index"]
+        for camera in self.cameras:
+            keys += [f"videos/{camera}/{key}" for key in ("chunk_index", "file_index", "from_timestamp")]
+        return tuple(row[key] for key in keys)
+
+    def data_path(self, index: int, numbers: Sequence[float]) -> str:
+        return self.data_template.format(**self._names(index, numbers[:2]))
+
+    def videos(self, index: int, numbers: Sequence[float]) -> dict[str, VideoPlace]:
+        found = {}
+        for place, camera in enumerate(self.cameras):
+            of_camera = numbers[2 + 3 * place : 5 + 3 * place]
+            path = self.video_template.format(**self._names(index, of_camera), video_key=camera)
+            found[camera] = VideoPlace(path, float(of_camera[2]) if of_camera else 0.0)
+        return found
+
+    def _names(self, index: int, numbers: Sequence[float]) -> dict[str, float]:
+        chunk = index // int(self.chunks_size)
+        if self.version == fmt.V30:
+            return {"chunk_index": numbers[0], "file_index": numbers[1]}
+        return {"episode_chunk": chunk, "episode_index": index}
+
+
+@dataclass(frozen=True, slots=True)
 class EpisodeMeta:
-    """One episode, as the meta folder describes it.
+    """One episode, as the meta folder describes it; a few hundred bytes, for there may be a hundred thousand.
 
     Attributes:
         index: Its number, 0..E-1.
         length: Number of frames.
         tasks: Its task texts.
-        extra: What else the meta row says, such as ``outcome``.
-        data_path: Parquet file with its rows, relative to the dataset.
-        videos: For each camera where its frames are.
+        extra: What else the meta row says, such as ``outcome``; episodes that say the same share it.
     """
 
     index: int
     length: int
     tasks: tuple[str, ...]
-    extra: dict[str, Any]
-    data_path: str
-    videos: dict[str, VideoPlace]
+    extra: Mapping[str, Any]
+    _layout: _Layout
+    _numbers: tuple[float, ...]
+
+    @property
+    def data_path(self) -> str:
+        """Parquet file with its rows, relative to the dataset."""
+        return self._layout.data_path(self.index, self._numbers)
+
+    @property
+    def videos(self) -> dict[str, VideoPlace]:
+        """For each camera where its frames are."""
+        return self._layout.videos(self.index, self._numbers)
 
 
 @dataclass(frozen=True)
@@ -94,7 +148,9 @@ def read_meta(uri: str) -> Meta:
     cameras = tuple(sorted(name for name, feature in features.items() if feature["dtype"] == "video"))
     read = _read_v21 if version == fmt.V21 else _read_v30
     tasks, rows = read(uri)
-    episodes = tuple(sorted((_episode(info, cameras, row, uri) for row in rows), key=lambda episode: episode.index))
+    layout, shared = _Layout.of(info, cameras), dict[Any, Any]()
+    found = (_episode(layout, row, uri, shared) for row in rows)
+    episodes = tuple(sorted(found, key=lambda episode: episode.index))
     _check_totals(info, tasks, episodes, info_uri)
     return Meta(info, str(version), float(fps), features, cameras, tuple(tasks), episodes)
 
@@ -130,7 +186,10 @@ def read_lines(uri: str) -> list[dict[str, Any]]:
     Raises:
         DataError: If it is missing or a line is not a JSON object.
     """
-    rows = []
+    return list(_lines(uri))
+
+
+def _lines(uri: str) -> Iterator[dict[str, Any]]:
     for number, line in enumerate(storage.read_bytes(uri).splitlines(), start=1):
         if not line.strip():
             continue
@@ -140,11 +199,10 @@ def read_lines(uri: str) -> list[dict[str, Any]]:
             raise DataError(f"line {number} is not JSON: {error}", where=uri, mend=REWRITE) from error
         if not isinstance(row, dict):
             raise DataError(f"line {number} is not an object", where=uri, mend=REWRITE)
-        rows.append(row)
-    return rows
+        yield row
 
 
-def _read_v21(uri: str) -> tuple[list[str], list[dict[str, Any]]]:
+def _read_v21(uri: str) -> tuple[list[str], Iterable[dict[str, Any]]]:
     tasks_uri = storage.join(uri, fmt.TASKS_JSONL)
     found = read_lines(tasks_uri)
     tasks = {row.get("task_index"): row.get("task") for row in found}
@@ -152,7 +210,7 @@ def _read_v21(uri: str) -> tuple[list[str], list[dict[str, Any]]]:
         raise DataError("a task_index stands twice", where=tasks_uri, mend=REWRITE)
     return (
         _checked_tasks([(index, tasks[index]) for index in sorted(tasks, key=str)], tasks_uri),
-        read_lines(storage.join(uri, fmt.EPISODES_JSONL)),
+        _lines(storage.join(uri, fmt.EPISODES_JSONL)),
     )
 
 
@@ -170,7 +228,7 @@ def _checked_tasks(rows: list[tuple[Any, Any]], where: str) -> list[str]:
     return [text for _, text in by_index]
 
 
-def _read_v30(uri: str) -> tuple[list[str], list[dict[str, Any]]]:
+def _read_v30(uri: str) -> tuple[list[str], Iterable[dict[str, Any]]]:
     tasks_uri = storage.join(uri, fmt.TASKS_PARQUET)
     table = schema.read_parquet(tasks_uri)
     text = next((name for name in ("task", fmt.TASK_INDEX_COLUMN) if name in table.column_names), None)
@@ -193,23 +251,23 @@ def _read_v30(uri: str) -> tuple[list[str], list[dict[str, Any]]]:
     return tasks, _read_episode_tables(storage.join(uri, fmt.EPISODES_FOLDER))
 
 
-def _read_episode_tables(folder: str) -> list[dict[str, Any]]:
+def _read_episode_tables(folder: str) -> Iterator[dict[str, Any]]:
     names = [name for name, _ in storage.list_files(folder) if name.endswith(".parquet")]
     if not names:
         raise DataError("no episode table", where=folder, expected="chunk-000/file-000.parquet", mend=REWRITE)
-    rows: list[dict[str, Any]] = []
     for name in names:
         file_uri = storage.join(folder, name)
         with storage.open_file(file_uri) as file, schema.intact_parquet(file_uri, mend=REWRITE):
             every = pq.read_schema(file).names
         wanted = [column for column in every if not column.startswith("stats/")]
-        rows += schema.read_parquet(file_uri, wanted).to_pylist()
-    return rows
+        for rows in schema.read_batches(file_uri, wanted):
+            for batch in rows.to_batches(PYTHON_ROWS):
+                yield from batch.to_pylist()
 
 
-def _episode(info: Mapping[str, Any], cameras: tuple[str, ...], row: Mapping[str, Any], uri: str) -> EpisodeMeta:
+def _episode(layout: _Layout, row: Mapping[str, Any], uri: str, shared: dict[Any, Any]) -> EpisodeMeta:
+    """Return the episode of a meta row; what it has in common with earlier ones it takes from ``shared``."""
     where = f"{storage.join(uri, 'meta')}, episode {row.get('episode_index')}"
-    version = str(info["codebase_version"])
     index, tasks, length = (row.get(key) for key in EPISODE_COLUMNS)
     if not isinstance(index, int) or not isinstance(length, int) or length < 1 or not isinstance(tasks, list):
         raise DataError(
@@ -218,30 +276,31 @@ def _episode(info: Mapping[str, Any], cameras: tuple[str, ...], row: Mapping[str
             expected="a number, a positive number, a list of texts",
             mend=REWRITE,
         )
-    data_template = str(info.get("data_path") or fmt.DATA_PATHS[version])
-    video_template = str(info.get("video_path") or fmt.VIDEO_PATHS[version])
+    known = {*EPISODE_COLUMNS, "dataset_from_index", "dataset_to_index"}
+    extra = {k: v for k, v in row.items() if k not in known and not k.startswith(("data/", "videos/", "meta/"))}
+    texts = tuple(str(task) for task in tasks)
     try:
-        names = {"episode_chunk": index // int(info.get("chunks_size") or 1000), "episode_index": index}
-        if version == fmt.V30:
-            names = {key: row[f"data/{key}"] for key in ("chunk_index", "file_index")}
-        data_path = data_template.format(**names)
-        videos = {}
-        for camera in cameras:
-            prefix, start_s = f"videos/{camera}", 0.0
-            if version == fmt.V30:
-                names = {key: row[f"{prefix}/{key}"] for key in ("chunk_index", "file_index")}
-                start_s = float(row[f"{prefix}/from_timestamp"])
-            videos[camera] = VideoPlace(video_template.format(**names, video_key=camera), start_s)
+        numbers = layout.numbers(row)
+        found = EpisodeMeta(index, length, shared.setdefault(texts, texts), _once(extra, shared), layout, numbers)
+        _ = found.data_path, found.videos  # formed whenever they are asked for; here it shows whether they can be
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(
             f"the episode's files can't be told: {error!r}",
             where=where,
-            expected=f"{data_template} and {video_template} with the numbers of the episode's meta row",
+            expected=f"{layout.data_template} and {layout.video_template} with the numbers of the episode's meta row",
             mend=REWRITE,
         ) from error
-    known = {*EPISODE_COLUMNS, "dataset_from_index", "dataset_to_index"}
-    extra = {k: v for k, v in row.items() if k not in known and not k.startswith(("data/", "videos/", "meta/"))}
-    return EpisodeMeta(index, length, tuple(str(task) for task in tasks), extra, data_path, videos)
+    return found
+
+
+def _once(extra: dict[str, Any], shared: dict[Any, Any]) -> dict[str, Any]:
+    """Return an equal one that was seen before; values of different types are not equal, and lists are left alone."""
+    key = tuple((name, type(value), value) for name, value in extra.items())
+    try:
+        hash(key)
+    except TypeError:
+        return extra
+    return shared.setdefault(key, extra) if key in shared or len(shared) < MAX_SHARED else extra
 
 
 def _check_totals(info: Mapping[str, Any], tasks: list[str], episodes: tuple[EpisodeMeta, ...], where: str) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from robolift import schema, storage
 from robolift.data.columns import is_text, scalar_type, to_numpy
@@ -26,7 +25,6 @@ from robolift.logging import progress
 
 ACTION = "action"
 VIDEO = "video"
-BATCH_ROWS = 1 << 15
 # Sources that differ in these can't be one dataset.
 SHARED_FACTS = ("fps", "robot_type", "cameras")
 SHARED_FEATURES = (ACTION, "observation.state")
@@ -63,22 +61,6 @@ def table_features(reader: LeRobotReader) -> dict[str, dict[str, Any]]:
 def data_files(reader: LeRobotReader) -> list[str]:
     """Return the data files, relative to the dataset, in the order of their episodes."""
     return list(dict.fromkeys(meta.data_path for meta in reader.episodes))
-
-
-def read_batches(uri: str) -> Iterator[pa.Table]:
-    """Yield the rows of a Parquet file in order, about BATCH_ROWS at once; the first table has columns and no rows.
-
-    Raises:
-        DataError: If it is missing or not readable as Parquet.
-    """
-    source = storage.open_for_arrow(uri)
-    with schema.intact_parquet(uri), pq.ParquetFile(source, pre_buffer=not isinstance(source, str)) as file:
-        yield file.schema_arrow.empty_table()
-        ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
-        groups = np.split(np.arange(len(ends)), np.flatnonzero(np.diff(ends // BATCH_ROWS)) + 1)
-        for some in groups:
-            for batch in file.iter_batches(BATCH_ROWS, row_groups=some.tolist(), use_threads=False):
-                yield pa.Table.from_batches([batch])
 
 
 def split_episodes(table: pa.Table) -> Iterator[tuple[int, pa.Table]]:
@@ -133,7 +115,7 @@ class FrameChecker:
         """Yield (episode_index, rows) of each run of rows of one episode in a data file, a part of it in memory."""
         owner, parts = -1, list[pa.Table]()
         try:
-            for table in read_batches(storage.join(self._reader.uri, path)):
+            for table in schema.read_batches(storage.join(self._reader.uri, path)):
                 if not table.num_rows:
                     self._check_names(table.column_names, path)
                 if not self._readable(schema.EPISODE_INDEX, table, path):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow.compute as pc
 
 from robolift.data.dataset import Dataset
 from robolift.data.exact_statistics import ExactStatistics, measure
@@ -49,7 +50,9 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     columns = Columns.of(dataset, config.state_keys)
     kept = np.ones(dataset.num_frames, bool)
     if config.paused == "exclude":
-        kept = np.asarray(dataset.column("control_mode") != "paused", bool)
+        with dataset.frame_blocks(["control_mode"]) as frames:
+            for first, rows in frames.blocks():
+                kept[first : first + rows.num_rows] = pc.not_equal(rows.column("control_mode"), "paused")
     if not kept.any():
         raise DataError(
             "there is no frame to measure" if not len(kept) else "every frame is paused",
@@ -73,8 +76,8 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
                     normalization=method,
                     dimensions=dimensions,
                 )
-    episode = np.repeat(np.arange(dataset.num_episodes), np.diff(dataset.starts))
-    return {"episodes": len(np.unique(episode[kept])), "frames": int(kept.sum())}
+    measured = np.logical_or.reduceat(kept, dataset.starts[:-1])
+    return {"episodes": int(measured.sum()), "frames": int(kept.sum())}
 
 
 def measure_column(dataset: Dataset, column: Column, kept: np.ndarray) -> ExactStatistics:

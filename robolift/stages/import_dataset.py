@@ -123,7 +123,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     output.write_json(DATASET_FILE, facts.to_dict(root=output.plan.root))
     contents = (before.content(number) for number in range(len(before.sources))) if before else ()
     for number, files in enumerate((*contents, content)):
-        output.write_json(CONTENT_FILE.format(number=number), files)
+        storage.write_bytes(str(output.path / CONTENT_FILE.format(number=number)), storage.to_json_bytes(files))
     output.metrics.update(tables.measure(episodes))
     return {
         "episodes": episodes.num_rows,

@@ -36,8 +36,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     with output.open_table("values") as merged:
         for shard in ordered:
             with TableReader(shard.uri, "values") as values:
-                for first in range(0, values.num_rows, schema.ROW_GROUP_ROWS):
-                    rows = values.read(first, min(first + schema.ROW_GROUP_ROWS, values.num_rows))
+                for _, rows in values.blocks():
                     if not _follow(rows, dataset, row):
                         raise _difference(ordered, dataset)
                     merged.add(rows)
@@ -109,8 +108,7 @@ def _difference(shards: Sequence[Manifest], dataset: Dataset) -> DataError:
     first: list[int] = []
     for shard in shards:
         with TableReader(shard.uri, "values", schema.KEYS) as values:
-            for start in range(0, values.num_rows, schema.ROW_GROUP_ROWS):
-                keys = values.read(start, min(start + schema.ROW_GROUP_ROWS, values.num_rows))
+            for _, keys in values.blocks():
                 episode, frame = (keys.column(name).to_numpy() for name in schema.KEYS)
                 inside = (episode >= 0) & (episode < dataset.num_episodes) & (frame >= 0)
                 row = dataset.starts[episode * inside] + frame

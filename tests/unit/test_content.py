@@ -141,11 +141,11 @@ def test_folders_linked_from_another_disk_are_part_of_the_dataset(recording, tmp
 def test_a_small_file_is_read_once_to_be_checked_and_used(tmp_path, monkeypatch):
     root = str(tmp_path)
     small, large = b"12345678", b"123456789"
-    for name, content in (("small", small), ("large", large)):
-        storage.write_bytes(f"{root}/{name}", content)
+    for name, data in (("small", small), ("large", large)):
+        storage.write_bytes(f"{root}/{name}", data)
     imported = {
-        name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-        for name, content in (("small", small), ("large", large))
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in (("small", small), ("large", large))
     }
     monkeypatch.setattr("robolift.data.content.HELD_BYTES", 8)
     check = ContentCheck(root, imported)

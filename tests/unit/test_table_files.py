@@ -120,6 +120,8 @@ def test_ranges_of_rows_are_those_of_the_whole(whole, tmp_path_factory, cuts):
         bounds = sorted(cuts)
         for first, end in pairwise(bounds):
             assert table.read(first, end).equals(WHOLE.slice(first, end - first))
+        for first, rows in table.blocks(50_000):
+            assert rows.equals(WHOLE.slice(first, 50_000))
 
 
 def test_chosen_columns_come_in_the_order_asked_for(tmp_path):

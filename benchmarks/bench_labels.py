@@ -27,6 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.dataset  # noqa: F401  (brings pandas, whose start is then no part of anyone's work)
 import pyarrow.parquet as pq
 
 from benchmarks.harness import Benchmark, Goal, Way

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -93,7 +94,7 @@ def open_for_arrow(uri: str) -> IO[Any] | str:
     """Return what Arrow reads a file from: the path of a local one, which it opens faster by itself, or an open file.
 
     The file of a store fetches what is asked for and nothing ahead of it: ask Arrow to ``pre_buffer``, and each row
-    group is one request.
+    group is one request. A small file is one request as a whole.
 
     Raises:
         DataError: If the file is not there, is a folder or may not be read.
@@ -102,7 +103,11 @@ def open_for_arrow(uri: str) -> IO[Any] | str:
     if local is None:
         with _readable(uri):
             fs, path = filesystem(uri)
-            return cast("IO[Any]", fs.open(path, cache_type="none"))
+            file = cast("IO[Any]", fs.open(path, cache_type="none"))
+            if getattr(file, "size", None) is None or file.size > BLOCK_BYTES:  # type: ignore[attr-defined]
+                return file
+            with file:
+                return io.BytesIO(file.read())
     with _readable(uri):
         if local.is_dir():
             raise IsADirectoryError(str(local))

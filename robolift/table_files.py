@@ -53,7 +53,11 @@ class _KeyOrder:
 
 
 class TableWriter:
-    """Writes one table of the contract as its rows come; left by an error, it removes the file."""
+    """Writes one table of the contract as its rows come; left by an error, it removes the file.
+
+    Attributes:
+        num_rows: How many rows were added.
+    """
 
     def __init__(self, path: Path, name: str) -> None:
         """Start the file.

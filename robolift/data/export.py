@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from robolift import schema, storage
 from robolift.data import lerobot_format as fmt
@@ -222,7 +223,7 @@ class _Export:
             expected = source.first_episode
             for name in data_files(reader):
                 uri = storage.join(reader.uri, name)
-                for index, rows in split_episodes(schema.read_parquet(uri)):
+                for index, rows in split_episodes(_read_rows(uri)):
                     length = reader.episodes[index].length if 0 <= index < len(reader.episodes) else -1
                     if source.first_episode + index != expected or rows.num_rows != length:
                         raise DataError(
@@ -309,8 +310,14 @@ def _image_statistics(reader: LeRobotReader, episode: int, camera: str) -> Stati
     return statistics.result()
 
 
+def _read_rows(uri: str) -> pa.Table:
+    """Read a data file whole, in one thread: there are many of them, and most are small."""
+    with schema.intact_parquet(uri), storage.open_file(uri) as file, pq.ParquetFile(file) as opened:
+        return opened.read(use_threads=False)
+
+
 def _is_finite(statistics: Statistics) -> bool:
-    return all(np.isfinite(value).all() for value in statistics.values())
+    return bool(np.isfinite(np.concatenate([value.reshape(-1) for value in statistics.values()])).all())
 
 
 def packed_video_path(camera: str, number: int) -> str:

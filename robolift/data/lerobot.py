@@ -6,117 +6,28 @@ rows against the meta folder, each frame's time against the one asked for.
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from robolift import storage
 from robolift.data import lerobot_format as fmt
 from robolift.data.content import ContentCheck
-from robolift.data.lerobot_checks import canonical, check_columns, check_rows
+from robolift.data.data_file import DataFile
+from robolift.data.lerobot_checks import canonical, check_rows
 from robolift.data.lerobot_meta import EpisodeMeta, Meta, VideoPlace, read_lines, read_meta
 from robolift.data.statistics import Statistics, aggregate, from_json
 from robolift.data.video import VideoClip, VideoFacts, probe
 from robolift.errors import DataError, UsageError
 from robolift.logging import get_logger
-from robolift.schema import intact_parquet
 
 __all__ = ["EpisodeMeta", "LeRobotReader", "VideoPlace"]
 
 OPEN_DATA_FILES = 2
 OPEN_VIDEOS = 16
-
-
-class _DataFile:
-    """An open Parquet file: where each episode's rows are, and the row groups read last."""
-
-    def __init__(self, uri: str, content: bytes | None) -> None:
-        self.uri = uri
-        self._checked = False
-        self._file = storage.open_for_arrow(uri) if content is None else pa.BufferReader(content)
-        remote = content is None and not isinstance(self._file, str)
-        try:
-            with intact_parquet(uri):
-                self._parquet = pq.ParquetFile(self._file, pre_buffer=remote)
-                self._schema = self._parquet.schema_arrow
-                self.columns: list[str] = self._schema.names
-                if "episode_index" not in self.columns:
-                    raise DataError("column episode_index is absent", where=uri, expected="the five standard columns")
-                owner = self._only_owner()
-                owners = None if owner is not None else self._read_owners()
-        except Exception:
-            self._close_file()
-            raise
-        self.spans = {owner: (0, self._parquet.metadata.num_rows)} if owners is None else self._spans(owners)
-        counts = [self._parquet.metadata.row_group(i).num_rows for i in range(self._parquet.num_row_groups)]
-        self._edges = [0, *itertools.accumulate(counts)]
-        self._cached: tuple[Any, pa.Table] | None = None
-
-    def _only_owner(self) -> int | None:
-        """Return the episode of a file that holds one, as its statistics say; None if they don't."""
-        facts, place = self._parquet.metadata, self._schema.get_field_index("episode_index")
-        if facts.num_row_groups == 1 and facts.num_columns == len(self.columns):
-            stated = facts.row_group(0).column(place).statistics
-            if stated is not None and stated.has_min_max and stated.min == stated.max and stated.null_count == 0:
-                return int(stated.min)
-        return None
-
-    def _read_owners(self) -> np.ndarray:
-        """Return the episode of each row, (rows,)."""
-        return np.asarray(self._parquet.read(["episode_index"], use_threads=False).column("episode_index").to_numpy())
-
-    def _spans(self, owners: np.ndarray) -> dict[int, tuple[int, int]]:
-        starts = (
-            np.flatnonzero(np.concatenate([[True], owners[1:] != owners[:-1]])) if len(owners) else np.array([], int)
-        )
-        stops = np.append(starts[1:], len(owners))
-        spans: dict[int, tuple[int, int]] = {}
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-            episode = int(owners[start])
-            if episode in spans:
-                self._close_file()
-                raise DataError(
-                    f"rows of episode {episode} are not together",
-                    where=self.uri,
-                    expected="each episode's rows in one run",
-                    mend="sort the file by episode_index and frame_index",
-                )
-            spans[episode] = (start, stop)
-        return spans
-
-    def check(self, features: dict[str, dict[str, Any]]) -> None:
-        """Check the columns against the declared features, once."""
-        if not self._checked:
-            check_columns(self._schema, features, where=self.uri)
-            self._checked = True
-
-    def rows(self, episode: int, columns: Sequence[str]) -> pa.Table:
-        """Return an episode's rows; a row group that holds several episodes is read once for all of them."""
-        start, stop = self.spans[episode]
-        first = bisect.bisect_right(self._edges, start) - 1
-        last = bisect.bisect_left(self._edges, stop)
-        key = (first, last, tuple(columns))
-        if self._cached is None or self._cached[0] != key:
-            with intact_parquet(self.uri):
-                places = list(range(first, last))
-                groups = self._parquet.read_row_groups(places, columns=list(columns), use_threads=False)
-            self._cached = (key, groups)
-        return self._cached[1].slice(start - self._edges[first], stop - start)
-
-    def close(self) -> None:
-        self._parquet.close()
-        self._close_file()
-
-    def _close_file(self) -> None:
-        if not isinstance(self._file, str):
-            self._file.close()
 
 
 class LeRobotReader:
@@ -147,7 +58,7 @@ class LeRobotReader:
         self.episodes = meta.episodes
         self._stored = [name for name, feature in meta.features.items() if feature["dtype"] != "video"]
         self._lock = threading.RLock()
-        self._data_files: OrderedDict[str, _DataFile] = OrderedDict()
+        self._data_files: OrderedDict[str, DataFile] = OrderedDict()
         self._moved: dict[int, str] = {}
         from robolift.data.video_decoder import OpenVideos  # noqa: PLC0415  (FFmpeg)
 
@@ -365,17 +276,17 @@ class LeRobotReader:
                 f"no camera {camera}", where=self.uri, expected=f"one of {', '.join(self.cameras) or '(it has none)'}"
             )
 
-    def _open(self, path: str) -> _DataFile:
+    def _open(self, path: str) -> DataFile:
         file = self._data_files.pop(path, None)
         if file is None:
             content = self._check.read(path) if self._check else None
-            file = _DataFile(storage.join(self.uri, path), content)
+            file = DataFile(storage.join(self.uri, path), content)
         self._data_files[path] = file
         if len(self._data_files) > OPEN_DATA_FILES:
             self._data_files.popitem(last=False)[1].close()
         return file
 
-    def _file_of(self, meta: EpisodeMeta) -> _DataFile:
+    def _file_of(self, meta: EpisodeMeta) -> DataFile:
         """Open the file that really holds an episode's rows.
 
         LeRobot 0.4.0's converter recorded the previous file for each file's first episode; its own loader never

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
@@ -16,11 +18,13 @@ from robolift.data.dataset import Dataset
 from robolift.labeling.returns import BoolArray, Float64Array, IntArray
 from robolift.labeling.rewards import Reward, derive_reward
 from robolift.logging import get_logger
-from robolift.manifest import Output
+from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
+from robolift.stages.label_sources import check_keys, check_origin
 from robolift.stages.quality_gate import check_measured, check_passed
-from robolift.stages.reward_columns import numbers, open_rewards, source_code, spoken, write_rewards
+from robolift.stages.reward_columns import numbers, reward_rows, source_code, spoken
 from robolift.stages.stage import Input, Inputs, StageConfig
+from robolift.table_files import TableReader, episode_blocks
 
 INPUTS = {
     "dataset": Input(kind=Kind.DATASET),
@@ -61,32 +65,87 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
         if config.quality_gate:
             check_passed(quality)
     dataset = Dataset.open(inputs.one("dataset"))
-    model, people = (
-        open_rewards(made, dataset, inputs.one("dataset"), name)
-        for name, made in (("automatic", automatic), ("reviews", reviews))
-    )
+    for name, made in (("automatic", automatic), ("reviews", reviews)):
+        check_origin(made, inputs.one("dataset"), name)
     # People's own marks are what `human` is made from.
     of_a_frame = (*OF_A_FRAME, "reward") if config.reward == "human" else OF_A_FRAME
-    merged = merge(dataset, model, people, use_outcome=config.use_outcome, of_a_frame=of_a_frame)
-    reward = derive_reward(
+    counted: list[dict[str, Any]] = []
+    rows: Counter[str] = Counter({f"rows_{name}": 0 for name in schema.REWARD_SOURCES})
+    known: list[Float64Array] = []  # kept, 8 bytes a frame: its mean is that of one array, to the last bit
+    with output.open_table("rewards") as table:
+        for block in read_blocks(dataset, automatic, reviews):
+            merged = merge(block, use_outcome=config.use_outcome, of_a_frame=of_a_frame)
+            reward = _reward(config, block, merged)
+            table.add(reward_rows(block.keys, merged.source, merged.anchor, {**merged.known, "reward": reward}))
+            known.append(reward[~np.isnan(reward)])
+            counted.append(compare(merged, block, success_threshold=config.success_threshold))
+            counted[-1]["contradictions"] = contradictions(block, success_threshold=config.success_threshold)
+            for name in schema.REWARD_SOURCES:
+                rows[f"rows_{name}"] += int((merged.source == source_code(name)).sum())
+    described = _describe(np.concatenate(known), dataset.num_frames)
+    if not described["known_share"]:
+        get_logger("merge_rewards").warning("no frame has a reward: nobody said what it is made from", of=config.reward)
+    totals = functools.reduce(added, counted)
+    output.metrics.update(totals)
+    output.metrics["reward"] = described
+    return {"episodes": dataset.num_episodes, "frames": dataset.num_frames, **rows}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Some whole episodes, F frames, and what was said of them.
+
+    Attributes:
+        keys: Their keys.
+        starts: Offsets of the episodes, (E + 1,).
+        recorded: 1 for each success, 0 for each failure and NaN for each unknown outcome, (E,).
+        model: Their rows of the model's rewards.
+        people: Their rows of people's rewards.
+    """
+
+    keys: Mapping[str, IntArray]
+    starts: IntArray
+    recorded: Float64Array
+    model: pa.Table
+    people: pa.Table
+
+
+def read_blocks(dataset: Dataset, automatic: Manifest, reviews: Manifest) -> Iterator[Block]:
+    """Yield the episodes of the dataset in order, with their rows of both reward tables.
+
+    Raises:
+        DataError: If a table has other frames.
+    """
+    recorded = _recorded(dataset)
+    with TableReader(automatic.uri, "rewards") as model, TableReader(reviews.uri, "rewards") as people:
+        for table in (model, people):
+            if table.num_rows != dataset.num_frames:
+                check_keys(table.read(0, table.num_rows), dataset, where=table.uri)
+        for episodes in episode_blocks(dataset.starts):
+            first, end = (int(dataset.starts[episode]) for episode in (episodes.start, episodes.stop))
+            rows = [table.read(first, end) for table in (model, people)]
+            for table, some in zip((model, people), rows, strict=True):
+                check_keys(some, dataset, where=table.uri, first=first, end=end, num_rows=table.num_rows)
+            yield Block(
+                keys=dataset.keys(first, end),
+                starts=dataset.starts[episodes.start : episodes.stop + 1] - first,
+                recorded=recorded[episodes.start : episodes.stop],
+                model=rows[0],
+                people=rows[1],
+            )
+
+
+def _reward(config: Config, block: Block, merged: Merged) -> Float64Array:
+    """Return the reward of each frame of a block, (F,)."""
+    return derive_reward(
         Reward(config.reward),
-        dataset.starts,
+        block.starts,
         progress=merged.known["progress"],
         success_prob=merged.known["success_prob"],
         tri=merged.known["tri"],
-        human=numbers(people, "reward"),
+        human=numbers(block.people, "reward"),
         success_threshold=config.success_threshold,
     )
-    if np.isnan(reward).all():
-        get_logger("merge_rewards").warning("no frame has a reward: nobody said what it is made from", of=config.reward)
-    write_rewards(output, dataset, source=merged.source, anchor=merged.anchor, known={**merged.known, "reward": reward})
-    output.metrics.update(compare(merged, model, people, success_threshold=config.success_threshold))
-    output.metrics["contradictions"] = contradictions(
-        dataset, model, people, success_threshold=config.success_threshold
-    )
-    output.metrics["reward"] = _describe(reward)
-    rows = {f"rows_{name}": int((merged.source == source_code(name)).sum()) for name in schema.REWARD_SOURCES}
-    return {"episodes": dataset.num_episodes, "frames": dataset.num_frames, **rows}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,23 +165,17 @@ class Merged:
     outcome: BoolArray
 
 
-def merge(
-    dataset: Dataset,
-    model: pa.Table,
-    people: pa.Table,
-    *,
-    use_outcome: bool,
-    of_a_frame: Sequence[str] = OF_A_FRAME,
-) -> Merged:
+def merge(block: Block, *, use_outcome: bool, of_a_frame: Sequence[str] = OF_A_FRAME) -> Merged:
     """Take each field from people, else from the model; success from people, else as recorded, else from the model.
 
     Confidence and anchor are people's where they said one of ``of_a_frame``, else the model's.
     """
+    model, people = block.model, block.people
     known = {name: numbers(people, name) for name in OF_PEOPLE}
     for name in SHARED:
         said, guessed = numbers(people, name), numbers(model, name)
         known[name] = np.where(np.isnan(said), guessed, said)
-    recorded = np.repeat(_recorded(dataset), np.diff(dataset.starts))
+    recorded = np.repeat(block.recorded, np.diff(block.starts))
     outcome: BoolArray = np.isnan(numbers(people, "success_prob")) & ~np.isnan(recorded) & use_outcome
     known["success_prob"] = np.where(outcome, recorded, known["success_prob"])
     by_people, by_model = (spoken(table) for table in (people, model))
@@ -142,7 +195,7 @@ def _recorded(dataset: Dataset) -> Float64Array:
     return np.select([outcome == "success", outcome == "failure"], [1.0, 0.0], np.nan)
 
 
-def compare(merged: Merged, model: pa.Table, people: pa.Table, *, success_threshold: float) -> dict[str, Any]:
+def compare(merged: Merged, block: Block, *, success_threshold: float) -> dict[str, Any]:
     """Return how many rows of each field came from whom, and how many differ from what the model said.
 
     A row is ``changed`` where the model said something else (of success: where it lies on the other side of the
@@ -151,8 +204,8 @@ def compare(merged: Merged, model: pa.Table, people: pa.Table, *, success_thresh
     rows: dict[str, Any] = {}
     against: dict[str, Any] = {}
     for name in ("progress", "success_prob"):
-        final, guessed = merged.known[name], numbers(model, name)
-        said = ~np.isnan(numbers(people, name))
+        final, guessed = merged.known[name], numbers(block.model, name)
+        said = ~np.isnan(numbers(block.people, name))
         from_outcome = merged.outcome & (name == "success_prob")
         differs = final != guessed
         if name == "success_prob":
@@ -172,13 +225,11 @@ def compare(merged: Merged, model: pa.Table, people: pa.Table, *, success_thresh
     return {"rows": rows, "against_model": against}
 
 
-def contradictions(
-    dataset: Dataset, model: pa.Table, people: pa.Table, *, success_threshold: float
-) -> dict[str, dict[str, int]]:
+def contradictions(block: Block, *, success_threshold: float) -> dict[str, dict[str, int]]:
     """Return of each two that say how episodes ended: of how many both do, and of how many they say the opposite."""
-    ends = dataset.starts[1:] - 1
-    said = {"recorded": _recorded(dataset)}
-    for name, table in (("human", people), ("vlm", model)):
+    ends = block.starts[1:] - 1
+    said = {"recorded": block.recorded}
+    for name, table in (("human", block.people), ("vlm", block.model)):
         stated = numbers(table, "success_prob")[ends]
         said[name] = np.where(np.isnan(stated), np.nan, stated >= success_threshold)
     found = {}
@@ -189,12 +240,19 @@ def contradictions(
     return found
 
 
-def _describe(reward: Float64Array) -> dict[str, Any]:
-    known = reward[~np.isnan(reward)]
+def added(counts: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Return the sums of two nested dictionaries of counts with the same keys."""
+    return {
+        name: added(count, more[name]) if isinstance(count, dict) else count + more[name]
+        for name, count in counts.items()
+    }
+
+
+def _describe(known: Float64Array, num_frames: int) -> dict[str, Any]:
     if not len(known):
         return {"known_share": 0.0}
     return {
-        "known_share": len(known) / len(reward),
+        "known_share": len(known) / num_frames,
         "nonzero_share": float((known != 0).mean()),
         "min": known.min(),
         "mean": known.mean(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -61,14 +62,17 @@ def write_rewards(
         anchor: Rows about which somebody was really asked, (F,).
         known: The other columns that say something, (F,) each, NaN where nothing; those left out are null.
     """
-    columns = {
-        **{key: dataset.frames.column(key).combine_chunks() for key in schema.KEYS},
-        "source": strings(source, schema.REWARD_SOURCES),
-        "anchor": anchor,
-    }
+    output.write_table("rewards", reward_rows(dataset.keys(0, dataset.num_frames), source, anchor, known))
+
+
+def reward_rows(
+    keys: Mapping[str, IntArray], source: IntArray, anchor: BoolArray, known: Mapping[str, FloatArray]
+) -> dict[str, Any]:
+    """Return the columns of some rows of the rewards table, (n,) each, from what :func:`write_rewards` takes."""
+    columns = {**keys, "source": strings(source, schema.REWARD_SOURCES), "anchor": anchor}
     for field in schema.TABLES["rewards"]:
         if field.name not in columns:
-            values = known.get(field.name, np.full(dataset.num_frames, np.nan))
+            values = known.get(field.name, np.full(len(anchor), np.nan))
             # Arrow takes no fractions for whole numbers, so float32 is rounded to here and integers are cast.
             columns[field.name] = pa.array(values, mask=np.isnan(values)).cast(field.type, safe=False)
-    output.write_table("rewards", columns)
+    return columns

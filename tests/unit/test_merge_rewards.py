@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 from labelled import publish_dataset
 from reward_shards import column, publish_rewards
 
+from robolift import storage
 from robolift.errors import DataError
 from robolift.manifest import Manifest
 from robolift.stages.stage import execute
+from robolift.table_files import episode_blocks
 
 NULL = [None] * 3
 
@@ -205,3 +209,56 @@ def test_labels_of_another_dataset_are_refused(output_root: str, dataset: Manife
     other = publish_dataset(output_root, [3] * 4, outcome="success")
     with pytest.raises(DataError, match="the reviews were made from another dataset"):
         merge(output_root, dataset, automatic, publish_rewards(output_root, other))
+
+
+@pytest.mark.parametrize("reward", ["difference", "sparse_success", "human"])
+def test_blocks_of_episodes_leave_no_trace(output_root: str, monkeypatch: pytest.MonkeyPatch, reward: str) -> None:
+    """Rows and metrics are those of all episodes at once, whatever the block."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 30, 40).tolist()
+    dataset = publish_dataset(output_root, lengths, outcome=rng.choice(["success", "failure", "unknown"], 40).tolist())
+
+    def some(values: Any) -> list[Any]:
+        return [value if kept else None for value, kept in zip(values, rng.random(len(values)) < 0.6, strict=True)]
+
+    num = sum(lengths)
+    tables = [
+        publish_rewards(
+            output_root,
+            dataset,
+            stage,
+            **{name: some(rng.random(num).tolist()) for name in ("progress", "success_prob", "confidence", "reward")},
+            tri=some(rng.integers(-1, 2, num).tolist()),
+            anchor=(rng.random(num) < 0.5).tolist(),
+            source=[source] * num,
+        )
+        for stage, source in (("collect_rewards", "vlm"), ("import_reviews", "human"))
+    ]
+    made = [merge(f"{output_root}/whole", dataset, *tables, reward=reward)]
+    for frames in (1, 100):
+        monkeypatch.setattr(
+            "robolift.stages.merge_rewards.episode_blocks", lambda starts, most=frames: episode_blocks(starts, most)
+        )
+        made.append(merge(f"{output_root}/{frames}", dataset, *tables, reward=reward))
+    for name in ("rewards.parquet", "metrics.json"):
+        assert len({storage.read_bytes(one.file(name)) for one in made}) == 1
+    assert made[0].counts == made[1].counts
+
+
+@pytest.mark.parametrize(
+    ("num", "problem", "where"),
+    [
+        (10, "its 10 frames are not the dataset's 12 frames", "episode 3, frame 1"),
+        (14, "its 14 frames are not the dataset's 12 frames", "episode 3, frame 3"),
+    ],
+)
+def test_tables_of_other_frames_are_refused(
+    output_root: str, dataset: Manifest, automatic: Manifest, num: int, problem: str, where: str
+) -> None:
+    of = publish_dataset(f"{output_root}/other", [3, 3, 3, num - 9])
+    other = publish_rewards(output_root, of, "import_reviews", source=["none"] * num)
+    manifest = json.loads(storage.read_bytes(other.file("manifest.json")))
+    manifest["inputs"]["dataset"][0]["digest"] = dataset.digest
+    storage.write_bytes(other.file("manifest.json"), storage.to_json_bytes(manifest))
+    with pytest.raises(DataError, match=f"{problem}(.|\n)*first difference at {where}"):
+        merge(output_root, dataset, automatic, other)

@@ -114,3 +114,12 @@ def test_json_round_trip() -> None:
     back = from_json(json.loads(json.dumps(to_json(found))))
     assert set(back) == set(found)
     assert all(np.array_equal(back[name], found[name]) for name in found)
+
+
+@pytest.mark.parametrize("num", [1, 2, 3, 7, 100, 101, 999])
+def test_quantiles_of_whole_numbers_are_numpys_to_the_bit(num: int) -> None:
+    rng = np.random.default_rng(num)
+    for values in (rng.integers(-5, 5, (num, 3)), rng.integers(0, 10**12, (num, 1)), np.arange(num)[:, None]):
+        found = column_statistics(values)
+        expected = np.quantile(values.astype(np.float64), list(QUANTILES.values()), axis=0)
+        assert [found[name].tolist() for name in QUANTILES] == expected.tolist()

@@ -313,7 +313,10 @@ def _image_statistics(reader: LeRobotReader, episode: int, camera: str) -> Stati
 def _read_rows(uri: str) -> pa.Table:
     """Read a data file whole, in one thread: there are many of them, and most are small."""
     with schema.intact_parquet(uri), storage.open_file(uri) as file, pq.ParquetFile(file) as opened:
-        return opened.read(use_threads=False)
+        # A chunk for each row group, because where chunks end can show in the pages that are written of them.
+        return pa.concat_tables(
+            opened.read_row_group(group, use_threads=False) for group in range(opened.num_row_groups)
+        )
 
 
 def _is_finite(statistics: Statistics) -> bool:

@@ -171,13 +171,11 @@ def read_bytes(uri: str) -> bytes:
 
 
 def read_ranges(uris: Sequence[str], firsts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
-    """Return bytes ``first`` to ``end`` of each file, all of one store, which is asked for many at a time.
+    """Return bytes ``first`` to ``end`` of each file, one or more of one store, which is asked for many at a time.
 
     Raises:
         DataError: If a file is not there or may not be read.
     """
-    if not uris:
-        return []
     with _readable(uris[0]):
         fs, _ = filesystem(uris[0])
         paths = [filesystem(uri)[1] for uri in uris]

@@ -106,7 +106,7 @@ class BlockReader:
         firsts = [first * BLOCK_BYTES for _, first, _ in runs]
         ends = [min(end * BLOCK_BYTES, file.size) for (_, _, end), file in zip(runs, files, strict=True)]
         found: dict[Block, np.ndarray] = {}
-        contents = storage.read_ranges([file.uri for file in files], firsts, ends)
+        contents = storage.read_ranges([file.uri for file in files], firsts, ends) if runs else []
         for (digest, number, _), file, first, end, content in zip(runs, files, firsts, ends, contents, strict=True):
             if len(content) != end - first:
                 raise DataError(

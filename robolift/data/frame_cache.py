@@ -13,6 +13,7 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -147,6 +148,7 @@ class CachedFrames:
         self._places = [facts.view.cameras.index(camera) for camera in cameras]
         self._row = index_dtype(len(facts.view.cameras))
         self._files: Files | None = None
+        self._lock = threading.Lock()  # neither decoder nor files are for two threads at a time
         self._coder = facts.coding.coder(facts.view.size)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -158,7 +160,11 @@ class CachedFrames:
         Raises:
             DataError: If a file of the cache is gone or damaged.
         """
-        entries = self._entries(np.asarray(rows, np.int64))
+        with self._lock:
+            return self._read(np.asarray(rows, np.int64))
+
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        entries = self._entries(rows)
         lengths = entries["lengths"].astype(np.int64)
         ends = np.cumsum(lengths, axis=1)
         starts = ends - lengths

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,15 @@ def test_a_coder_that_was_used_before_gives_the_same_bytes_as_a_fresh_one():
             found = np.empty_like(picture)
             used.decode(np.frombuffer(content, np.uint8), found)
             assert np.array_equal(found, picture) or not coding.lossless
+
+
+def test_several_threads_may_ask_at_once(opened, tmp_path):
+    cached = packed(opened, tmp_path, coding=CODINGS[2])
+    rows = [np.arange(first, opened.num_frames, 7) for first in range(8)]
+    expected = [cached[some] for some in rows]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(cached.__getitem__, rows * 3))
+    assert all(np.array_equal(one, other) for one, other in zip(found, expected * 3, strict=True))
 
 
 def test_some_cameras_of_a_cache_in_another_order(opened, tmp_path):

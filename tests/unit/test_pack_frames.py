@@ -15,6 +15,7 @@ from robolift.data.frames import PackedFrames, open_frames, pack_frames
 from robolift.errors import DataError, UsageError
 from robolift.stages.frame_views import view_of
 from robolift.stages.frames_input import input_identity
+from robolift.stages.preflight import find_problems
 from robolift.stages.stage import execute, load_inputs, parse_config, plan
 
 QUICK = {"image_size": [32, 32], "steps": 4, "batch_size": 8, "warmup_steps": 1, "val_fraction": 0.25}
@@ -170,6 +171,12 @@ PI05 = {"preset": "dummy", "tokenizer": "some/file.model", "camera_keys": {"base
 )
 def test_what_a_run_packs_follows_from_its_stages(consumer, stages, view):
     assert tuple(view_of(consumer, stages)) == view
+
+
+def test_a_run_can_choose_the_format_but_not_what_is_looked_at():
+    assert find_problems({"stages": {"pack_frames": {"format": "raw", "shard_mb": 10}}}) == []
+    told = find_problems({"stages": {"pack_frames": {"size": [64, 64], "padded": True}}})
+    assert told == [f"stages.pack_frames.{name}: the pipeline sets it" for name in ("size", "padded")]
 
 
 def test_who_looks_at_no_cache_has_no_view():

@@ -29,7 +29,6 @@ from robolift.schema import intact_parquet
 __all__ = ["EpisodeMeta", "LeRobotReader", "VideoPlace"]
 
 OPEN_DATA_FILES = 2
-OPEN_VIDEOS = 16
 
 
 class _DataFile:
@@ -141,7 +140,7 @@ class LeRobotReader:
         self._data_files: OrderedDict[str, _DataFile] = OrderedDict()
         self._moved: dict[int, str] = {}
         self._facts: dict[str, VideoFacts] = {}
-        self._videos = OpenVideos(fps=meta.fps, limit=OPEN_VIDEOS)
+        self._videos = OpenVideos(fps=meta.fps)
 
     @classmethod
     def open(cls, uri: str, *, check: Callable[[str], None] | None = None) -> LeRobotReader:

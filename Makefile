@@ -14,7 +14,7 @@ quote = '$(subst ','\'',$(1))'
 SETS = $(foreach s,$(SET),--set $(call quote,$(s)))
 
 .PHONY: help install system-packages browser demo test test-slow oracle lint fmt typecheck golden compile submit upload schedule status \
-  logs cancel run docs bench test-models openpi-client constraints images base-image image-locks e2e-containers clean chart chart-docs e2e-cluster
+  logs cancel run docs bench demo-seeds test-models openpi-client constraints images base-image image-locks e2e-containers clean chart chart-docs e2e-cluster
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)$$/  \1\t\2/' | expand -t 20
@@ -80,6 +80,9 @@ run: install ## run PIPELINE on this machine: PARAMS=file SET="a=1 b=2" (a value
 HOST :=
 NAME :=
 RUN :=
+ONLY :=
+ROUNDS :=
+BECAUSE :=
 # What the targets below hand to pipeline.py; every option is in docs/submission.md.
 option = $(if $($(2)),$(1) $(call quote,$($(2))))
 SERVER = $(call option,--host,HOST) $(call option,--namespace,NAMESPACE) $(call option,--auth,AUTH) \
@@ -113,7 +116,13 @@ cancel: install ## end a run: RUN= YES=1
 docs: install ## write docs/stages.md from the stages' configurations
 	@$(BIN)/python docs/generate_stages.py
 
-bench: install ## the demo over three seeds, from pixels and from state; hours
+bench: $(VENV)/.benched ## measure beside other ways, write benchmarks/RESULTS.md: ONLY="labels frames" ROUNDS=5 BECAUSE="why worse"
+	@$(BIN)/python -m benchmarks $(ONLY) $(call option,--rounds,ROUNDS) $(call option,--because,BECAUSE) $(if $(DRY_RUN),--dry-run)
+
+$(VENV)/.benched: $(STAMP)
+	@$(BIN)/python -m uv pip install -q --python $(BIN)/python -c constraints.txt -e '.[bench]' && touch $@
+
+demo-seeds: install ## the demo over three seeds, from pixels and from state; hours
 	@$(BIN)/python benchmarks/recap_demo.py
 
 constraints: install ## resolve constraints.txt anew

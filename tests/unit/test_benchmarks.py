@@ -1,0 +1,150 @@
+"""The benchmark runner: rounds of processes in turn, ratios within a round, and no silent loss."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks import __main__ as runner
+from benchmarks import results
+from benchmarks.harness import Benchmark, Goal, Way, load, modules
+from benchmarks.measure import measure
+
+TOY = '''"""What a toy costs.
+
+Details.
+"""
+import os
+from benchmarks.harness import Benchmark, Goal, Way
+
+def prepare(folder):
+    (folder / "data").write_text("3")
+
+def ours(folder):
+    return {"units": float((folder / "data").read_text()), "pid": os.getpid()}
+
+def theirs(folder):
+    held = bytearray(64 << 20)
+    return {"units": 12.0, "pid": os.getpid(), "held": len(held)}
+
+BENCHMARK = Benchmark(
+    name="toy",
+    prepare=prepare,
+    ways=(Way("theirs", theirs), Way("ours", ours, whole_process=True), Way("public", ours, needs="NO_SUCH_PROGRAM")),
+    goals=(
+        Goal(name="units", over=("theirs", "ours"), of="units", at_least=4),
+        Goal(name="memory", over=("theirs", "ours"), of="peak_mb", at_least=1.5),
+        Goal(name="public", over=("public", "ours"), of="cpu_s", at_least=1),
+    ),
+)
+'''
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "toy_benchmark.py").write_text(TOY)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "toy_benchmark", raising=False)
+    return "toy_benchmark"
+
+
+def test_every_way_of_every_round_is_a_process_of_its_own(toy: str) -> None:
+    doc, (benchmark,) = load(toy)
+    rounds = measure(toy, benchmark, rounds=2)
+    assert [list(one) for one in rounds] == [["theirs", "ours"]] * 2
+    assert len({numbers["pid"] for one in rounds for numbers in one.values()}) == 4
+    entry = results.entry(doc, benchmark, rounds, load=0.5)
+    units, memory, public = entry["goals"]
+    assert (units["median"], units["met"], units["limit"]) == (4.0, True, ">= 4")
+    # 64 MB held beside an interpreter of some twenty.
+    assert memory["median"] > 1.5
+    assert "median" not in public
+    # A whole process includes the start of the interpreter.
+    assert rounds[0]["ours"]["wall_s"] > rounds[0]["theirs"]["wall_s"] / 100
+    page = results.render({"toy": entry})
+    assert "| [toy](#toy) | units | **4** (4 to 4) | >= 4 | yes |" in page
+    assert "| [toy](#toy) | public | not run | >= 1 |  |" in page
+    assert "What a toy costs." in page
+    assert "Details" not in page
+
+
+def test_a_ratio_is_taken_within_a_round() -> None:
+    goal = Goal(name="ratio", over=("a", "b"), of="cpu_s", at_least=2)
+    rounds = [
+        {"a": {"cpu_s": 2.0}, "b": {"cpu_s": 1.0}},
+        {"a": {"cpu_s": 9.0}, "b": {"cpu_s": 3.0}},
+        {"a": {}, "b": {}},
+    ]
+    assert goal.values(rounds) == [2.0, 3.0]
+    assert goal.meets(2.0)
+    assert not goal.meets(1.9)
+
+
+@pytest.mark.parametrize(
+    ("limits", "now", "before", "loss"),
+    [
+        ({"at_least": 9}, 10.0, 12.0, 0.2),
+        ({"at_least": 9}, 12.0, 10.0, 0.0),
+        ({"at_most": 0.2}, 0.15, 0.1, 0.5),
+        ({"at_most": 0.2}, 0.1, 0.15, 0.0),
+    ],
+)
+def test_a_loss_is_a_share_whichever_way_is_better(
+    limits: dict[str, float], now: float, before: float, loss: float
+) -> None:
+    goal = Goal(name="g", over=("a",), of="cpu_s", **limits)
+    assert goal.loss(now, before) == pytest.approx(loss)
+
+
+def test_a_loss_is_refused_without_a_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(results, "JSON_FILE", tmp_path / "results.json")
+    monkeypatch.setattr(results, "TABLE_FILE", tmp_path / "RESULTS.md")
+    speed = iter([10.0, 5.0, 5.0, 5.0])
+    benchmark = Benchmark(
+        name="toy",
+        ways=(Way("ours", lambda folder: None),),
+        goals=(Goal(name="speed", over=("ours",), of="speed", at_least=1),),
+    )
+    monkeypatch.setattr(runner, "modules", lambda names: ["toy"])
+    monkeypatch.setattr(runner, "load", lambda module: ("A toy.", (benchmark,)))
+    monkeypatch.setattr(runner, "measure", lambda *_, **__: [{"ours": {"speed": next(speed)}}])
+
+    def run(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["bench", *words])
+        return runner.main()
+
+    assert run() == 0
+    assert run() == 1
+    assert "toy: speed was 10 and is 5, 100% worse; say why" in capsys.readouterr().err
+    assert json.loads((tmp_path / "results.json").read_text())["toy"]["goals"][0]["median"] == 10.0
+    assert run("--because", "more pixels") == 0
+    assert "Worse than before: more pixels (toy: speed was 10" in (tmp_path / "RESULTS.md").read_text()
+    # The new number is the one to keep up with.
+    assert run() == 0
+
+
+def test_the_committed_table_is_that_of_the_committed_numbers() -> None:
+    if results.JSON_FILE.exists():
+        assert results.TABLE_FILE.read_text() == results.render(results.read())
+
+
+def test_every_benchmark_can_be_loaded_and_says_what_it_is() -> None:
+    names = []
+    for module in modules():
+        doc, benchmarks = load(module)
+        assert len(doc.splitlines()) > 2, module
+        for benchmark in benchmarks:
+            names.append(benchmark.name)
+            ways = {way.name for way in benchmark.ways}
+            assert all(set(goal.over) <= ways for goal in benchmark.goals), benchmark.name
+    assert len(names) == len(set(names))
+    with pytest.raises(SystemExit, match="no benchmark nonsense"):
+        list(modules(["nonsense"]))

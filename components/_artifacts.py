@@ -21,6 +21,13 @@ class EpisodeDataset(dsl.Artifact):
     schema_version = "1.0.0"
 
 
+class FrameCache(dsl.Artifact):
+    """Pictures of a dataset, decoded."""
+
+    schema_title = "system.FrameCache"
+    schema_version = "1.0.0"
+
+
 class ValueTargets(dsl.Artifact):
     """Value targets and rewards per frame."""
 

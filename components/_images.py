@@ -24,6 +24,7 @@ STAGE_IMAGES = {
     "simulate_episodes": "jax",  # acts with the previous policy from the second iteration on
     "import_replay_buffer": "cpu",
     "import_dataset": "cpu",
+    "pack_frames": "cpu",
     "label_returns": "cpu",
     "train_value": "torch",
     "predict_values": "torch",

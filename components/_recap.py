@@ -66,14 +66,18 @@ def recap_iteration(
     dataset = imported.outputs["dataset"]
 
     targets = place(label_returns(dataset=dataset, **run)).outputs["targets"]
-    valued = place(train_value(dataset=dataset, targets=targets, seed=seed, launch=launch("train_value"), **run))
+    pictures = _wiring.frames(dataset, "train_value", **run)
+    learned = {"dataset": dataset, "targets": targets, "frames": pictures}
+    valued = place(train_value(seed=seed, launch=launch("train_value"), **learned, **run))
     checkpoint = valued.outputs["checkpoint"]
-    values = _wiring.values(dataset, checkpoint, num_shards=num_shards, **run)
+    values = _wiring.values(dataset, checkpoint, pictures, num_shards=num_shards, **run)
     labelled = place(label_advantage(dataset=dataset, targets=targets, values=values, **cut, **run))
     labels = labelled.outputs["labels"]
     place(export_dataset(dataset=dataset, targets=targets, values=values, labels=labels, **run))
 
-    told = {"labels": labels, "values": values, "checkpoint": checkpoint, "launch": launch("train_policy")}
+    seen = _wiring.frames(dataset, "train_policy", **run)
+    made = {"labels": labels, "values": values, "checkpoint": checkpoint, "frames": seen}
+    told = {**made, "launch": launch("train_policy")}
     trained, evaluation, compared = _wiring.policies(
         train_policy, dataset, baselines=baselines, seed=seed, told=told, **run
     )

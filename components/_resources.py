@@ -49,6 +49,7 @@ STAGE_SIZES = {
     "simulate_episodes": "cpu.large",
     "import_replay_buffer": "cpu.large",
     "import_dataset": "cpu.large",
+    "pack_frames": "cpu.large",
     "label_returns": "cpu.small",
     "train_value": "gpu.large",
     "predict_values": "gpu.small",

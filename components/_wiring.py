@@ -10,6 +10,7 @@ from components.check_dataset.component import check_dataset
 from components.evaluate_policy.component import evaluate_policy
 from components.import_dataset.component import import_dataset
 from components.merge_values.component import merge_values
+from components.pack_frames.component import pack_frames
 from components.plan_shards.component import plan_shards
 from components.predict_values.component import predict_values
 from components.simulate_episodes.component import simulate_episodes
@@ -35,9 +36,16 @@ def in_shards(step, output, *, num_shards, **inputs):
     return dsl.Collected(made.outputs[output])
 
 
-def values(dataset, checkpoint, *, num_shards, **run):
+def frames(dataset, consumer, *, consumer_stages=None, **run):
+    """Decode the pictures that a stage will look at, none if it looks at none; its configuration is the run's."""
+    told = {"consumer": consumer, "consumer_stages": consumer_stages or run["stages"]}
+    return place(pack_frames(dataset=dataset, **told, **run)).outputs["frames"]
+
+
+def values(dataset, checkpoint, pictures, *, num_shards, **run):
     """Predict a dataset's values in shards; return them as one."""
-    shards = in_shards(predict_values, "values", num_shards=num_shards, dataset=dataset, checkpoint=checkpoint, **run)
+    given = {"dataset": dataset, "checkpoint": checkpoint, "frames": pictures}
+    shards = in_shards(predict_values, "values", num_shards=num_shards, **given, **run)
     return place(merge_values(dataset=dataset, shards=shards, **run)).outputs["values"]
 
 

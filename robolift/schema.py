@@ -39,6 +39,7 @@ class Kind(enum.StrEnum):
 
     RECORDING = "Recording"  # a raw LeRobot folder, as the simulator or a robot wrote it
     DATASET = "EpisodeDataset"  # validated reference to LeRobot sources, with the episodes and frames tables
+    FRAMES = "FrameCache"  # pictures of a dataset, decoded
     TARGETS = "ValueTargets"
     VALUE_CHECKPOINT = "ValueCheckpoint"
     VALUE_SHARD = "ValueShard"

@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
@@ -148,6 +148,20 @@ def read_bytes(uri: str) -> bytes:
     """Return the content of one file."""
     with open_file(uri) as file:
         return cast("bytes", file.read())
+
+
+def read_ranges(uris: Sequence[str], firsts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
+    """Return bytes ``first`` to ``end`` of each file, all of one store, which is asked for many at a time.
+
+    Raises:
+        DataError: If a file is not there or may not be read.
+    """
+    if not uris:
+        return []
+    with _readable(uris[0]):
+        fs, _ = filesystem(uris[0])
+        paths = [filesystem(uri)[1] for uri in uris]
+        return cast("list[bytes]", fs.cat_ranges(paths, list(firsts), list(ends), on_error="raise"))
 
 
 def read_json(uri: str) -> Any:
@@ -331,6 +345,27 @@ def upload(path: Path, uri: str) -> None:
         return
     fs, remote = filesystem(uri)
     fs.put_file(str(path), remote)
+
+
+def duplicate(uri: str, other: str) -> None:
+    """Give a finished file a second place; one of the two is on this machine. On one disk it stays one file, linked."""
+    source, target = local_path(uri), local_path(other)
+    if target is not None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    if source is None:
+        with _readable(uri):
+            fs, remote = filesystem(uri)
+            fs.get_file(remote, str(target))
+    elif target is None or not _linked(source, target):
+        upload(source, other)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    try:
+        os.link(source, target)
+        return True
+    except OSError as error:  # another disk, or one without hard links
+        return error.errno == errno.EEXIST
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components._artifacts import EpisodeDataset, ValueCheckpoint, ValueShard
+from components._artifacts import EpisodeDataset, FrameCache, ValueCheckpoint, ValueShard
 from components._images import image
 
 
@@ -10,6 +10,7 @@ from components._images import image
 def predict_values(
     dataset: dsl.Input[EpisodeDataset],
     checkpoint: dsl.Input[ValueCheckpoint],
+    frames: dsl.Input[FrameCache],
     shard: int,
     num_shards: int,
     stages: dict,
@@ -27,7 +28,7 @@ def predict_values(
         shown={"metrics": metrics, "page": page},
         output_root=output_root,
         stages=stages,
-        inputs={"dataset": dataset, "checkpoint": checkpoint},
+        inputs={"dataset": dataset, "checkpoint": checkpoint, "frames": frames},
         shard=shard,
         num_shards=num_shards,
     )

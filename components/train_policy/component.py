@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components._artifacts import EpisodeDataset, LabelSet, PolicyCheckpoint, ValueCheckpoint, ValueSet
+from components._artifacts import EpisodeDataset, FrameCache, LabelSet, PolicyCheckpoint, ValueCheckpoint, ValueSet
 from components._launch import step_image
 
 
@@ -12,6 +12,7 @@ def train_policy(
     labels: dsl.Input[LabelSet],
     values: dsl.Input[ValueSet],
     checkpoint: dsl.Input[ValueCheckpoint],
+    frames: dsl.Input[FrameCache],
     variant: str,
     seed: int,
     stages: dict,
@@ -24,6 +25,7 @@ def train_policy(
     """Train a policy: conditioned on advantage, or one of the baselines it is compared with."""
     from robolift.stages.component import run_component
 
+    made = {"labels": labels, "values": values, "checkpoint": checkpoint, "frames": frames}
     return run_component(
         "train_policy",
         artifact=policy,
@@ -31,7 +33,7 @@ def train_policy(
         output_root=output_root,
         stages=stages,
         launch=launch,
-        inputs={"dataset": dataset, "labels": labels, "values": values, "checkpoint": checkpoint},
+        inputs={"dataset": dataset, **made},
         variant=variant,
         seed=seed,
     )

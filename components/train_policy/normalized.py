@@ -5,7 +5,15 @@ An artifact that a pipeline doesn't make can't be left out of a component's sign
 
 from kfp import dsl
 
-from components._artifacts import EpisodeDataset, LabelSet, NormStats, PolicyCheckpoint, ValueCheckpoint, ValueSet
+from components._artifacts import (
+    EpisodeDataset,
+    FrameCache,
+    LabelSet,
+    NormStats,
+    PolicyCheckpoint,
+    ValueCheckpoint,
+    ValueSet,
+)
 from components._launch import step_image
 
 
@@ -16,6 +24,7 @@ def train_policy(
     values: dsl.Input[ValueSet],
     checkpoint: dsl.Input[ValueCheckpoint],
     norm_stats: dsl.Input[NormStats],
+    frames: dsl.Input[FrameCache],
     variant: str,
     seed: int,
     stages: dict,
@@ -28,7 +37,7 @@ def train_policy(
     """Train a policy: conditioned on advantage, or one of the baselines it is compared with."""
     from robolift.stages.component import run_component
 
-    made = {"labels": labels, "values": values, "checkpoint": checkpoint, "norm_stats": norm_stats}
+    made = {"labels": labels, "values": values, "checkpoint": checkpoint, "norm_stats": norm_stats, "frames": frames}
     return run_component(
         "train_policy",
         artifact=policy,

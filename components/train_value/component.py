@@ -2,7 +2,7 @@
 
 from kfp import dsl
 
-from components._artifacts import EpisodeDataset, ValueCheckpoint, ValueTargets
+from components._artifacts import EpisodeDataset, FrameCache, ValueCheckpoint, ValueTargets
 from components._launch import step_image
 
 
@@ -10,6 +10,7 @@ from components._launch import step_image
 def train_value(
     dataset: dsl.Input[EpisodeDataset],
     targets: dsl.Input[ValueTargets],
+    frames: dsl.Input[FrameCache],
     seed: int,
     stages: dict,
     launch: dict,
@@ -28,6 +29,6 @@ def train_value(
         output_root=output_root,
         stages=stages,
         launch=launch,
-        inputs={"dataset": dataset, "targets": targets},
+        inputs={"dataset": dataset, "targets": targets, "frames": frames},
         seed=seed,
     )

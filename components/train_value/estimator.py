@@ -5,13 +5,14 @@ An artifact that a pipeline doesn't make can't be left out of a component's sign
 
 from kfp import dsl
 
-from components._artifacts import EpisodeDataset, ValueCheckpoint
+from components._artifacts import EpisodeDataset, FrameCache, ValueCheckpoint
 from components._launch import step_image
 
 
 @dsl.component(base_image=step_image("train_value"), install_kfp_package=False)
 def train_value(
     dataset: dsl.Input[EpisodeDataset],
+    frames: dsl.Input[FrameCache],
     head: str,
     seed: int,
     stages: dict,
@@ -31,7 +32,7 @@ def train_value(
         output_root=output_root,
         stages=stages,
         launch=launch,
-        inputs={"dataset": dataset},
+        inputs={"dataset": dataset, "frames": frames},
         head=head,
         seed=seed,
     )

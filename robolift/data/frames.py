@@ -1,7 +1,8 @@
-"""The pictures of a training run: decoded once into one memory-mapped array, or again whenever they are needed.
+"""The pictures of a run, by row: from a frame cache, from one array that is decoded at its start, or from the videos.
 
-Random access into video costs milliseconds a sample, into the array microseconds; building it is one sequential pass.
-Where large pictures of many hours don't fit a disk, they are decoded batch by batch; the bytes are the same.
+Random access into video costs milliseconds a sample, into a frame cache tenths of one, into the array microseconds.
+Where large pictures of many hours don't fit a disk and there is no cache, they are decoded batch by batch. Wherever
+pixels come from they are the same, but for those of a cache of JPEG, which are what its encoder made of them.
 """
 
 from __future__ import annotations
@@ -12,16 +13,84 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+from weakref import finalize
 
 import numpy as np
 
-from robolift import storage
+from robolift import staging, storage
 from robolift.data import letterbox
 from robolift.data.dataset import Dataset
+from robolift.data.frame_cache import View, open_cache
+from robolift.data.frame_coding import Coder, Coding
 from robolift.errors import DataError, UsageError
 from robolift.logging import progress
+from robolift.manifest import Manifest
+
+PRIVATE = "robolift-frames"
+"""Name of the folders in which the array of a run lies."""
+
+
+class Frames(Protocol):
+    """The pictures of a dataset by row, from wherever they come; sent to another process they open their files there.
+
+    Attributes:
+        cameras: Camera keys, in order.
+        size: (height, width) of the pictures.
+    """
+
+    @property
+    def cameras(self) -> Sequence[str]: ...  # noqa: D102
+
+    @property
+    def size(self) -> letterbox.Size: ...  # noqa: D102
+
+    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
+        """Return (B, K, H, W, 3) uint8 of (B,) rows, in any order and with repetitions."""
+        ...
+
+
+def open_frames(
+    dataset: Dataset,
+    cameras: Sequence[str],
+    *,
+    size: letterbox.Size,
+    padded: bool,
+    cache: Manifest | None,
+    num_workers: int,
+    folder: Path | None,
+) -> Frames:
+    """Return a dataset's pictures: from a frame cache that has them, else decoded into an array or when asked for.
+
+    Args:
+        dataset: The dataset.
+        cameras: Its cameras in the order wanted.
+        size: (height, width) of the pictures.
+        padded: Whether they keep their shape and black fills the rest, instead of being stretched.
+        cache: A frame cache of the dataset, None if there is none.
+        num_workers: Videos decoded side by side.
+        folder: Local folder for an array of all frames, decoded now; it loses its name at once and its space with the
+            last process that has it. None: each picture is decoded when it is asked for.
+
+    Raises:
+        UsageError: If a cache of JPEG has other pictures, a camera is named twice, or the disk has too little room.
+        DataError: If a camera or a frame is missing, or a video unreadable.
+    """
+    check(dataset, cameras, size)
+    view = View(cameras=tuple(cameras), size=size, padded=padded)
+    found = None if cache is None else open_cache(cache, view, num_frames=dataset.num_frames)
+    if found is not None:
+        return found
+    if folder is None:
+        return DecodedFrames(dataset=dataset, cameras=cameras, size=size, num_workers=num_workers, padded=padded)
+    private = staging.claim(folder, PRIVATE)
+    try:
+        array = pack_frames(dataset, cameras, size=size, folder=private.path, num_workers=num_workers, padded=padded)
+        return PackedFrames.opened(array, cameras)
+    finally:
+        private.release()
 
 
 def pack_frames(
@@ -54,7 +123,7 @@ def pack_frames(
         UsageError: If no camera is asked for, one twice, the size is not positive, or the disk has too little room.
         DataError: If a camera or a frame is missing, or a video unreadable.
     """
-    _check(dataset, cameras, size)
+    check(dataset, cameras, size)
     identity: dict[str, object] = {"dataset": dataset.uri, "cameras": list(cameras), "size": list(size)}
     if padded:
         identity["padded"] = True
@@ -82,19 +151,48 @@ def iterate(dataset: Dataset, episode: int, camera: str, *, size: letterbox.Size
         yield letterbox.on_black(image, size)
 
 
-class Frames(Protocol):
-    """The pictures of a dataset by row, from wherever they come."""
+class PackedFrames:
+    """The array of pack_frames by row. Its file may lose its name: who has it can still send it to another process."""
 
-    def __getitem__(self, rows: np.ndarray, /) -> np.ndarray:
-        """Return (B, K, H, W, 3) uint8 of (B,) rows."""
-        ...
+    def __init__(self, handle: int, offset: int, shape: tuple[int, ...], cameras: Sequence[str]) -> None:
+        """Map an open file.
+
+        Args:
+            handle: Its descriptor, which is closed with this object.
+            offset: Where the pixels begin.
+            shape: (N, K, H, W, 3).
+            cameras: The K cameras.
+        """
+        self.cameras = tuple(cameras)
+        self.size = (shape[2], shape[3])
+        self._handle, self._offset = handle, offset
+        finalize(self, os.close, handle)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            self._array = np.memmap(file, np.uint8, "r", offset=offset, shape=shape)
+
+    @classmethod
+    def opened(cls, array: np.memmap, cameras: Sequence[str]) -> PackedFrames:
+        """Open the file of an array once more."""
+        return cls(os.open(str(array.filename), os.O_RDONLY), array.offset, array.shape, cameras)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Return (B, K, H, W, 3) uint8 of (B,) rows, in any order and with repetitions."""
+        return np.asarray(self._array[rows])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _received, (DupFd(self._handle), self._offset, self._array.shape, self.cameras)
+
+
+def _received(handle: Any, *facts: Any) -> PackedFrames:
+    return PackedFrames(handle.detach(), *facts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedFrames:
     """The frames that :func:`pack_frames` packs, decoded when they are asked for; arguments and errors are the same.
 
-    Videos whose keyframes lie close together are quick to look into: LeRobot's have one every second frame.
+    Videos whose keyframes lie close together are quick to look into: LeRobot's have one every second frame. With a
+    ``coding`` the pixels are those of a frame cache of that coding.
     """
 
     dataset: Dataset
@@ -102,9 +200,10 @@ class DecodedFrames:
     size: letterbox.Size
     num_workers: int = 1
     padded: bool = False
+    coding: Coding | None = None
 
     def __post_init__(self) -> None:
-        _check(self.dataset, self.cameras, self.size)
+        check(self.dataset, self.cameras, self.size)
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """Return (B, K, H, W, 3) uint8 of (B,) rows of ``dataset.frames``, in any order and with repetitions."""
@@ -116,8 +215,9 @@ class DecodedFrames:
             (places,) = np.nonzero(episodes == episode)
             frames = rows[places] - self.dataset.starts[episode]
             images = self.dataset.images(episode, self.cameras[position], frames, size=size)
+            coder = self.coding.coder(self.size) if self.coding and not self.coding.lossless else None
             for place, image in zip(places, images, strict=True):
-                found[place, position] = letterbox.on_black(image, self.size)
+                _put(letterbox.on_black(image, self.size), found[place, position], coder)
 
         # The sizes are asked for here, which opens each source before threads do.
         jobs = [
@@ -129,6 +229,14 @@ class DecodedFrames:
             for _ in pool.map(decode, jobs):
                 pass
         return found
+
+
+def _put(picture: np.ndarray, into: np.ndarray, coder: Coder | None) -> None:
+    """Write a picture, as it comes back from a coder if there is one."""
+    if coder is None:
+        into[...] = picture
+    else:
+        coder.decode(np.frombuffer(coder.encode(picture), np.uint8), into)
 
 
 def _decoded_size(dataset: Dataset, episode: int, camera: str, size: letterbox.Size, *, padded: bool) -> letterbox.Size:
@@ -145,7 +253,13 @@ def _check_room(needed: int, folder: Path) -> None:
         )
 
 
-def _check(dataset: Dataset, cameras: Sequence[str], size: tuple[int, int]) -> None:
+def check(dataset: Dataset, cameras: Sequence[str], size: tuple[int, int]) -> None:
+    """Refuse cameras that the dataset doesn't have or that are named twice, and a size of no pixels.
+
+    Raises:
+        UsageError: If no camera is asked for, one twice, or the size is not positive.
+        DataError: If the dataset lacks a camera.
+    """
     missing = [camera for camera in cameras if camera not in dataset.cameras]
     if missing:
         raise DataError(

@@ -27,6 +27,7 @@ class Sources:
     values: Manifest | None = None
     checkpoint: Manifest | None = None
     norm_stats: Manifest | None = None
+    frames: Manifest | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +39,14 @@ class Material:
         prompts: The prompt table.
         labels: What is taught, None without labels.
         stats: Norm statistics that were given.
+        frames: Frame cache of the dataset, None if there is none.
     """
 
     dataset: Dataset
     prompts: PromptTable
     labels: Labels | None
     stats: NormStats | None
+    frames: Manifest | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

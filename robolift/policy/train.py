@@ -84,7 +84,7 @@ def train(recipe: Recipe, sources: Sources, places: Places) -> Trained:
     stats = norm_stats.load(given, dataset, recipe.state_keys) if given else None
     prompts = _prompts(sources.labels, dataset)
     labels = _labels(recipe, sources.labels, dataset, prompts)
-    material = Material(dataset=dataset, prompts=prompts, labels=labels, stats=stats)
+    material = Material(dataset=dataset, prompts=prompts, labels=labels, stats=stats, frames=sources.frames)
     assembly = _assemble(recipe, sources, material)
     _tell(recipe, assembly)
     for name, document in places.beside.items() if host.is_main else ():

@@ -4,6 +4,7 @@ NAMES = (
     "simulate_episodes",
     "import_replay_buffer",
     "import_dataset",
+    "pack_frames",
     "label_returns",
     "train_value",
     "predict_values",

@@ -8,9 +8,15 @@ from pydantic import Field, model_validator
 
 from robolift.manifest import Output
 from robolift.schema import Kind
+from robolift.stages.frames_input import given_frames
+from robolift.stages.frames_input import input_identity as input_identity
 from robolift.stages.stage import Input, Inputs, StageConfig
 
-INPUTS = {"dataset": Input(kind=Kind.DATASET), "checkpoint": Input(kind=Kind.VALUE_CHECKPOINT)}
+INPUTS = {
+    "dataset": Input(kind=Kind.DATASET),
+    "checkpoint": Input(kind=Kind.VALUE_CHECKPOINT),
+    "frames": Input(kind=Kind.FRAMES, optional=True),
+}
 OUTPUT = Kind.VALUE_SHARD
 
 
@@ -51,6 +57,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     the progress since the episode's first frame. The last two predict no ``value_std``: it is 0.
     """
     from robolift.data.dataset import Dataset  # noqa: PLC0415
+    from robolift.data.frame_cache import View, open_cache  # noqa: PLC0415
     from robolift.training.device import device_for, threads  # noqa: PLC0415  (torch takes seconds to import)
     from robolift.value_model.checkpoint import load  # noqa: PLC0415
     from robolift.value_model.predict import predict, shard_episodes  # noqa: PLC0415
@@ -58,6 +65,10 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     dataset = Dataset.open(inputs.one("dataset"))
     model, checkpoint = load(inputs.one("checkpoint").uri, config.step)
     episodes = shard_episodes(dataset.starts, config.shard, config.num_shards)
+    cache, frames = given_frames(inputs), None
+    if cache is not None and checkpoint.cameras:
+        view = View(cameras=checkpoint.cameras, size=checkpoint.image_size, padded=checkpoint.padded)
+        frames = open_cache(cache, view, num_frames=dataset.num_frames)
     with threads(config.threads):
         columns = predict(
             model.to(device_for(config.device)),
@@ -69,6 +80,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
             folder=output.path,
             save_features=config.save_features,
             precision=config.precision,
+            frames=frames,
         )
     output.write_table("values", columns)
     return {"episodes": len(episodes), "frames": len(columns["value"])}

@@ -19,6 +19,7 @@ MAX_SHARDS = 64
 HANDED: Mapping[str, Mapping[str, str]] = {
     "simulate_episodes": {"seed": "seed"},
     "import_dataset": {"dataset_uri": "dataset_uri", "iteration": "iterations"},
+    "pack_frames": {"cameras": "", "size": "", "padded": ""},
     "train_value": {"seed": "seed"},
     "predict_values": {"shard": "num_shards", "num_shards": "num_shards"},
     "label_advantage": {"lookahead": "lookahead", "positive_fraction": "positive_fraction"},
@@ -52,6 +53,7 @@ RECAP = Wiring(
         "simulate_episodes",
         "import_dataset",
         "label_returns",
+        "pack_frames",
         "train_value",
         "predict_values",
         "merge_values",

@@ -13,7 +13,8 @@ writing anything, which ``--dry-run`` prints after the plan.
 
 It may hold ``input_identity(name, manifests)`` when something simpler than their digests says what the manifests of
 input ``name`` are: the JSON it returns stands for them, so that a difference that can't show leads to one output. What
-gives another result or an error must be told apart.
+gives another result must be told apart. None says that leaving the input out would not show either: then the manifest
+doesn't name it.
 """
 
 from __future__ import annotations
@@ -148,13 +149,14 @@ def plan(name: str, config: StageConfig, inputs: Inputs, output_root: str) -> Pl
     identity = getattr(stage, "identity", None)
     extra: dict[str, Any] = identity(config) if identity else {}
     input_identity = getattr(stage, "input_identity", digests)
+    identified = {key: stated for key, found in inputs.items() if (stated := input_identity(key, found)) is not None}
     digest = storage.digest_of(
         {
             "stage": name,
             "schema": SCHEMA_VERSION,
             "code": code,
             "config": lasting,
-            "inputs": {key: input_identity(key, found) for key, found in inputs.items()},
+            "inputs": identified,
             "identity": extra,
         }
     )
@@ -163,7 +165,7 @@ def plan(name: str, config: StageConfig, inputs: Inputs, output_root: str) -> Pl
         kind=stage.OUTPUT,
         root=output_root,
         config=lasting,
-        inputs=dict(inputs),
+        inputs={key: found for key, found in inputs.items() if key in identified},
         code=code,
         digest=digest,
         seed=lasting.get("seed"),

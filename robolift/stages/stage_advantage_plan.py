@@ -24,6 +24,7 @@ WIRING = Wiring(
     stages=(
         "simulate_episodes",
         "import_dataset",
+        "pack_frames",
         "train_value",
         "predict_values",
         "merge_values",

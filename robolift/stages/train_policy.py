@@ -11,11 +11,13 @@ from pydantic import Field
 
 from robolift.data.models import model_digest
 from robolift.errors import UsageError
-from robolift.manifest import Manifest, Output
+from robolift.manifest import Output
 from robolift.policy import memory
 from robolift.policy.pi05.address import resolve
 from robolift.policy.recipe import UNLABELLED, Recipe
 from robolift.schema import Kind
+from robolift.stages.frames_input import check_origin, given_frames
+from robolift.stages.frames_input import input_identity as input_identity
 from robolift.stages.joint_output import wait_for
 from robolift.stages.resumable_run import RUN_FILE, check_resumable, description, stopped_run
 from robolift.stages.stage import Input, Inputs, StageConfig
@@ -26,6 +28,7 @@ INPUTS = {
     "values": Input(kind=Kind.VALUES, optional=True),
     "checkpoint": Input(kind=Kind.VALUE_CHECKPOINT, optional=True),
     "norm_stats": Input(kind=Kind.NORM_STATS, optional=True),
+    "frames": Input(kind=Kind.FRAMES, optional=True),
 }
 OUTPUT = Kind.POLICY
 CURVES_FILE = "curves.json"
@@ -87,6 +90,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
             values=inputs.get_one("values"),
             checkpoint=inputs.get_one("checkpoint"),
             norm_stats=inputs.get_one("norm_stats"),
+            frames=inputs.get_one("frames"),
         ),
         Places(
             work_uri=output.plan.work_uri,
@@ -119,12 +123,5 @@ def check_inputs(config: Config, inputs: Inputs) -> None:
             why = f"variant {config.variant}" if name == "labels" else "vision frozen"
             raise UsageError(f"train_policy needs input {name} for {why}")
         if given is not None and name != "checkpoint":
-            _check_origin(given, inputs.one("dataset"), name)
-
-
-def _check_origin(given: Manifest, dataset: Manifest, name: str) -> None:
-    for parent in given.inputs.get("dataset", []):
-        if parent.digest != dataset.digest:
-            raise UsageError(
-                f"input {name} was made from another dataset ({parent.uri}), expected {dataset.uri}; make it again"
-            )
+            check_origin(given, inputs.one("dataset"), name)
+    given_frames(inputs)

@@ -7,11 +7,17 @@ from typing import ClassVar
 from robolift import storage
 from robolift.manifest import Output
 from robolift.schema import Kind
+from robolift.stages.frames_input import given_frames
+from robolift.stages.frames_input import input_identity as input_identity
 from robolift.stages.joint_output import wait_for
 from robolift.stages.stage import Input, Inputs, StageConfig
 from robolift.value_model.recipe import Recipe
 
-INPUTS = {"dataset": Input(kind=Kind.DATASET), "targets": Input(kind=Kind.TARGETS, optional=True)}
+INPUTS = {
+    "dataset": Input(kind=Kind.DATASET),
+    "targets": Input(kind=Kind.TARGETS, optional=True),
+    "frames": Input(kind=Kind.FRAMES, optional=True),
+}
 OUTPUT = Kind.VALUE_CHECKPOINT
 
 
@@ -37,10 +43,11 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     from robolift.training.distributed import publishes  # noqa: PLC0415  (torch takes seconds to import)
     from robolift.value_model.train import CURVES_FILE, Places, train  # noqa: PLC0415
 
-    targets = inputs.get_one("targets")
+    targets, cache = inputs.get_one("targets"), given_frames(inputs)
     places = Places(
         dataset_uri=inputs.one("dataset").uri,
         targets_uri=targets.uri if targets else "",
+        frames_uri=cache.uri if cache else "",
         work_uri=output.plan.work_uri,
         folder=str(output.path),
     )

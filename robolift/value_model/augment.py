@@ -42,7 +42,7 @@ def draw(recipe: Recipe, step: int, *, num_cameras: int, state_dim: int, num_fra
     )
 
 
-def shifted(images: Frames, rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
+def shifted(images: Frames | np.ndarray, rows: np.ndarray, shift: np.ndarray) -> np.ndarray:
     """Return frames moved by whole pixels, the border repeated.
 
     Args:

@@ -21,7 +21,7 @@ import torch
 from robolift import schema
 from robolift.data.ahead import ahead
 from robolift.data.dataset import Dataset
-from robolift.data.frames import iterate
+from robolift.data.frames import Frames, iterate
 from robolift.errors import UsageError
 from robolift.logging import progress
 from robolift.value_model.checkpoint import Checkpoint
@@ -76,6 +76,7 @@ def predict(
     folder: Path,
     save_features: bool,
     precision: Precision = "float32",
+    frames: Frames | None = None,
 ) -> dict[str, np.ndarray]:
     """Return the columns of the values table for ``episodes``, and write their features into ``folder`` if asked.
 
@@ -89,6 +90,7 @@ def predict(
         folder: Where features go.
         save_features: Whether to write them, where they are compact; a model of patches has millions a frame.
         precision: Arithmetic of towers; heads are float32 in any case.
+        frames: Where the images are, by row; None decodes them.
 
     Raises:
         UsageError: If a model without towers is asked for another precision.
@@ -110,7 +112,7 @@ def predict(
     save_features = save_features and model.compact and model.num_features > 0
     writer = FeatureWriter(folder / FEATURES_FILE, model.num_features) if save_features else None
     with torch.inference_mode():
-        for rows, features in encode_episodes(model, checkpoint, dataset, episodes, batch_size, precision):
+        for rows, features in encode_episodes(model, checkpoint, dataset, episodes, batch_size, precision, frames):
             here = slice(rows.start - first, rows.stop - first)
             seen = Episode(
                 first=rows.start,
@@ -137,9 +139,10 @@ def encode_episodes(
     episodes: range,
     batch_size: int,
     precision: Precision = "float32",
+    frames: Frames | None = None,
 ) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield each episode's rows of the dataset and their (T, F) features, as soon as they are all encoded."""
-    batches = ahead(decode(dataset, checkpoint, episodes, batch_size))
+    batches = ahead(decode(dataset, checkpoint, episodes, batch_size, frames))
     start = end = int(dataset.starts[episodes.start])
     found = np.empty((0, model.num_features), np.float32)
     for episode in episodes:
@@ -171,16 +174,19 @@ def _encoded(model: ValueNetwork, images: np.ndarray | None, batch: Batch) -> np
 
 
 def decode(
-    dataset: Dataset, checkpoint: Checkpoint, episodes: range, batch_size: int
+    dataset: Dataset, checkpoint: Checkpoint, episodes: range, batch_size: int, frames: Frames | None = None
 ) -> Iterator[tuple[Batch, np.ndarray | None]]:
     """Yield the episodes' batches with their (batch_size, K, H, W, 3) uint8 images, None without cameras."""
-    frames = iterate_frames(dataset, checkpoint, episodes) if checkpoint.cameras else None
+    decoded = iterate_frames(dataset, checkpoint, episodes) if checkpoint.cameras and frames is None else None
     for batch in cut(int(dataset.starts[episodes.start]), int(dataset.starts[episodes.stop]), batch_size):
         images = None
-        if frames is not None:
+        if checkpoint.cameras:
             images = np.zeros((batch_size, len(checkpoint.cameras), *checkpoint.image_size, 3), np.uint8)
+        if images is not None and frames is not None:
+            images[batch.places] = frames[np.arange(batch.rows.start, batch.rows.stop)]
+        elif images is not None and decoded is not None:
             for place in range(batch.places.start, batch.places.stop):
-                images[place] = next(frames)
+                images[place] = next(decoded)
         yield batch, images
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from robolift import manifest, staging, storage
 from robolift.data.dataset import Dataset
-from robolift.data.frames import pack_frames
+from robolift.data.frame_cache import View, open_cache
+from robolift.data.frames import PRIVATE, Frames, PackedFrames, pack_frames
 from robolift.data.models import model_digest
 from robolift.errors import UsageError
+from robolift.manifest import Manifest
 from robolift.training import distributed
 from robolift.training.checkpoint import StateStore
 from robolift.training.device import device_for, threads
@@ -48,6 +50,7 @@ class Places:
     Attributes:
         dataset_uri: Output folder of import_dataset.
         targets_uri: Output folder of label_returns, empty for a head that learns progress.
+        frames_uri: Output folder of pack_frames, empty if there is none.
         work_uri: Resumable state.
         folder: Local folder for the result, written by rank 0.
     """
@@ -56,6 +59,7 @@ class Places:
     targets_uri: str
     work_uri: str
     folder: str
+    frames_uri: str = ""
 
 
 def train(recipe: Recipe, places: Places) -> None:
@@ -118,7 +122,8 @@ def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, d
     with threads(recipe.threads), distributed.connected(world, device):
         model = initial_model(checkpoint, recipe.seed, empty_towers=bool(recipe.weights))
         model = trainable(model, recipe, world, device)
-        with packed(recipe, world, dataset, data, padded=checkpoint.padded) as images:
+        cache = manifest.load(places.frames_uri) if places.frames_uri else None
+        with packed(recipe, world, dataset, data, padded=checkpoint.padded, cache=cache) as images:
             objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
             with contextlib.closing(objective):
                 result = fit(model, objective, loop_options(recipe), world=world, store=store)
@@ -201,26 +206,33 @@ def initial_model(checkpoint: Checkpoint, seed: int, *, empty_towers: bool = Fal
 
 @contextmanager
 def packed(
-    recipe: Recipe, world: World, dataset: Dataset, data: TrainingData, *, padded: bool
-) -> Iterator[np.ndarray | None]:
-    """Give all frames as one memory map, decoded once per machine; None without cameras.
+    recipe: Recipe,
+    world: World,
+    dataset: Dataset,
+    data: TrainingData,
+    *,
+    padded: bool,
+    cache: Manifest | None = None,
+) -> Iterator[Frames | None]:
+    """Give all frames: those of a cache that has them, else one array, decoded once a machine; None without cameras.
 
-    The file loses its name as soon as every process has it open, and one that a killed process left is removed by the
-    next, so gigabytes never pile up on the machine's disk.
+    The array's file loses its name as soon as every process has it open, and one that a killed process left is removed
+    by the next, so gigabytes never pile up on the machine's disk.
     """
-    if not data.cameras:
-        yield None
+    view = View(cameras=data.cameras, size=recipe.image_size, padded=padded)
+    found = open_cache(cache, view, num_frames=dataset.num_frames) if cache is not None and data.cameras else None
+    if found is not None or not data.cameras:
+        yield found
         return
-    images: np.ndarray | None = None
+    layout = None
     private = None
     if world.local_rank == 0:
-        private = staging.claim(Path(tempfile.gettempdir()), "robolift-frames")
-        images = pack_frames(dataset, data.cameras, size=recipe.image_size, folder=private.path, padded=padded)
-    layout = (world.node, images.filename, images.offset, images.shape) if isinstance(images, np.memmap) else None
-    layouts = {found[0]: found[1:] for found in distributed.collect(world, layout) if found}
-    if images is None:
-        path, offset, shape = layouts[world.node]
-        images = np.memmap(path, dtype=np.uint8, mode="r", offset=offset, shape=shape)
+        private = staging.claim(Path(tempfile.gettempdir()), PRIVATE)
+        array = pack_frames(dataset, data.cameras, size=recipe.image_size, folder=private.path, padded=padded)
+        layout = (world.node, str(array.filename), array.offset, array.shape)
+    layouts = {node: place for node, *place in filter(None, distributed.collect(world, layout))}
+    path, offset, shape = layouts[world.node]
+    images = PackedFrames(os.open(path, os.O_RDONLY), offset, shape, data.cameras)
     distributed.collect(world, None)
     if private is not None:
         private.release()

@@ -73,6 +73,11 @@ STEPS = {
         {"buffer_uri": "{places}/buffer", "task": "fold the towel", "cameras": ["head"]}, moments=("first", "publish")
     ),
     "import_dataset": Step(inputs={"recording": ("simulate_episodes",)}),
+    "pack_frames": Step(
+        {"format": "png", "size": [16, 24], "shard_mb": 0.02, "num_workers": 1},
+        {"dataset": ("import_dataset",)},
+        ("resumable:1.json", "publish"),
+    ),
     "label_returns": Step(inputs={"dataset": ("import_dataset",)}),
     "train_value": Step(
         {

@@ -93,9 +93,19 @@ def test_stage_advantage_labels_twice_and_normalises_before_it_trains(compiled):
     artifacts = {name: set(task.get("inputs", {}).get("artifacts", {})) for name, task in dag.items()}
     assert artifacts["label-advantage"] == {"dataset"}
     assert artifacts["label-advantage-2"] == {"dataset", "values"}
-    assert artifacts["train-value"] == {"dataset"}
+    assert artifacts["train-value"] == {"dataset", "frames"}
+    packed = {name: dag[name]["inputs"]["parameters"] for name in ("pack-frames", "pack-frames-2", "pack-frames-3")}
+    told = [
+        [p["consumer_stages"]["componentInputParameter"], p["stages"]["componentInputParameter"]]
+        for p in packed.values()
+    ]
+    assert told == [
+        ["labelled_stages", "labelled_stages"],
+        ["labelled_stages", "new_stages"],
+        ["new_stages", "new_stages"],
+    ]
     assert "compute-norm-stats" in dag["train-policy"]["dependentTasks"]
-    assert artifacts["train-policy"] == {"dataset", "labels", "values", "checkpoint", "norm_stats"}
+    assert artifacts["train-policy"] == {"dataset", "labels", "values", "checkpoint", "norm_stats", "frames"}
     labelled = {"labelled", "labelled_values", "labelled_labels"}
     made = {"dataset", "values", "labels", "checkpoint", "evaluation", "baselines"}
     assert artifacts["write-report"] == labelled | made

@@ -20,7 +20,7 @@ from robolift.policy.assembly import Material
 from robolift.policy.pi05.assembly import assemble
 from robolift.policy.pi05.config import PRESETS
 from robolift.policy.recipe import Recipe
-from robolift.stages.stage import load_inputs, parse_config, plan
+from robolift.stages.stage import execute, load_inputs, parse_config, plan
 
 CONFIG = miniature.config()
 
@@ -43,9 +43,9 @@ def settings(tokenizer_uri):
     }
 
 
-def assembled(dataset, given):
+def assembled(dataset, given, frames=None):
     opened = Dataset.open(dataset)
-    material = Material(dataset=opened, prompts=advantage_prompts(opened.tasks), labels=None, stats=None)
+    material = Material(dataset=opened, prompts=advantage_prompts(opened.tasks), labels=None, stats=None, frames=frames)
     return assemble(PRESETS["dummy"](), Recipe(**given), material)
 
 
@@ -105,6 +105,17 @@ def test_the_rows_of_a_step_are_made_alike_in_another_process(dataset, settings)
             found = Connection(ours).receive()
         for name in found._fields:
             assert getattr(found, name).tobytes() == getattr(expected, name).tobytes(), name
+
+
+def test_pictures_come_from_a_frame_cache_that_has_them(dataset, settings, tmp_path, monkeypatch):
+    view = {"cameras": [synthetic.TOPVIEW], "size": [28, 28], "padded": True, "format": "raw", "num_workers": 1}
+    cache = execute("pack_frames", view, {"dataset": dataset.uri}, str(tmp_path))
+    decoded = assembled(dataset, {**settings, "frame_cache": "none"}).rows.batch(np.array([7, 0, 30]))
+    monkeypatch.setattr(Dataset, "video", lambda *_, **__: pytest.fail("decoded"))
+    monkeypatch.setattr(Dataset, "images", lambda *_, **__: pytest.fail("decoded"))
+    for setting in ("packed", "none"):
+        read = assembled(dataset, {**settings, "frame_cache": setting}, cache).rows.batch(np.array([7, 0, 30]))
+        assert np.array_equal(read.images, decoded.images)
 
 
 def test_a_state_is_never_cut_and_none_is_not_filled_up(dataset, settings):

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from robolift import staging
 from robolift.data.dataset import Dataset
-from robolift.data.frames import DecodedFrames, Frames, pack_frames
+from robolift.data.frames import Frames, open_frames
 from robolift.data.tokenizer import Tokenizer
 from robolift.errors import DataError
 from robolift.labeling.prompt_formatter import PromptFormatter
@@ -76,7 +75,7 @@ def assemble(preset: Pi05Config, recipe: Recipe, material: Material) -> Assembly
 
     rows = PromptedRows(
         chunks=prepared.chunks,
-        frames=_frames(dataset, cameras, config, recipe),
+        frames=_frames(material, cameras, config, recipe),
         prompts=material.prompts,
         formatter=formatter,
         action_width=config.action_dim,
@@ -86,17 +85,18 @@ def assemble(preset: Pi05Config, recipe: Recipe, material: Material) -> Assembly
     return Assembly(learner=learner, rows=rows, prepared=prepared, num_weights=tree.count(config), save=save)
 
 
-def _frames(dataset: Dataset, cameras: Mapping[str, str], config: Pi05Config, recipe: Recipe) -> Frames:
-    """Return the pictures of all frames; their file, if any, loses its name at once and its space with this process."""
+def _frames(material: Material, cameras: Mapping[str, str], config: Pi05Config, recipe: Recipe) -> Frames:
+    """Return the pictures of all frames, as openpi sees them."""
     side = config.vision.image_side
-    size, places, workers = (side, side), list(cameras.values()), recipe.decode_workers
-    if recipe.frame_cache == "none":
-        return DecodedFrames(dataset=dataset, cameras=places, size=size, num_workers=workers, padded=True)
-    private = staging.claim(Path(tempfile.gettempdir()), "robolift-frames")
-    try:
-        return pack_frames(dataset, places, size=size, folder=private.path, num_workers=workers, padded=True)
-    finally:
-        private.release()
+    return open_frames(
+        material.dataset,
+        list(cameras.values()),
+        size=(side, side),
+        padded=True,
+        cache=material.frames,
+        num_workers=recipe.decode_workers,
+        folder=None if recipe.frame_cache == "none" else Path(tempfile.gettempdir()),
+    )
 
 
 def _check_width(dataset: Dataset, config: Pi05Config) -> None:

@@ -1,0 +1,245 @@
+"""Fills a frame cache: every video decoded once, in order, by several processes, and what is done survives a kill.
+
+The work is cut into parts of consecutive whole episodes before it begins, by the frames' number and the size that
+pictures are known to have, so that the shards' bytes depend on neither the processes nor where an earlier run was cut
+off. A part is one shard, or several if its pictures turn out larger.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from robolift import manifest, storage
+from robolift.data.dataset import Dataset
+from robolift.data.frame_cache import FACTS_FILE, INDEX_FILE, SHARDS, CacheFacts, View, index_dtype
+from robolift.data.frame_coding import Coding
+from robolift.data.frame_workers import each
+from robolift.data.frames import check, iterate
+from robolift.errors import DataError
+from robolift.logging import progress
+
+Shards = list[tuple[str, int]]
+"""(digest, bytes) of each."""
+
+PARTS = "parts"
+LARGEST = 2
+"""A shard is closed at this many times the size that was planned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packing:
+    """What is packed, how, and where finished parts are put; all that a process needs to know.
+
+    Attributes:
+        dataset_uri: Output folder of import_dataset.
+        view: What the pictures are.
+        coding: What bytes they become.
+        shard_bytes: About how large a shard is.
+        folder: Local folder of the cache.
+    """
+
+    dataset_uri: str
+    view: View
+    coding: Coding
+    shard_bytes: int
+    folder: Path
+
+
+def pack(packing: Packing, *, work_uri: str, num_workers: int) -> CacheFacts:
+    """Write a frame cache into ``packing.folder``; parts that an earlier call kept below ``work_uri`` are taken over.
+
+    Args:
+        packing: What, and how.
+        work_uri: Where finished parts are kept for a later call with the same packing.
+        num_workers: Processes that decode; the bytes don't depend on it.
+
+    Raises:
+        UsageError: If a camera is named twice or a size is not positive.
+        DataError: If a camera or frame is missing, or a video unreadable; nothing unfinished looks finished.
+    """
+    dataset = Dataset.open(manifest.load(packing.dataset_uri))
+    empty = CacheFacts(
+        view=packing.view, coding=packing.coding, num_frames=dataset.num_frames, index=("", 0), shards=()
+    )
+    facts = empty
+    if packing.view.cameras:
+        check(dataset, packing.view.cameras, packing.view.size)
+        parts = plan_parts(dataset.starts, packing)
+        kept = Kept(work_uri=work_uri, folder=packing.folder)
+        facts = _joined(empty, dataset.starts, parts, _made(packing, parts, kept, num_workers), kept)
+    storage.write_bytes(str(packing.folder / FACTS_FILE), storage.to_json_bytes(facts.to_dict()))
+    return facts
+
+
+def plan_parts(starts: np.ndarray, packing: Packing) -> list[range]:
+    """Return the episodes of each part: as many as fit into a shard by the pictures' usual size, but at least one."""
+    per_frame = packing.coding.estimate(packing.view.size) * len(packing.view.cameras)
+    most = packing.shard_bytes / per_frame
+    parts, first = [], 0
+    while first < len(starts) - 1:
+        end = int(np.searchsorted(starts, starts[first] + most, side="right")) - 1
+        parts.append(range(first, max(end, first + 1)))
+        first = parts[-1].stop
+    return parts
+
+
+def _made(packing: Packing, parts: Sequence[range], kept: Kept, num_workers: int) -> list[Shards]:
+    """Return the shards of every part, each taken over or made now."""
+    found = {number: shards for number in range(len(parts)) if (shards := kept.take(number)) is not None}
+    jobs = {number: episodes for number, episodes in enumerate(parts) if number not in found}
+    working = each(PartMaker(packing), jobs, num_workers=num_workers)
+    for number, (shards, index) in progress(working, total=len(jobs), what="pack frames", unit="part"):
+        kept.add(number, shards, index)
+        found[number] = shards
+    return [found[number] for number in range(len(parts))]
+
+
+def _joined(
+    empty: CacheFacts, starts: np.ndarray, parts: Sequence[range], made: Sequence[Shards], kept: Kept
+) -> CacheFacts:
+    """Write the index of the whole and return its facts."""
+    path = kept.folder / INDEX_FILE
+    dtype = index_dtype(len(empty.view.cameras))
+    whole = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(empty.num_frames,))
+    shards: Shards = []
+    for number, (episodes, found) in enumerate(zip(parts, made, strict=True)):
+        index = np.frombuffer(kept.index(number), dtype).copy()
+        index["shard"] += len(shards)
+        whole[starts[episodes.start] : starts[episodes.stop]] = index
+        shards += found
+    whole.flush()
+    del whole
+    return replace(empty, index=(storage.sha256_file(path), path.stat().st_size), shards=tuple(shards))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """Finished parts where a later run finds them.
+
+    Attributes:
+        work_uri: The place.
+        folder: Local folder of the cache, in which their shards lie or come to lie.
+    """
+
+    work_uri: str
+    folder: Path
+
+    def add(self, number: int, shards: Shards, index: bytes) -> None:
+        """Keep a part; what says so is written last."""
+        for digest, _ in shards:
+            storage.duplicate(str(self.folder / SHARDS / digest), storage.join(self.work_uri, SHARDS, digest))
+        storage.write_bytes(self._file(number, "index"), index)
+        storage.write_bytes(self._file(number, "json"), storage.to_json_bytes(shards))
+
+    def take(self, number: int) -> Shards | None:
+        """Return the shards of a kept part, which are in the folder then; None if it wasn't finished."""
+        if not storage.exists(self._file(number, "json")):
+            return None
+        shards = [(digest, size) for digest, size in storage.read_json(self._file(number, "json"))]
+        for digest, _ in shards:
+            storage.duplicate(storage.join(self.work_uri, SHARDS, digest), str(self.folder / SHARDS / digest))
+        return shards
+
+    def index(self, number: int) -> bytes:
+        """Return the index of a kept part; its shards are counted from the part's first."""
+        return storage.read_bytes(self._file(number, "index"))
+
+    def _file(self, number: int, suffix: str) -> str:
+        return storage.join(self.work_uri, PARTS, f"{number}.{suffix}")
+
+
+class PartMaker:
+    """Makes parts; one a process, which opens the dataset for itself."""
+
+    def __init__(self, packing: Packing) -> None:
+        self._packing = packing
+        self._dataset: Dataset | None = None
+
+    def __call__(self, episodes: range) -> tuple[Shards, bytes]:
+        """Decode a part's episodes into shards; return those and the part's index.
+
+        Raises:
+            DataError: If a frame is missing or a video unreadable.
+        """
+        packing = self._packing
+        self._dataset = self._dataset or Dataset.open(manifest.load(packing.dataset_uri))
+        with ShardWriter(packing) as writer:
+            for episode in episodes:
+                self._add(writer, self._dataset, episode)
+            return writer.finish()
+
+    def _add(self, writer: ShardWriter, dataset: Dataset, episode: int) -> None:
+        view = self._packing.view
+        videos = [iterate(dataset, episode, camera, size=view.size, padded=view.padded) for camera in view.cameras]
+        count = 0
+        for pictures in zip(*videos, strict=True):
+            writer.add(pictures)
+            count += 1
+        length = int(dataset.starts[episode + 1] - dataset.starts[episode])
+        if count != length:
+            raise DataError(
+                f"the videos have {count} frames", where=f"episode {episode}", expected=f"{length}, one a row"
+            )
+
+
+class ShardWriter:
+    """Writes frames into shards one after the other; a context manager, which leaves none unfinished."""
+
+    def __init__(self, packing: Packing) -> None:
+        view = packing.view
+        self._folder = packing.folder / SHARDS
+        self._most = packing.shard_bytes * LARGEST
+        self._coder = packing.coding.coder(view.size)
+        self._dtype = index_dtype(len(view.cameras))
+        self._index = bytearray()
+        self._shards: Shards = []
+        self._file: IO[bytes] | None = None
+        self._partial = self._folder / f".{secrets.token_hex(8)}"
+        self._digest = hashlib.sha256()
+        self._written = 0
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
+
+    def add(self, pictures: Sequence[np.ndarray]) -> None:
+        """Write the pictures of the next frame, (H, W, 3) uint8 for each camera."""
+        contents = [self._coder.encode(picture) for picture in pictures]
+        length = sum(map(len, contents))
+        if self._file is not None and self._written + length > self._most:
+            self._close()
+        if self._file is None:
+            self._file = self._partial.open("wb")
+        row = (len(self._shards), [len(content) for content in contents], self._written)
+        self._index += np.array(row, self._dtype).tobytes()
+        for content in contents:
+            self._file.write(content)
+            self._digest.update(content)
+        self._written += length
+
+    def finish(self) -> tuple[Shards, bytes]:
+        """Finish the last shard; return (digest, bytes) of all, and the frames' index."""
+        if self._file is not None:
+            self._close()
+        return self._shards, bytes(self._index)
+
+    def _close(self) -> None:
+        assert self._file is not None
+        self._file.close()
+        name = self._digest.hexdigest()
+        os.replace(self._partial, self._folder / name)
+        self._shards.append((name, self._written))
+        self._file, self._digest, self._written = None, hashlib.sha256(), 0

@@ -1,0 +1,177 @@
+"""The stage, and what training and prediction make of its output."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+import synthetic
+
+from robolift import storage
+from robolift.data.dataset import Dataset
+from robolift.data.frame_cache import View, open_cache
+from robolift.data.frames import PackedFrames, open_frames, pack_frames
+from robolift.errors import DataError, UsageError
+from robolift.stages.frame_views import view_of
+from robolift.stages.frames_input import input_identity
+from robolift.stages.stage import execute, load_inputs, parse_config, plan
+
+QUICK = {"image_size": [32, 32], "steps": 4, "batch_size": 8, "warmup_steps": 1, "val_fraction": 0.25}
+SEEN = {"size": [32, 32], "num_workers": 1}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture(scope="module")
+def pack(dataset, root):
+    """Pack the frames of the dataset; equal calls give one output."""
+    return lambda **config: execute("pack_frames", {**SEEN, **config}, {"dataset": dataset.uri}, root)
+
+
+@pytest.fixture(scope="module")
+def targets(dataset, root):
+    return execute("label_returns", {}, {"dataset": dataset.uri}, root)
+
+
+def test_what_a_cache_says_of_itself(dataset, pack):
+    opened = Dataset.open(dataset)
+    raw = pack(format="raw")
+    pixels = opened.num_frames * 2 * 32 * 32 * 3
+    assert raw.counts == {"frames": opened.num_frames, "cameras": 2, "shards": 1, "bytes": pixels}
+    assert {name.partition("/")[0] for name in storage.read_json(raw.file("files.json"))} == {
+        *("frames.json", "index.npy", "shards")
+    }
+    small = pack(format="jpeg")
+    assert pack(format="jpeg", num_workers=2).digest == small.digest
+    assert small.counts["bytes"] < pixels / 4
+    view = View(cameras=opened.cameras, size=(32, 32), padded=False)
+    assert open_cache(small, view, num_frames=opened.num_frames) is not None
+
+
+def test_without_cameras_there_is_nothing_to_pack(dataset, pack):
+    nothing = pack(cameras=[])
+    assert nothing.counts == {"frames": dataset.counts["frames"], "cameras": 0, "shards": 0, "bytes": 0}
+    view = View(cameras=(synthetic.TOPVIEW,), size=(32, 32), padded=False)
+    assert open_cache(nothing, view, num_frames=dataset.counts["frames"]) is None
+
+
+def test_wrong_requests_are_refused(pack):
+    with pytest.raises(DataError, match=r"no camera observation\.images\.left"):
+        pack(cameras=["observation.images.left"])
+    with pytest.raises(UsageError, match="each once"):
+        pack(cameras=[synthetic.TOPVIEW, synthetic.TOPVIEW])
+    with pytest.raises(UsageError, match="0x32"):
+        pack(size=[0, 32])
+    with pytest.raises(UsageError, match=r"pack_frames\.format"):
+        pack(format="webp")
+
+
+def test_training_and_prediction_from_lossless_frames_are_the_work_without_them(
+    dataset, targets, pack, root, tmp_path, monkeypatch
+):
+    inputs = {"dataset": dataset.uri, "targets": targets.uri}
+    trained = execute("train_value", QUICK, inputs, root)
+    predicted = execute("predict_values", {}, {"dataset": dataset.uri, "checkpoint": trained.uri}, root)
+    png = pack(format="png")
+
+    monkeypatch.setattr(Dataset, "video", lambda *_, **__: pytest.fail("decoded"))
+    again = execute("train_value", QUICK, {**inputs, "frames": png.uri}, str(tmp_path))
+    frames = {"dataset": dataset.uri, "checkpoint": trained.uri, "frames": png.uri}
+    values = execute("predict_values", {}, frames, str(tmp_path))
+    for with_frames, without in ((again, trained), (values, predicted)):
+        assert (with_frames.digest, with_frames.files) == (without.digest, without.files)
+        assert "frames" not in with_frames.inputs
+
+
+def test_frames_of_jpeg_are_another_training(dataset, targets, pack, root, monkeypatch):
+    small = pack(format="jpeg")
+    monkeypatch.setattr(Dataset, "video", lambda *_, **__: pytest.fail("decoded"))
+    inputs = {"dataset": dataset.uri, "targets": targets.uri}
+    trained = execute("train_value", QUICK, {**inputs, "frames": small.uri}, root)
+    assert [parent.digest for parent in trained.inputs["frames"]] == [small.digest]
+    bare = plan("train_value", parse_config("train_value", QUICK), load_inputs("train_value", inputs), root)
+    assert trained.digest != bare.digest
+    frames = {"dataset": dataset.uri, "checkpoint": trained.uri, "frames": small.uri}
+    values = execute("predict_values", {"num_shards": 2, "shard": 1}, frames, root)
+    assert values.counts["frames"] > 0
+
+
+def test_what_identifies_an_input_of_frames(dataset, pack):
+    small, raw = pack(format="jpeg"), pack(format="raw")
+    assert input_identity("frames", [raw]) is None
+    assert input_identity("frames", [pack(cameras=[])]) is None
+    assert input_identity("frames", [small]) == [small.digest]
+    assert input_identity("dataset", [dataset]) == [dataset.digest]
+
+
+def test_a_cache_that_lacks_what_is_wanted(dataset, targets, pack, root, tmp_path, caplog):
+    opened = Dataset.open(dataset)
+    wanted = {"cameras": opened.cameras, "size": (20, 24), "padded": True, "num_workers": 1}
+    array = pack_frames(opened, opened.cameras, size=(20, 24), folder=tmp_path, padded=True)
+    rows = np.arange(0, opened.num_frames, 5)
+    with caplog.at_level(logging.INFO):
+        for folder in (None, tmp_path):
+            found = open_frames(opened, cache=pack(format="raw"), folder=folder, **wanted)
+            assert isinstance(found, PackedFrames) == (folder is not None)
+            assert np.array_equal(found[rows], array[rows])
+    told = r"holds .*topview.* at 32x32, stretched as JPEG, and wanted are .* at 20x24, padded with black: decoded"
+    with pytest.raises(UsageError, match=told):
+        open_frames(opened, cache=pack(format="jpeg"), folder=None, **wanted)
+    one = pack(format="jpeg", cameras=[synthetic.TOPVIEW])
+    inputs = {"dataset": dataset.uri, "targets": targets.uri, "frames": one.uri}
+    with pytest.raises(UsageError, match=r"holds observation\.images\.topview at 32x32"):
+        execute("train_value", QUICK, inputs, root)
+    with pytest.raises(DataError, match=r"has \d+ frames[\s\S]*those of the dataset"):
+        open_cache(one, View(cameras=(), size=(32, 32), padded=False), num_frames=3)
+
+
+def test_the_cache_of_another_dataset_is_refused(dataset, recording_uri, targets, pack, root):
+    other = execute("import_dataset", {"dataset_uri": recording_uri, "iteration": 2}, {}, root)
+    cache = execute("pack_frames", SEEN, {"dataset": other.uri}, root)
+    trained = execute("train_value", QUICK, {"dataset": dataset.uri, "targets": targets.uri}, root)
+    for stage, config, given in (
+        ("train_value", QUICK, {"targets": targets.uri}),
+        ("predict_values", {"batch_size": 8}, {"checkpoint": trained.uri}),
+        ("train_policy", {"variant": "plain", "vision": "none"}, {}),
+    ):
+        with pytest.raises(UsageError, match="input frames was made from another dataset"):
+            execute(stage, config, {"dataset": dataset.uri, "frames": cache.uri, **given}, root)
+
+
+PI05 = {"preset": "dummy", "tokenizer": "some/file.model", "camera_keys": {"base_0_rgb": "front"}}
+
+
+@pytest.mark.parametrize(
+    ("consumer", "stages", "view"),
+    [
+        ("train_value", {}, (None, (96, 96), False)),
+        ("train_value", {"train_value": {"cameras": ["a"], "image_size": [64, 80]}}, (["a"], (64, 80), False)),
+        ("train_value", {"train_value": {"preset": "pi05", "tokenizer": "t.model"}}, (None, (224, 224), True)),
+        ("train_value", {"train_value": {"preset": "siglip_gemma", "tokenizer": "t"}}, (None, (224, 224), False)),
+        ("train_policy", {}, ([], (224, 224), False)),
+        ("train_policy", {"train_policy": None}, ([], (224, 224), False)),
+        ("train_policy", {"train_policy": PI05}, (["front"], (28, 28), True)),
+        # One cache serves both where the value model sees the same pictures.
+        (
+            "train_policy",
+            {"train_policy": PI05, "train_value": {"preset": "pi05_dummy", "tokenizer": "t"}},
+            (None, (28, 28), True),
+        ),
+        (
+            "train_policy",
+            {"train_policy": PI05, "train_value": {"preset": "pi05_dummy", "tokenizer": "t", "cameras": ["side"]}},
+            (["front"], (28, 28), True),
+        ),
+    ],
+)
+def test_what_a_run_packs_follows_from_its_stages(consumer, stages, view):
+    assert tuple(view_of(consumer, stages)) == view
+
+
+def test_who_looks_at_no_cache_has_no_view():
+    with pytest.raises(UsageError, match="no stage 'label_returns' looks at a frame cache"):
+        view_of("label_returns", {})

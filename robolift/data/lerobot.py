@@ -27,7 +27,6 @@ from robolift.logging import get_logger
 __all__ = ["EpisodeMeta", "LeRobotReader", "VideoPlace"]
 
 OPEN_DATA_FILES = 2
-OPEN_VIDEOS = 16
 
 
 class LeRobotReader:
@@ -63,7 +62,7 @@ class LeRobotReader:
         from robolift.data.video_decoder import OpenVideos  # noqa: PLC0415  (FFmpeg)
 
         self._probed: tuple[str, VideoFacts] | None = None
-        self._videos = OpenVideos(fps=meta.fps, limit=OPEN_VIDEOS)
+        self._videos = OpenVideos(fps=meta.fps)
 
     @classmethod
     def open(cls, uri: str, *, check: ContentCheck | None = None) -> LeRobotReader:

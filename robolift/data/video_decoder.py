@@ -8,6 +8,7 @@ a scaler for every frame; one reused reformatter, straight to the target size, i
 from __future__ import annotations
 
 import itertools
+import resource
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,10 +23,19 @@ from robolift.errors import DataError
 
 # Decoding on over this many frames is cheaper than a seek.
 FORWARD_FRAMES = 4
+OPEN_VIDEOS = 128
+"""Videos that stay open for the next who asks: 2 MB each at 480x640, and opening one of H.264 costs as much as several
+frames, because FFmpeg decodes the first ones. Fewer where the system allows a process few files."""
 
 
 class VideoDecoder:
-    """An open video, decoded in order or at given times; a context manager, for one thread at a time."""
+    """An open video, decoded in order or at given times; a context manager, for one thread at a time.
+
+    Attributes:
+        uri: The file.
+        fps: Frames a second it is expected to have.
+        size: (height, width) of the frames given out, None for the video's own; may be set between calls.
+    """
 
     def __init__(self, uri: str, *, fps: float, size: tuple[int, int] | None = None, threads: int = 1) -> None:
         """Open a video.
@@ -41,12 +51,12 @@ class VideoDecoder:
         """
         self.uri = uri
         self.fps = fps
-        self._size = size
+        self.size = size
         self._opened = open_video(uri)
         self._container, self._stream = self._opened.__enter__()
         self._stream.codec_context.thread_count = threads
         assert self._stream.time_base is not None
-        self._time_base = self._stream.time_base
+        self._time_base = float(self._stream.time_base)
         self._reformatter = VideoReformatter()
         self._keyframes = np.array([e.timestamp for e in self._stream.index_entries if e.is_keyframe], np.int64)
         self._frames: Iterator[VideoFrame] | None = None
@@ -104,19 +114,21 @@ class VideoDecoder:
             DataError: If the video has no frame at one of the times.
         """
         wanted = np.asarray(timestamps, np.float64)
+        if len(wanted) == 1:
+            return self._image_at(float(wanted[0]))[None]
         times, places = np.unique(wanted, return_inverse=True)
-        images = []
-        for time_s in times.tolist():
-            frame = self._find(time_s)
-            if frame is None:
-                raise self._too_short(time_s, f"a frame at {time_s:.4f} s")
-            images.append(self._to_rgb(frame))
-        return np.stack(images)[places]
+        return np.stack([self._image_at(time_s) for time_s in times.tolist()])[places]
+
+    def _image_at(self, time_s: float) -> np.ndarray:
+        frame = self._find(time_s)
+        if frame is None:
+            raise self._too_short(time_s, f"a frame at {time_s:.4f} s")
+        return self._to_rgb(frame)
 
     def _time(self, frame: VideoFrame) -> float:
         if frame.pts is None:
             raise DataError("a frame of the video has no time", where=self.uri, mend="write the video again")
-        return float(frame.pts * self._time_base)
+        return frame.pts * self._time_base
 
     def _next(self) -> VideoFrame | None:
         """Decode one more frame; None at the end."""
@@ -149,7 +161,7 @@ class VideoDecoder:
         last_s = self._time(self._last)
         if time_s - last_s <= FORWARD_FRAMES / self.fps:
             return True
-        span = np.array([last_s, time_s]) / float(self._time_base)
+        span = np.array([last_s, time_s]) / self._time_base
         low, high = np.searchsorted(self._keyframes, span, side="right")
         return bool(low == high)
 
@@ -159,7 +171,7 @@ class VideoDecoder:
         After a seek into an open group the decoder drops the leading pictures: the first frame out is already later
         than the one asked for. Then go one keyframe further back, to the beginning if need be.
         """
-        target = int(time_s / float(self._time_base))
+        target = int(time_s / self._time_base)
         while True:
             try:
                 self._container.seek(target, stream=self._stream, backward=True)
@@ -189,7 +201,7 @@ class VideoDecoder:
         return frame
 
     def _to_rgb(self, frame: VideoFrame) -> np.ndarray:
-        height, width = self._size or (frame.height, frame.width)
+        height, width = self.size or (frame.height, frame.width)
         # Area averaging when the size changes; plain conversion gives the pixels LeRobot's decoders give.
         same = (height, width) == (frame.height, frame.width)
         method = Interpolation.BILINEAR if same else Interpolation.AREA
@@ -210,33 +222,36 @@ class VideoDecoder:
 class OpenVideos:
     """Videos that stay open for the next who asks for them, the last few; for any number of threads."""
 
-    def __init__(self, *, fps: float, limit: int) -> None:
+    def __init__(self, *, fps: float, limit: int | None = None) -> None:
         """Hold no video yet.
 
         Args:
             fps: Frames a second of all of them.
-            limit: Most videos that stay open while nobody uses them.
+            limit: Most videos that stay open while nobody uses them; OPEN_VIDEOS by default, and no more than a quarter
+                of the files that this process may have open.
         """
-        self._fps, self._limit = fps, limit
+        allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        most = OPEN_VIDEOS if allowed == resource.RLIM_INFINITY else min(OPEN_VIDEOS, allowed // 4)
+        self._fps, self._limit = fps, most if limit is None else limit
         self._lock = threading.Lock()
-        self._idle: list[tuple[object, VideoDecoder]] = []
+        self._idle: list[VideoDecoder] = []
 
     @contextmanager
     def borrowed(self, uri: str, size: tuple[int, int] | None) -> Iterator[VideoDecoder]:
         """Give a decoder of a video that nobody else has meanwhile; arguments and errors as of VideoDecoder."""
-        key = (uri, size)
         with self._lock:
-            place = next((i for i, (other, _) in enumerate(self._idle) if other == key), None)
-            decoder = None if place is None else self._idle.pop(place)[1]
-        decoder = decoder or VideoDecoder(uri, fps=self._fps, size=size)
+            place = next((i for i, idle in enumerate(self._idle) if idle.uri == uri), None)
+            decoder = None if place is None else self._idle.pop(place)
+        decoder = decoder or VideoDecoder(uri, fps=self._fps)
+        decoder.size = size
         try:
             yield decoder
         except BaseException:
             decoder.close()
             raise
         with self._lock:
-            self._idle.append((key, decoder))
-            oldest = self._idle.pop(0)[1] if len(self._idle) > self._limit else None
+            self._idle.append(decoder)
+            oldest = self._idle.pop(0) if len(self._idle) > self._limit else None
         if oldest is not None:
             oldest.close()
 
@@ -244,7 +259,7 @@ class OpenVideos:
         """Close those that nobody uses."""
         with self._lock:
             idle, self._idle = self._idle, []
-        for _, decoder in idle:
+        for decoder in idle:
             decoder.close()
 
 

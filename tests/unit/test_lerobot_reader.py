@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +32,7 @@ from coded_video import read_code
 
 from robolift import storage
 from robolift.data.lerobot import LeRobotReader
+from robolift.data.video_decoder import OpenVideos
 from robolift.errors import UsageError
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -138,14 +140,23 @@ def test_frames_for_training_are_those_of_the_pass(original: Path) -> None:
 
 
 def test_few_videos_stay_open(v21: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("robolift.data.lerobot.OPEN_VIDEOS", 2)
+    monkeypatch.setattr("robolift.data.video_decoder.OPEN_VIDEOS", 2)
     reader = LeRobotReader.open(str(v21))
     for episode in (0, 1, 2, 3, 0):
         assert read_code(reader.frames_at(episode, TOP, [4])[0]) == (episode, 4)
+        assert reader.frames_at(episode, TOP, [5], size=(16, 16)).shape == (1, 16, 16, 3)  # by the same decoder
     assert len(reader._videos._idle) == 2
     reader.close()
     assert read_code(reader.frames_at(1, TOP, [2])[0]) == (1, 2)
     reader.close()
+
+
+def test_no_more_videos_stay_open_than_a_quarter_of_the_files_a_process_may_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for allowed, limit in ((20, 5), (1024, 128), (resource.RLIM_INFINITY, 128)):
+        monkeypatch.setattr(resource, "getrlimit", lambda _, allowed=allowed: (allowed, allowed))
+        assert OpenVideos(fps=20)._limit == limit
 
 
 def test_a_reader_serves_several_threads(original: Path) -> None:

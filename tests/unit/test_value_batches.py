@@ -11,7 +11,7 @@ import pytest
 from dot_world import DotDataset
 
 from robolift.errors import UsageError
-from robolift.stages.stage import parse_config
+from robolift.stages.stage import find, parse_config
 from robolift.training.distributed import World
 from robolift.training.stopping import TrainingStoppedError
 from robolift.value_model import train
@@ -99,8 +99,9 @@ def test_blocks_are_another_order_and_workers_are_no_part_of_the_result():
     assert by_row.frames(0).tolist() != by_block.frames(0).tolist()
     # Two blocks of four neighbouring training frames.
     assert len(set((np.searchsorted(by_block.data.train_rows, by_block.frames(0)[:, 0]) // 4).tolist())) == 2
-    config = type(parse_config("train_value", {}))
-    assert "loader_workers" in config.RUNTIME
-    assert not {"shuffle_block", "shuffle_window"} & config.RUNTIME
+    for stage in ("train_value", "train_policy"):
+        config = find(stage).Config
+        assert "loader_workers" in config.RUNTIME
+        assert not {"shuffle_block", "shuffle_window"} & config.RUNTIME
     with pytest.raises(UsageError, match="loader_workers"):
         parse_config("train_value", {"loader_workers": -1})

@@ -2,13 +2,13 @@
 
 A labelled frame is one frame of an episode with three cameras of 480x640, brought to 224x224 with black around as the
 public predictor (kai0's evaluator) does. Videos are a moving scene with sensor noise, about as many bytes a frame as
-LeRobot's: H.264 with a keyframe every 250 frames, and AV1 with LeRobot's own settings. One thread everywhere.
+LeRobot's: H.264 with a keyframe every 250 frames, and AV1 with LeRobot's own settings.
 
 *prediction_h264*: ours goes from the imported dataset to the batches that a model is given, on the clock from the open
 dataset on. "public method" is our re-implementation of the public predictor's data side: OpenCV decodes whole videos
 into memory at full size, and every frame is converted to float32 and resized by torch twice, as the frame looked from
-and as the one looked at. "decode" only decodes, with PyAV: the limit of whoever needs every frame. Rates are labelled
-frames per CPU-second.
+and as the one looked at, in its 64 threads and batches of 160. "decode" only decodes, with PyAV: the limit of whoever
+needs every frame. Rates are labelled frames per CPU-second.
 
 *prediction_av1*: the same. OpenCV from PyPI reads no frame of AV1, so there is no public method to compare with.
 
@@ -25,6 +25,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,9 @@ SIDE, BATCH, LOOKAHEAD = 224, 64, 50
 FRAMES, SHORT, LONG, COUNTED = 500, 500, 2000, 128
 CYCLE = 50
 """Frames after which the scene begins again."""
-LONG_GROUPS = (("preset", "veryfast"), ("crf", "23"), ("g", "250"))
+PUBLIC_THREADS, PUBLIC_BATCH = 64, 160
+LONG_GROUPS = (("crf", "23"), ("g", "250"))
+QUICK = (("preset", "veryfast"), *LONG_GROUPS)
 PROGRESS = "stage_progress_gt"
 
 
@@ -140,29 +143,39 @@ def batches(folder: Path) -> dict[str, float]:
 
 
 def public_method(folder: Path) -> dict[str, float]:
-    """Make the same images as the public predictor does."""
+    """Make the same images as the public predictor does: its threads, its batches, one of them ahead."""
     import cv2  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
-    def resized(image: np.ndarray) -> torch.Tensor:
-        pixels = torch.from_numpy(image).to(torch.float32)[None].permute(0, 3, 1, 2) / 255 * 2 - 1
-        inner = HEIGHT * SIDE // WIDTH
-        small = torch.nn.functional.interpolate(pixels, size=(inner, SIDE), mode="bilinear", align_corners=False)
-        edge = (SIDE - inner) // 2
-        return torch.nn.functional.pad(small.clamp(-1, 1), (0, 0, edge, SIDE - inner - edge), value=-1)
-
-    cv2.setNumThreads(1)
-    started = time.process_time()
-    episode = []
-    for path in videos(folder):
+    def load(path: Path) -> list[np.ndarray]:
         capture, frames = cv2.VideoCapture(str(path)), []
         while (read := capture.read())[0]:
             frames.append(cv2.cvtColor(read[1], cv2.COLOR_BGR2RGB))
-        episode.append(frames)
-    last = len(episode[0]) - 1
-    for frame in range(last + 1):
-        for index in (frame, min(frame + LOOKAHEAD, last)):
-            torch.cat([resized(frames[index]) for frames in episode])
+        return frames
+
+    def resized(image: np.ndarray) -> torch.Tensor:
+        pixels = torch.from_numpy(image).float() / 255.0
+        pixels = (pixels * 2.0 - 1.0)[None].permute(0, 3, 1, 2)
+        inner = HEIGHT * SIDE // WIDTH
+        small = torch.nn.functional.interpolate(pixels, size=(inner, SIDE), mode="bilinear", align_corners=False)
+        edge = (SIDE - inner) // 2
+        return torch.nn.functional.pad(small.clamp(-1, 1), (0, 0, edge, SIDE - inner - edge), value=-1)[0]
+
+    started = time.process_time()
+    with ThreadPoolExecutor(PUBLIC_THREADS) as pool, ThreadPoolExecutor(1) as ahead:
+        episode = list(zip(*pool.map(load, videos(folder)), strict=True))
+        last = len(episode) - 1
+
+        def prepare(first: int) -> torch.Tensor:
+            frames = range(first, min(first + PUBLIC_BATCH, last + 1))
+            shown = [*frames, *(min(frame + LOOKAHEAD, last) for frame in frames)]
+            return torch.stack(list(pool.map(resized, (image for frame in shown for image in episode[frame]))))
+
+        coming = ahead.submit(prepare, 0)
+        for first in range(PUBLIC_BATCH, last + 1, PUBLIC_BATCH):
+            ready, coming = coming, ahead.submit(prepare, first)
+            ready.result()
+        coming.result()
     return rate(last + 1, started)
 
 
@@ -185,7 +198,7 @@ def prepare_memory(folder: Path) -> None:
     from robolift.stages.stage import execute  # noqa: PLC0415
 
     for name, length in (("short", SHORT), ("long", LONG)):
-        import_episode(folder / name, length, replace(H264, options=LONG_GROUPS))
+        import_episode(folder / name, length, replace(H264, options=QUICK))
     settings = {"head": "relative", "steps": 1, "val_fraction": 0, "batch_size": 2, "warmup_steps": 0}
     inputs = {"dataset": (folder / "short/dataset").read_text()}
     (folder / "checkpoint").write_text(execute("train_value", settings, inputs, str(folder / "runs")).uri)
@@ -213,7 +226,7 @@ def prepare_counted(folder: Path) -> None:
     """Write two batches of frames, and check that both patterns give the same values."""
     from robolift.data.video import H264  # noqa: PLC0415
 
-    import_episode(folder, COUNTED, replace(H264, options=LONG_GROUPS))
+    import_episode(folder, COUNTED, replace(H264, options=QUICK))
     ours, public = _count_ours(folder)[1], _count_public(folder)[1]
     worst = max(float(np.abs(ours[name].astype(float) - public[name]).max()) for name in public)
     if worst > 1e-5:

@@ -26,6 +26,7 @@ from robolift.data.dataset import Dataset
 from robolift.data.decoding import Batch, Wanted, camera_frames, fill
 from robolift.errors import RoboliftError
 
+STOP_TIMEOUT_S = 5.0
 Failure = tuple[int, RoboliftError | str]
 """The camera's place, and what was raised: the error itself if it speaks to the user, else its traceback."""
 
@@ -94,11 +95,13 @@ class DecodeWorkers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for connection in self._connections:
+            connection.close()  # each process ends with the batch that it is decoding
         for process in self._processes:
-            process.terminate()
-        for process, connection in zip(self._processes, self._connections, strict=True):
-            process.join()
-            connection.close()
+            process.join(STOP_TIMEOUT_S)
+            if process.is_alive():
+                process.terminate()
+                process.join()
 
     def images(self) -> Iterator[np.ndarray]:
         """Yield what robolift.data.decoding.decoded yields; an array is valid until the next is asked for.

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import math
 import multiprocessing
 import signal
 import traceback
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -26,6 +28,7 @@ from robolift.data.dataset import Dataset
 from robolift.data.decoding import Batch, Wanted, camera_frames, fill
 from robolift.errors import RoboliftError
 
+STOP_TIMEOUT_S = 5.0
 Failure = tuple[int, RoboliftError | str]
 """The camera's place, and what was raised: the error itself if it speaks to the user, else its traceback."""
 
@@ -71,7 +74,7 @@ class DecodeWorkers:
             wanted: Which frames, of at least one camera.
             num_workers: Most processes.
         """
-        self._batches = list(wanted.batches(dataset.starts))
+        self._wanted, self._starts = wanted, dataset.starts
         self._shares = shares(len(wanted.cameras), num_workers)
         # One batch in use; for each lane one that is being decoded and one that it goes on with.
         num_slots = 1 + 2 * self._shares[0].num_lanes
@@ -94,11 +97,13 @@ class DecodeWorkers:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        for connection in self._connections:
+            connection.close()  # each process ends with the batch that it is decoding
         for process in self._processes:
-            process.terminate()
-        for process, connection in zip(self._processes, self._connections, strict=True):
-            process.join()
-            connection.close()
+            process.join(STOP_TIMEOUT_S)
+            if process.is_alive():
+                process.terminate()
+                process.join()
 
     def images(self) -> Iterator[np.ndarray]:
         """Yield what robolift.data.decoding.decoded yields; an array is valid until the next is asked for.
@@ -107,27 +112,33 @@ class DecodeWorkers:
             DataError: As decoding in this process would raise, for the first batch with a broken frame.
             RuntimeError: If a process died.
         """
-        for number in range(len(self._slots)):
-            self._order(number)
-        for number in range(len(self._batches)):
-            self._finished(number)
-            yield self._slots[number % len(self._slots)]
-            self._order(number + len(self._slots))
+        batches = self._wanted.batches(self._starts)
+        ordered = deque(itertools.islice(batches, len(self._slots)))
+        for batch in ordered:
+            self._order(batch)
+        while ordered:
+            batch = ordered.popleft()
+            self._wait_for(batch)
+            yield self._slots[self._slot(batch)]
+            for following in itertools.islice(batches, 1):  # its slot is the one that is free now
+                self._order(following)
+                ordered.append(following)
 
-    def _order(self, number: int) -> None:
-        """Have a batch decoded into the slot that is free for it."""
-        if number >= len(self._batches):
-            return
-        batch, slot = self._batches[number], number % len(self._slots)
-        self._slots[slot, : batch.places.start] = 0
-        self._slots[slot, batch.places.stop :] = 0
+    def _slot(self, batch: Batch) -> int:
+        return batch.number % len(self._slots)
+
+    def _order(self, batch: Batch) -> None:
+        """Have a batch decoded into its slot."""
+        images = self._slots[self._slot(batch)]
+        images[: batch.places.start] = 0
+        images[batch.places.stop :] = 0
         for worker in self._of(batch):
             with contextlib.suppress(OSError):  # it died; why is said when its answer is due
-                self._connections[worker].send((slot, batch))
+                self._connections[worker].send((self._slot(batch), batch))
 
-    def _finished(self, number: int) -> None:
+    def _wait_for(self, batch: Batch) -> None:
         failures: list[Failure] = []
-        for worker in self._of(self._batches[number]):
+        for worker in self._of(batch):
             try:
                 failures += self._connections[worker].recv()
             except (EOFError, OSError) as error:

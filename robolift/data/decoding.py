@@ -64,6 +64,11 @@ class Wanted:
         """The shape of a batch, (batch_size, K, H, W, 3)."""
         return (self.batch_size, len(self.cameras), *self.size, 3)
 
+    def num_batches(self, starts: np.ndarray) -> int:
+        """Return how many batches :meth:`batches` yields."""
+        first, end = int(starts[self.episodes.start]), int(starts[self.episodes.stop])
+        return -(-end // self.batch_size) - first // self.batch_size
+
     def batches(self, starts: np.ndarray) -> Iterator[Batch]:
         """Yield the batches of a dataset with these (E + 1,) first rows of episodes."""
         return cut(int(starts[self.episodes.start]), int(starts[self.episodes.stop]), self.batch_size)

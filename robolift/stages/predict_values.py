@@ -63,6 +63,10 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     ``value`` is the expected return of a distribution, the progress of a single-frame model, and for a two-frame model
     the progress since the episode's first frame. The last two predict no ``value_std``: it is 0.
     """
+    from robolift.training.memory import return_large_blocks  # noqa: PLC0415
+
+    return_large_blocks()
+
     from robolift.data.dataset import Dataset  # noqa: PLC0415
     from robolift.data.frame_cache import View, open_cache  # noqa: PLC0415
     from robolift.training.device import device_for, threads  # noqa: PLC0415  (torch takes seconds to import)

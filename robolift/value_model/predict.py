@@ -120,8 +120,8 @@ def encoded(
     model: ValueNetwork, dataset: Dataset, wanted: Wanted, images: Iterator[np.ndarray], precision: Precision
 ) -> Iterator[tuple[Batch, torch.Tensor]]:
     """Yield each batch with its (B, F) features on the model's device, F = 0 without cameras."""
-    batches = list(wanted.batches(dataset.starts))
-    for batch in progress(batches, total=len(batches), what="predicting values", unit="batch"):
+    batches, total = wanted.batches(dataset.starts), wanted.num_batches(dataset.starts)
+    for batch in progress(batches, total=total, what="predicting values", unit="batch"):
         features = torch.zeros(wanted.batch_size, 0, device=model.device)
         if wanted.cameras:
             with model.autocast(precision):

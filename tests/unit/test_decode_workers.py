@@ -57,7 +57,9 @@ def test_cameras_are_dealt_out_first_and_then_batches() -> None:
 
 
 def test_each_place_has_its_frame_and_the_others_are_empty(packed: Dataset) -> None:
-    batches = list(decoded(packed, wanted(range(1, 3), batch_size=7)))
+    some = wanted(range(1, 3), batch_size=7)
+    batches = list(decoded(packed, some))
+    assert some.num_batches(packed.starts) == len(batches)
     assert [batch.shape for batch in batches] == [(7, 2, 24, 48, 3)] * 5  # rows 12 to 35
     images = np.concatenate(batches)
     assert not images[:5].any()

@@ -18,7 +18,9 @@ def model_for(dataset, **changes):
     return train.initial_model(checkpoint, seed=5).eval(), checkpoint
 
 
-def values_of(dataset, model, checkpoint, folder, *, num_shards=1, batch_size=16, lookahead=4, save_features=True):
+def values_of(
+    dataset, model, checkpoint, folder, *, num_shards=1, batch_size=16, lookahead=4, save_features=True, **options
+):
     parts = []
     for shard in range(num_shards):
         place = folder / f"{shard}-of-{num_shards}"
@@ -33,6 +35,7 @@ def values_of(dataset, model, checkpoint, folder, *, num_shards=1, batch_size=16
                 lookahead=lookahead,
                 folder=place,
                 save_features=save_features,
+                **options,
             )
         )
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -108,6 +111,19 @@ def test_each_frame_is_decoded_once_and_encoded_once(tmp_path):
     values_of(dataset, model, checkpoint, tmp_path, batch_size=16)
     assert Counting.decoded == 2 * dataset.num_frames
     assert batches == [16] * 5  # 68 frames in batches of one fixed size
+
+
+def test_pictures_that_are_there_already_take_the_place_of_videos(tmp_path):
+    class Blind(DotDataset):
+        def video(self, *_, **__):
+            raise AssertionError("nothing is to be decoded")
+
+    dataset = DotDataset()
+    model, checkpoint = model_for(dataset)
+    decoded = values_of(dataset, model, checkpoint, tmp_path / "decoded", num_shards=2)
+    frames = dataset.all_frames(dataset.cameras, (24, 24))
+    packed = values_of(Blind(), model, checkpoint, tmp_path / "packed", num_shards=2, frames=frames, decode_workers=2)
+    assert packed["value"].tolist() == decoded["value"].tolist()
 
 
 def test_a_model_without_towers_is_never_rounded(tmp_path):

@@ -45,7 +45,7 @@ class ImageEncoder(nn.Module):
         for j in range(last + 1):
             pixels = cast("nn.Module", getattr(self, f"conv{j}"))(pixels)
             if j < last:
-                pixels = torch.relu(pixels)
+                pixels = torch.relu_(pixels)
         return soft_argmax(pixels.float(), self.log_temperature)
 
 

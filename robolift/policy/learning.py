@@ -246,6 +246,25 @@ def make_step(
     return step
 
 
+def compiled_step(
+    learner: Learner[BatchT], recipe: Recipe, places: tuple[State, Params], rows: jax.sharding.Sharding
+) -> Any:
+    """Return :func:`make_step` compiled; the state that it is given is gone, and its memory holds the new one.
+
+    Args:
+        learner: The network and its objective.
+        recipe: How.
+        places: Where state and frozen weights lie.
+        rows: Where the rows of a batch lie.
+    """
+    return jax.jit(
+        make_step(learner.objective, recipe, learner.optimizer),
+        in_shardings=(places[0], rows, places[1]),
+        out_shardings=places[0],
+        donate_argnums=0,
+    )
+
+
 def run(
     learner: Learner[BatchT],
     data: Rows[BatchT],
@@ -275,12 +294,7 @@ def run(
     with contextlib.closing(store):
         store.tidy()
         state, frozen, curves, places = _begun(learner, mesh, store, origin)
-        advance = jax.jit(
-            make_step(learner.objective, recipe, learner.optimizer),
-            in_shardings=(places[0], rows, places[1]),
-            out_shardings=places[0],
-            donate_argnums=0,
-        )
+        advance = compiled_step(learner, recipe, places, rows)
         measure = None if held_out is None else learner.measure(frozen, held_out, mesh)
         first = int(state.step)
         loader = Loader(

@@ -144,26 +144,29 @@ def connections() -> dist.ProcessGroup:
     return cast(dist.ProcessGroup, dist.new_group(backend="gloo", timeout=TIMEOUT))
 
 
-def average_gradients(parameters: Sequence[torch.nn.Parameter], world: World, *, stop: bool) -> bool:
+def average_gradients(parameters: Sequence[torch.nn.Parameter], world: World, *, stop: bool) -> torch.Tensor:
     """Replace each gradient by its mean over the processes, and tell whether any of them was asked to stop.
 
     The request to stop rides along with the gradients, so that all processes stop after the same step.
+
+    Returns:
+        A single bool where the gradients are: who looks at it waits for the device.
     """
     if world.size == 1:
-        return stop
+        return torch.tensor(stop)
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.reshape(-1) for g in gradients] + [gradients[0].new_full((1,), float(stop))])
     dist.all_reduce(flat)
-    flag = flat[-1].item() > 0
+    asked = flat[-1] > 0
     flat /= world.size
     for gradient, mean in zip(gradients, torch.split(flat[:-1], [g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
-    return flag
+    return asked
 
 
-def any_of(world: World, device: torch.device, *, stop: bool) -> bool:
-    """Tell whether any process was asked to stop, where gradients are averaged by other means."""
-    return bool(sum_over(world, torch.tensor(float(stop), device=device)).item() > 0)
+def any_of(world: World, device: torch.device, *, stop: bool) -> torch.Tensor:
+    """Tell likewise whether any process was asked to stop, where gradients are averaged by other means."""
+    return sum_over(world, torch.tensor(float(stop), device=device)) > 0
 
 
 def sum_over(world: World, tensor: torch.Tensor) -> torch.Tensor:

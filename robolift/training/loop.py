@@ -137,9 +137,10 @@ class Trainer:
         self.optimizer.update(rate, max_norm=options.gradient_clip)
         self.average.update(self.model, self.step)
         self.step += 1
-        return stop
+        # Looked at last: a GPU then has the whole step to do while the host waits.
+        return bool(stop)
 
-    def _exchange(self, *, stop: bool) -> bool:
+    def _exchange(self, *, stop: bool) -> torch.Tensor:
         """Average the gradients over the processes, unless that is done where weights are dealt out."""
         if self.sharded:
             return any_of(self.world, self.device, stop=stop)

@@ -31,16 +31,20 @@ def trainable(model: ValueNetwork, recipe: Recipe, world: World, device: torch.d
     if recipe.sharding == "fsdp":
         shard(model, _shards(model), ("encode", "value_logits"), world, device)
     if recipe.compile:
-        for name in ("encode", "value_logits", "actions"):
-            setattr(model, name, _compiled(getattr(model, name)))
+        compile_methods(model)
     return model
 
 
-def _compiled(method: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Return ``method`` compiled where gradients are asked for.
+def compile_methods(model: ValueNetwork) -> None:
+    """Have ``model`` compute compiled where gradients are asked for, in place.
 
     A step always has the same shapes. Held-out frames come in many, each of which would be compiled anew.
     """
+    for name in ("encode", "value_logits", "actions"):
+        setattr(model, name, _while_learning(getattr(model, name)))
+
+
+def _while_learning(method: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     compiled = torch.compile(method, dynamic=False)
 
     def call(*inputs: Any) -> torch.Tensor:

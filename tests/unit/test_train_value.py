@@ -85,14 +85,17 @@ def test_the_output_is_a_checkpoint_with_measures(inputs, output_root):
     assert b"20" + b"26-" not in contents(found)["curves.json"]  # steps and numbers, no times
 
 
-def test_how_often_a_state_is_saved_is_no_part_of_the_identity(inputs, output_root):
+def test_how_states_are_saved_is_no_part_of_the_identity_and_what_changes_bits_is(inputs, output_root):
     loaded = load_inputs("train_value", inputs)
     digests = [
         plan("train_value", parse_config("train_value", changes), loaded, output_root).digest
-        for changes in ({}, {"save_every": 7}, {"num_processes": 2}, {"threads": 2})
+        for changes in (
+            *({}, {"save_every": 7}, {"save_in_background": False}, {"profile": 5}),
+            *({"num_processes": 2}, {"threads": 2}, {"compile": True}, {"fused_optimizer": True}),
+        )
     ]
-    assert digests[0] == digests[1]
-    assert len(set(digests)) == 3
+    assert len(set(digests[:4])) == 1
+    assert len(set(digests)) == 5
 
 
 def test_a_run_killed_for_good_and_started_again_gives_the_same_bytes(inputs, output_root, tmp_path):

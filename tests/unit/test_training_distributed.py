@@ -128,8 +128,9 @@ WORKER = """
                 a.grad, b.grad = torch.full((2,), float(world.rank)), torch.tensor([[1.0, float(world.rank) * 10]])
                 stop = distributed.average_gradients([a, b], world, stop=world.rank == 1)
                 calm = distributed.average_gradients([a, b], world, stop=False)
-                found = [a.grad.tolist(), b.grad.tolist(), stop, calm, distributed.share(world, world.rank + 7),
-                         distributed.collect(world, world.rank), distributed.sum_over(world, torch.ones(2)).tolist()]
+                found = [a.grad.tolist(), b.grad.tolist(), bool(stop), bool(calm),
+                         distributed.share(world, world.rank + 7), distributed.collect(world, world.rank),
+                         distributed.sum_over(world, torch.ones(2)).tolist()]
                 (folder / f"rank-{world.rank}").write_text(json.dumps(found))
             if world.rank == 1:
                 if what == "lost":

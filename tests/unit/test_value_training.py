@@ -265,3 +265,31 @@ def test_threads_are_put_back():
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
     assert os.environ.get("RANK") is None
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # PyTorch's own, while it traces
+def test_a_compiled_step_with_a_fused_optimizer_learns_the_same_and_held_out_frames_are_not_compiled(
+    tmp_path, monkeypatch
+):
+    asked = []
+    whole = torch.compile
+
+    def tracing(method, **options):
+        asked.append((method.__name__, options))
+        return whole(method, backend="eager", **options)  # traced as ever; machine code would take a minute
+
+    monkeypatch.setattr(torch, "compile", tracing)
+    plain, compiled = run(tmp_path / "plain"), run(tmp_path / "compiled", compile=True, fused_optimizer=True)
+    assert asked == [(name, {"dynamic": False}) for name in ("encode", "value_logits", "actions")]
+    one, other = (safetensors.numpy.load_file(folder / "model.safetensors") for folder in (plain, compiled))
+    assert max(np.abs(one[name] - other[name]).max() for name in one) < 1e-4
+    assert any((one[name] != other[name]).any() for name in one)  # so it belongs to the identity
+    assert json.loads((compiled / "checkpoint.json").read_text()) == json.loads((plain / "checkpoint.json").read_text())
+
+
+def test_compiling_is_refused_without_a_compiler_and_where_weights_are_dealt_out(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UsageError, match="there is no no-such-compiler; install one, name another in CXX"):
+        device.check_compiler()
+    with pytest.raises(ValueError, match="compile is for sharding ddp"):
+        Recipe(preset="pi05_dummy", tokenizer="x", compile=True, sharding="fsdp", num_processes=2, batch_size=8)

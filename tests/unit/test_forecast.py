@@ -149,6 +149,14 @@ def test_limits_name_what_is_too_much():
     assert limits.limits(planned(recordings=TEN_HOURS.scaled(1e-3))[0], SMALL) == []
 
 
+def test_videos_in_large_files_are_fetched_again_and_again():
+    packed = replace(TEN_HOURS.scaled(10_000), video_files=5000.0)
+    found, stages = planned(recordings=packed)
+    # 200,000 clips, and 50 MiB around each, twice; of 1 TB of videos.
+    assert stages["write_report"].read_bytes == pytest.approx(1000 + 2 * 200_000 * 50 * 2**20)
+    assert "write_report fetches 21 TB of 1 TB that were recorded" in "\n".join(limits.limits(found, SMALL))
+
+
 @pytest.mark.parametrize(
     ("size", "shown"),
     [(0, "0"), (0.01234, "0.0123"), (999.6, "1k"), (1234, "1.23k"), (1.08e9, "1.08G"), (4.2e13, "42T")],

@@ -28,7 +28,7 @@ CPU: dict[str, tuple[str, ...]] = {
     "train_policy": ("start", "frame", "row"),
     "write_report": ("start", "frame", "episode"),
 }
-MEMORY = dict.fromkeys(CPU, ("start", "frame"))
+MEMORY = {name: ("start",) if name in DECODING else ("start", "frame") for name in CPU}
 WRITTEN = {
     **dict.fromkeys(CPU, ("start", "frame", "episode")),
     "import_dataset": ("start", "frame", "episode", "data_file", "video_file"),
@@ -36,8 +36,8 @@ WRITTEN = {
     **dict.fromkeys(("pack_frames", "predict_values"), ("start", "frame", "picture")),
     **dict.fromkeys(("train_value", "train_policy", "compute_norm_stats"), ("start",)),
 }
-REQUESTS = ("start", "episode", "data_file", "video_file", "clip", "data_byte", "video_byte", "shard", "page")
-READ = ("start", "frame", "data_byte", "video_byte", "window_byte")
+REQUESTS = ("start", "episode", "data_file", "video_file", "clip", "shard", "page")
+READ = ("start", "frame", "data_byte", "window_byte")
 DIGITS = 4
 
 

@@ -155,6 +155,9 @@ def test_videos_in_large_files_are_fetched_again_and_again():
     found, stages = planned(recordings=packed)
     # 200,000 clips, and 50 MiB around each, twice; of 1 TB of videos.
     assert stages["write_report"].read_bytes == pytest.approx(1000 + 2 * 200_000 * 50 * 2**20)
+    # Whatever was counted on small files, a read brings no more than a window.
+    few = replace(KNOWN, stages=KNOWN.stages | {"write_report": replace(LINEAR, requests={"GET": {"start": 3.0}})})
+    assert planned(recordings=packed, known=few)[1]["write_report"].requests["GET"] == pytest.approx(400_000)
     assert "write_report fetches 21 TB of 1 TB that were recorded" in "\n".join(limits.limits(found, SMALL))
 
 

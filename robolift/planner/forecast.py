@@ -244,8 +244,9 @@ class _Model:
         requests = {name: evaluate(form, counts) for name, form in cost.requests.items()}
         read = evaluate(cost.read_bytes, counts)
         # A large file comes in windows and goes in parts, whatever was counted on small ones.
-        requests["GET"] = max(requests.get("GET", 0.0), read / WINDOW_BYTES)
-        requests["PUT"] = requests.get("PUT", 0.0) + written // PART_BYTES
+        if requests:
+            requests["GET"] = max(requests.get("GET", 0.0), read / WINDOW_BYTES)
+            requests["PUT"] = requests.get("PUT", 0.0) + written // PART_BYTES
         return StageForecast(
             step=step,
             frames=self.recordings.frames,

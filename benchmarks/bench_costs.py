@@ -12,6 +12,7 @@ labels are made of are random in the place of predicted ones.
 
 from __future__ import annotations
 
+import os
 import platform
 import statistics
 import tempfile
@@ -94,6 +95,7 @@ def machine() -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": names[0] if names else platform.processor(),
         "cores": len(names),
+        "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("numpy", "pyarrow", "av", "torch", "jax", "s3fs")},
     }

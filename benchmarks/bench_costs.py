@@ -12,37 +12,48 @@ labels are made of are random in the place of predicted ones.
 
 from __future__ import annotations
 
+import os
 import platform
+import statistics
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cost_chain import Chain, Taken, written
-from benchmarks.cost_data import Shape, write
-from benchmarks.cost_fit import CPU, READ, REQUESTS, coefficients, fit, slope
+from benchmarks.cost_chain import Chain, Taken, publish_tables, written
+from benchmarks.cost_data import FPS, Shape, write
+from benchmarks.cost_fit import CPU, DECODED, READ, REQUESTS, coefficients, fit, slope
 from benchmarks.cost_requests import BUCKET, OPERATIONS, READ_BYTES, counting_runner, server
 from benchmarks.harness import Benchmark, Goal, Way
 from robolift import storage
-from robolift.data.dataset import Dataset
-from robolift.manifest import load as load_manifest
+from robolift.data.lerobot import LeRobotReader
 from robolift.planner import costs
+from robolift.planner.recordings import Recordings, read
+from robolift.planner.workload import counted
 from robolift.stages import NAMES
 
 REPEATS = 3
-SHARDS = 4
+SHARDS = (4, 16)
+TABLES = ((1000, 1000), (4000, 1000), (8000, 125))
+"""Episodes, and frames of each."""
 ROWS = (Shape(200, 1000), Shape(800, 1000), Shape(800, 250), Shape(800, 250, "v3.0"))
 SMALL, LARGE = (240, 320), (480, 640)
-PICTURES = (
-    *(Shape(4, 150, cameras=2, size=size, codec=codec) for codec in ("h264", "av1") for size in (SMALL, LARGE)),
-    Shape(16, 150, cameras=2, size=SMALL),
+CLIPS = tuple(
+    Shape(2, 150, cameras=2, size=size, codec=codec, noise=noise)
+    for codec in ("h264", "av1")
+    for size in (SMALL, LARGE)
+    for noise in (3, 16)
 )
+PICTURES = (Shape(4, 150, cameras=2, size=SMALL), Shape(16, 150, cameras=2, size=SMALL))
+TABLES_CHECK = tuple((1000 * times, 500) for times in (1, 4, 16))
 ROWS_CHECK = tuple(Shape(200 * times, 500) for times in (1, 4, 16))
-PICTURES_CHECK = tuple(Shape(4 * times, 120, cameras=2, size=(360, 480)) for times in (1, 4, 16))
-STEPS, STEPS_CHECK = (4, 40), (12, 48, 192)
-POLICY_STEPS, POLICY_STEPS_CHECK = (100, 1000), (150, 600, 2400)
+PICTURES_CHECK = tuple(Shape(4 * times, 120, cameras=2, size=(360, 480), codec="av1") for times in (1, 4, 16))
+STEPS, STEPS_CHECK = (4, 80), (16, 64, 256)
+POLICY_STEPS, POLICY_STEPS_CHECK = (100, 1600), (200, 800, 3200)
 STORED = (
     *(Shape(e, 20, v, cameras=c) for v in ("v2.1", "v3.0") for e, c in ((4, 1), (8, 1), (4, 2))),
     Shape(2, 100_000, "v3.0"),
@@ -51,20 +62,24 @@ STORED = (
 """Of each version, with another number of episodes, of cameras; a large table; a video that is fetched in windows."""
 MANY_FILES = Shape(1100, 2)
 """More files in a folder than a store lists in one answer."""
-DECODED = (168, 224)
-"""What pictures of 480x640 are scaled to for a network of 224x224."""
+SCALED_TO = (168, 224)
+"""Pictures of 480x640 for a network of 224x224."""
 
 
 def prepare(folder: Path) -> None:
     """Measure and write costs.json; write the recordings of the check."""
-    chains = measure(folder, ROWS, PICTURES, repeats=REPEATS, steps=STEPS, policy_steps=POLICY_STEPS)
-    taken = [one for chain in chains for one in chain.taken]
-    stages = fit(taken, {one.run.uri: written(one.run.uri) for one in taken})
+    taken = [
+        *measure_tables(folder, TABLES, repeats=REPEATS),
+        *measure_rows(folder, ROWS, steps=POLICY_STEPS, repeats=REPEATS),
+        *measure_pictures(folder, PICTURES, steps=STEPS, repeats=REPEATS),
+    ]
+    decoding = measure_decoding(folder, CLIPS, repeats=REPEATS)
+    stages = fit(taken, {one.run.uri: written(one.run.uri) for one in taken}, decoding)
     asked = measure_requests(folder)
     document = {
         "measured": machine(),
         "counted": costs.COUNTED,
-        "decoding": decoding(chains),
+        "decoding": decoding,
         "stages": {name: {**forms, **asked[name]} for name, forms in stages.items()},
     }
     storage.write_bytes(str(costs.COSTS_FILE), storage.to_json_bytes(document))
@@ -80,54 +95,86 @@ def machine() -> dict[str, Any]:
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": names[0] if names else platform.processor(),
         "cores": len(names),
+        "load": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in ("numpy", "pyarrow", "av", "torch", "jax", "s3fs")},
     }
 
 
-def measure(
-    folder: Path,
-    rows: tuple[Shape, ...],
-    pictures: tuple[Shape, ...],
-    *,
-    repeats: int,
-    steps: tuple[int, ...],
-    policy_steps: tuple[int, ...],
-) -> list[Chain]:
-    """Run every stage on every recording; training for each number of steps on the first, and for one on others."""
+def measure_tables(folder: Path, sizes: Sequence[tuple[int, int]], *, repeats: int) -> list[Taken]:
+    """Run the stages that read tables alone, for each (episodes, frames of each); of few shards, and of many."""
     work = Path(tempfile.mkdtemp(dir=folder))
-    chains = []
-    for shape in rows:
-        chain = Chain(str(write(folder, shape)), work, str(work / shape.name))
-        chain.rows(shards=SHARDS, repeats=repeats)
-        for number in policy_steps if shape == rows[0] else policy_steps[:1] if shape == rows[1] else ():
-            for repeat in range(repeats):
-                chain.policy(steps=number, repeat=repeat)
-        chains.append(chain)
-    for shape in pictures:
-        chain = Chain(str(write(folder, shape)), work, str(work / shape.name))
-        chain.pictures(steps=steps if shape == pictures[0] else steps[:1], repeats=repeats)
-        chains.append(chain)
-    return chains
+    taken = []
+    for episodes, length in sizes:
+        chain = Chain(tables_alone(episodes, length), work, str(work / f"{episodes}x{length}"))
+        dataset = publish_tables(chain.root, episodes, length)
+        for repeat in range(repeats):
+            chain.labels(dataset, shards=SHARDS[episodes == sizes[-1][0]], repeat=repeat)
+        taken += chain.taken
+    return taken
 
 
-def decoding(chains: list[Chain]) -> costs.Form:
+def tables_alone(episodes: int, length: int) -> Recordings:
+    """Return the size of a dataset without files."""
+    return Recordings(
+        episodes=episodes,
+        frames=episodes * length,
+        fps=FPS,
+        tasks=1,
+        cameras=(),
+        data_files=0,
+        video_files=0,
+        data_bytes=0,
+        video_bytes=0,
+    )
+
+
+def measure_rows(folder: Path, shapes: Sequence[Shape], *, steps: Sequence[int], repeats: int) -> list[Taken]:
+    """Run the stages that read rows of the source; a policy trains for all ``steps`` on the first, one on the next."""
+    work = Path(tempfile.mkdtemp(dir=folder))
+    taken = []
+    for place, shape in enumerate(shapes):
+        chain = Chain.of(str(write(folder, shape)), work, str(work / shape.name))
+        for repeat in range(repeats):
+            dataset = chain.dataset(repeat)
+            made = chain.labels(dataset, shards=SHARDS[0], repeat=repeat)
+            chain.rows(dataset, made, repeat=repeat)
+            for number in (steps, steps[:1])[place] if place < 2 else ():
+                chain.policy(made, steps=number, repeat=repeat)
+        taken += chain.taken
+    return taken
+
+
+def measure_pictures(folder: Path, shapes: Sequence[Shape], *, steps: Sequence[int], repeats: int) -> list[Taken]:
+    """Run the stages that read pictures; a value model trains for all ``steps`` on the first, for one on others."""
+    work = Path(tempfile.mkdtemp(dir=folder))
+    taken = []
+    for place, shape in enumerate(shapes):
+        chain = Chain.of(str(write(folder, shape)), work, str(work / shape.name))
+        for repeat in range(repeats):
+            chain.pictures(chain.dataset(repeat), steps=steps[:1] if place else steps, repeat=repeat)
+        taken += chain.taken
+    return taken
+
+
+def measure_decoding(folder: Path, shapes: Sequence[Shape], *, repeats: int) -> costs.Form:
     """Return what it costs to decode pictures and to scale them down, CPU seconds."""
     runs = []
-    for chain in chains:
-        imported = next(one for one in chain.taken if one.stage == "import_dataset")
-        if not imported.counts["picture"]:
-            continue
-        dataset = Dataset.open(load_manifest(imported.run.uri))
-        for _ in range(2):  # the first opens files
-            begin = time.process_time()
-            for episode in range(4):
-                for camera in dataset.cameras:
-                    sum(1 for _ in dataset.video(episode, camera, size=DECODED))
-            spent = time.process_time() - begin
-        part = 4 / imported.counts["episode"]
-        runs.append(({name: count * part for name, count in imported.counts.items()}, spent))
-    return coefficients(("picture", "pixel_h264", "pixel_av1"), runs)
+    for shape in shapes:
+        source = str(write(folder, shape))
+        with closing(LeRobotReader.open(source)) as reader:
+            spent = [_decode_s(reader) for _ in range(1 + repeats)][1:]  # the first opens files
+        runs.append((counted(read(source)), statistics.median(spent)))
+    return coefficients(DECODED, runs)
+
+
+def _decode_s(reader: LeRobotReader) -> float:
+    begin = time.process_time()
+    for episode in range(len(reader.episodes)):
+        for camera in reader.cameras:
+            for _ in reader.video(episode, camera, size=SCALED_TO):
+                pass
+    return time.process_time() - begin
 
 
 def measure_requests(folder: Path) -> dict[str, dict[str, Any]]:
@@ -140,8 +187,8 @@ def measure_requests(folder: Path) -> dict[str, dict[str, Any]]:
         store = fsspec.filesystem("s3")
         for shape in (*STORED, MANY_FILES):
             store.put(str(write(folder, shape)), f"{BUCKET}/{shape.name}", recursive=True)
-            root = f"s3://{BUCKET}/out-{shape.name}"
-            chain = Chain(f"s3://{BUCKET}/{shape.name}", work, root, runner=counting_runner(counting))
+            source, root = (f"s3://{BUCKET}/{name}" for name in (shape.name, f"out-{shape.name}"))
+            chain = Chain.of(source, work, root, runner=counting_runner(counting))
             _stored(chain, shape)
             for one in chain.taken:
                 runs[one.stage].append((one.counts, dict(one.run.requests)))
@@ -159,30 +206,39 @@ def measure_requests(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def _stored(chain: Chain, shape: Shape) -> None:
+    dataset = chain.dataset()
     if shape == MANY_FILES:
-        chain.dataset()
-    elif shape.cameras:
-        chain.pictures(steps=(2,), repeats=1)
-    else:
-        chain.rows(shards=SHARDS, repeats=1)
-        chain.policy(steps=2)
+        return
+    made = chain.labels(dataset, shards=SHARDS[0])
+    chain.rows(dataset, made)
+    chain.policy(made, steps=2)
+    if shape.cameras:
+        chain.pictures(dataset, steps=(2,))
 
 
 def check(folder: Path) -> dict[str, float]:
     """Return predicted / measured slope of CPU seconds for every stage, on recordings that nothing was fitted to."""
-    known = costs.load()
-    rows = measure(folder, ROWS_CHECK, (), repeats=1, steps=(), policy_steps=POLICY_STEPS_CHECK)
-    seen = measure(folder, (), PICTURES_CHECK, repeats=1, steps=STEPS_CHECK, policy_steps=())
-    taken = [one for chain in (*rows, *seen) for one in chain.taken]
-    return {name: ratio for name, axis in CHECKED.items() if (ratio := _ratio(known, taken, name, axis)) is not None}
+    taken = [
+        *measure_tables(folder, TABLES_CHECK, repeats=1),
+        *measure_rows(folder, ROWS_CHECK, steps=POLICY_STEPS_CHECK, repeats=1),
+        *measure_pictures(folder, PICTURES_CHECK, steps=STEPS_CHECK, repeats=1),
+    ]
+    return ratios(costs.load(), taken)
 
 
-def _ratio(known: costs.Costs, taken: list[Taken], stage: str, axis: str) -> float | None:
+def ratios(known: costs.Costs, taken: Sequence[Taken]) -> dict[str, float]:
+    """Return predicted / measured slope for every stage that ran."""
+    found = {name: _ratio(known, taken, name, axis) for name, axis in CHECKED.items()}
+    return {name: ratio for name, ratio in found.items() if ratio is not None}
+
+
+def _ratio(known: costs.Costs, taken: Sequence[Taken], stage: str, axis: str) -> float | None:
     runs = [one for one in taken if one.stage == stage and one.counts.get(axis)]
     if axis == "row":  # training: one recording, several numbers of steps
         runs = [one for one in runs if one.counts["frame"] == runs[0].counts["frame"]]
-    if axis == "frame":
-        runs = [one for one in runs if not one.counts["picture"]]
+    elif axis == "frame":  # tables alone where a stage reads no more
+        least = min((one.counts["data_file"] for one in runs), default=0)
+        runs = [one for one in runs if not one.counts["picture"] and bool(one.counts["data_file"]) == bool(least)]
     if not runs:
         return None
     along = [one.counts[axis] for one in runs]

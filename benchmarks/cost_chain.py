@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
+from benchmarks.cost_data import FPS
 from benchmarks.cost_runs import Run, run
 from robolift import manifest, storage
-from robolift.data.dataset import Dataset
-from robolift.manifest import Manifest, Output
+from robolift.manifest import Manifest, Output, Plan
 from robolift.planner.costs import Counts
-from robolift.planner.recordings import read
+from robolift.planner.recordings import Recordings, read
 from robolift.planner.workload import counted
+from robolift.schema import Kind
 from robolift.stages import NAMES
-from robolift.stages import stage as stages
 
-TRAINING = {"preset": "tiny", "val_fraction": 0, "warmup_steps": 0}
-"""Held-out frames are measured now and then, which is no part of a step."""
+LOOKAHEAD = 50
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,25 @@ class Chain:
     """The stages of one dataset, run when they are asked for.
 
     Attributes:
-        source: Address of the LeRobot dataset.
+        recordings: How much it holds.
         folder: For files of the runs.
         root: Where outputs go.
+        source: Address of the LeRobot dataset, empty where only tables are.
         runner: Runs a stage; another one counts requests.
         taken: Every run so far.
     """
 
-    source: str
+    recordings: Recordings
     folder: Path
     root: str
+    source: str = ""
     runner: Callable[..., Run] = run
     taken: list[Taken] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self._recordings = read(self.source)
-        self._made: dict[str, str] = {}
+    @classmethod
+    def of(cls, source: str, folder: Path, root: str, **more: Any) -> Chain:
+        """Return the chain of a LeRobot dataset."""
+        return cls(read(source), folder, root, source, **more)
 
     def do(
         self, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Any], *, repeat: int = 0, **counts: float
@@ -60,82 +64,133 @@ class Chain:
         """Run a stage and return the address of its output; repetitions go into roots of their own."""
         root = f"{self.root}-{repeat}" if repeat else self.root
         found = self.runner(stage, self.folder, root=root, inputs=inputs, config=config)
-        self.taken.append(Taken(stage, counted(self._recordings, **counts), found))
+        self.taken.append(Taken(stage, counted(self.recordings, **counts), found))
         return found.uri
 
     def dataset(self, repeat: int = 0) -> str:
         """Import."""
         return self.do("import_dataset", {"dataset_uri": self.source}, {}, repeat=repeat)
 
-    def trained(self, dataset: str, targets: str, *, batch: int, steps: int, repeat: int = 0, **config: Any) -> str:
-        """Train the small value model."""
-        told = {**TRAINING, "batch_size": batch, "steps": steps, **config}
-        inputs = {"dataset": dataset, "targets": targets}
-        return self.do("train_value", told, inputs, repeat=repeat, step=steps, row=steps * batch)
+    def labels(self, dataset: str, *, shards: int, repeat: int = 0) -> dict[str, str]:
+        """Run every stage that reads tables alone, on random values, and return all that was made."""
+        made = {"dataset": dataset, "targets": self.do("label_returns", {}, {"dataset": dataset}, repeat=repeat)}
+        cut = publish_values(self.root, manifest.load(dataset), shards)
+        merged = {"dataset": dataset, "shards": cut}
+        made["values"] = self.do("merge_values", {}, merged, repeat=repeat, shard=shards)
+        made["labels"] = self.do("label_advantage", {}, made, repeat=repeat)
+        self.do("write_report", {}, made, repeat=repeat)
+        return made
 
-    def rows(self, *, shards: int, repeats: int) -> None:
-        """Run every stage that reads no picture."""
-        for repeat in range(repeats):
-            dataset = self.dataset(repeat)
-            targets = self.do("label_returns", {}, {"dataset": dataset}, repeat=repeat)
-            if not repeat:
-                checkpoint = self.trained(dataset, targets, batch=16, steps=2, cameras=[])
-                self.taken.pop()  # that of a model without cameras says nothing of others
-                cut = publish_values(self.root, dataset, checkpoint, shards)
-            shown = {"dataset": dataset}
-            values = self.do("merge_values", {}, {**shown, "shards": cut}, repeat=repeat, shard=shards)
-            labels = self.do("label_advantage", {}, {**shown, "targets": targets, "values": values}, repeat=repeat)
-            told = {**shown, "targets": targets, "values": values, "labels": labels}
-            self.do("export_dataset", {}, told, repeat=repeat)
-            self.do("compute_norm_stats", {}, shown, repeat=repeat)
-            self.do("write_report", {}, told, repeat=repeat)
-            self._labels = {**shown, "labels": labels}
+    def rows(self, dataset: str, made: Mapping[str, str], *, repeat: int = 0) -> None:
+        """Run every stage that reads the rows of the source."""
+        self.do("export_dataset", {}, made, repeat=repeat)
+        self.do("compute_norm_stats", {}, {"dataset": dataset}, repeat=repeat)
 
-    def policy(self, *, steps: int, repeat: int = 0) -> None:
-        """Train the small policy without cameras on the labels of :meth:`rows`."""
+    def policy(self, made: Mapping[str, str], *, steps: int, repeat: int = 0) -> None:
+        """Train the small policy without cameras."""
         told = {"preset": "tiny", "vision": "none", "val_fraction": 0, "batch_size": 64, "steps": steps}
-        self.do("train_policy", told, self._labels, repeat=repeat, step=steps, row=steps * 64)
+        inputs = {name: made[name] for name in ("dataset", "labels")}
+        self.do("train_policy", told, inputs, repeat=repeat, step=steps, row=steps * 64)
 
-    def pictures(self, *, steps: tuple[int, ...], repeats: int) -> None:
+    def pictures(self, dataset: str, *, steps: Sequence[int], repeat: int = 0) -> None:
         """Run every stage that reads pictures, training for each number of ``steps``."""
-        for repeat in range(repeats):
-            dataset = self.dataset(repeat)
-            targets = self.do("label_returns", {}, {"dataset": dataset}, repeat=repeat)
-            for number in steps:
-                checkpoint = self.trained(dataset, targets, batch=16, steps=number, repeat=repeat)
-            self.do("predict_values", {}, {"dataset": dataset, "checkpoint": checkpoint}, repeat=repeat)
-            self.do(
-                "export_dataset", {"columns": ["next_reward"]}, {"dataset": dataset, "targets": targets}, repeat=repeat
-            )
-            if "pack_frames" in NAMES:
-                self.do("pack_frames", {}, {"dataset": dataset}, repeat=repeat)
+        targets = self.do("label_returns", {}, {"dataset": dataset}, repeat=repeat)
+        shown = {"dataset": dataset, "targets": targets}
+        for number in steps:
+            told = {"preset": "tiny", "val_fraction": 0, "warmup_steps": 0, "batch_size": 16, "steps": number}
+            checkpoint = self.do("train_value", told, shown, repeat=repeat, step=number, row=number * 16)
+        self.do("predict_values", {}, {"dataset": dataset, "checkpoint": checkpoint}, repeat=repeat)
+        self.do("export_dataset", {"columns": ["next_reward"]}, shown, repeat=repeat)
+        if "pack_frames" in NAMES:
+            self.do("pack_frames", {}, {"dataset": dataset}, repeat=repeat)
 
 
-def publish_values(root: str, dataset: str, checkpoint: str, shards: int) -> list[str]:
-    """Publish random values in the place of predicted ones and return the addresses of the shards."""
-    return [_publish_shard(root, manifest.load(dataset), checkpoint, shard, shards).uri for shard in range(shards)]
-
-
-def _publish_shard(root: str, dataset: Manifest, checkpoint: str, shard: int, shards: int) -> Manifest:
-    from robolift.value_model.predict import shard_episodes  # noqa: PLC0415  (torch takes seconds to import)
-
-    config = stages.parse_config("predict_values", {"shard": shard, "num_shards": shards})
-    inputs = stages.load_inputs("predict_values", {"dataset": dataset.uri, "checkpoint": checkpoint})
-    output = Output(stages.plan("predict_values", config, inputs, root))
-    opened = Dataset.open(dataset)
-    chosen = shard_episodes(opened.starts, shard, shards)
-    first, end = int(opened.starts[chosen.start]), int(opened.starts[chosen.stop])
-    rng = np.random.default_rng(shard)
-    output.write_table(
-        "values",
-        {
-            **{name: opened.frames.column(name)[first:end] for name in ("episode_index", "frame_index")},
-            "value": rng.uniform(-1, 0, end - first).astype(np.float32),
-            "value_std": np.full(end - first, 0.1, np.float32),
-            "relative_advantage": [None] * (end - first),
+def publish_tables(root: str, episodes: int, length: int) -> str:
+    """Publish the tables of a dataset whose source nobody reads, and return their address."""
+    facts = {
+        "sources": [{"uri": "none", "version": "v3.0", "first_episode": 0, "num_episodes": episodes, "digest": ""}],
+        "fps": FPS,
+        "robot_type": "arm",
+        "cameras": [],
+        "tasks": ["fold"],
+        "features": {},
+        "simulator": None,
+    }
+    numbers, frames = np.arange(episodes), episodes * length
+    tables = {
+        "episodes": {
+            "episode_index": numbers,
+            "length": np.full(episodes, length),
+            "task": ["fold"] * episodes,
+            "outcome": np.where(numbers % 2, "success", "failure"),
+            "kind": ["rollout"] * episodes,
+            "iteration": np.ones(episodes, int),
         },
-    )
-    return output.publish({"episodes": len(chosen), "frames": end - first})
+        "frames": pa.table(
+            {
+                "episode_index": np.repeat(numbers, length),
+                "frame_index": np.tile(np.arange(length), episodes),
+                "timestamp": np.tile(np.arange(length, dtype=np.float32) / np.float32(FPS), episodes),
+                "control_mode": pa.repeat("autonomous", frames),
+            }
+        ),
+    }
+    counts = {"episodes": episodes, "frames": frames}
+    return _publish(root, "import_dataset", Kind.DATASET, tables, counts=counts, files={"dataset.json": facts}).uri
+
+
+def publish_values(root: str, dataset: Manifest, shards: int) -> list[str]:
+    """Publish random values in the place of predicted ones and return the addresses of the shards."""
+    checkpoint = _publish(root, "train_value", Kind.VALUE_CHECKPOINT, {}, counts={})
+    episodes = dataset.table("episodes").column("length").to_numpy()
+    starts = np.concatenate([[0], np.cumsum(episodes)])[np.linspace(0, len(episodes), shards + 1).astype(int)]
+    keys = dataset.table("frames").select(["episode_index", "frame_index"])
+    return [
+        _publish(
+            root,
+            "predict_values",
+            Kind.VALUE_SHARD,
+            {"values": _random_values(keys.slice(first, end - first), seed=shard)},
+            counts={"frames": end - first},
+            config={"shard": shard, "num_shards": shards, "lookahead": LOOKAHEAD},
+            inputs={"dataset": [dataset], "checkpoint": [checkpoint]},
+        ).uri
+        for shard, (first, end) in enumerate(itertools.pairwise(starts.tolist()))
+    ]
+
+
+def _random_values(keys: pa.Table, *, seed: int) -> pa.Table:
+    value = np.random.default_rng(seed).uniform(-1, 0, keys.num_rows).astype(np.float32)
+    columns = {"value": value, "value_std": np.full(len(value), 0.1, np.float32)}
+    for name, column in columns.items():
+        keys = keys.append_column(name, pa.array(column))
+    return keys.append_column("relative_advantage", pa.nulls(len(value), pa.float32()))
+
+
+def _publish(
+    root: str,
+    stage: str,
+    kind: Kind,
+    tables: Mapping[str, Any],
+    *,
+    counts: Mapping[str, int],
+    files: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, list[Manifest]] | None = None,
+) -> Manifest:
+    """Publish tables and documents as if a stage had made them; once for a configuration, inputs and counts."""
+    told, given = dict(config or {}), dict(inputs or {})
+    identity = {"stage": stage, "config": told, "counts": dict(counts), "inputs": [m[0].digest for m in given.values()]}
+    digest = storage.digest_of(identity)
+    plan = Plan(stage=stage, kind=kind, root=root, config=told, inputs=given, code="", digest=digest)
+    if done := plan.finished():
+        return done
+    output = Output(plan)
+    for name, table in tables.items():
+        output.write_table(name, table)
+    for name, document in (files or {}).items():
+        output.write_json(name, document)
+    return output.publish(counts)
 
 
 def written(uri: str) -> float:

@@ -20,8 +20,6 @@ FEATURES = {
     "control_mode": FeatureSpec("string"),
     "intervention": FeatureSpec("int64"),
 }
-NOISE = 6
-"""Standard deviation of a camera's noise, in grey levels: it is what decoding time and bytes depend on."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class Shape:
         cameras: How many.
         size: (height, width) of each.
         codec: ``h264`` or ``av1``.
+        noise: Standard deviation of the pictures' noise, in grey levels: bytes and decoding time depend on it.
     """
 
     episodes: int
@@ -43,11 +42,12 @@ class Shape:
     cameras: int = 0
     size: tuple[int, int] = (64, 64)
     codec: str = "h264"
+    noise: float = 8
 
     @property
     def name(self) -> str:
         """A folder's name."""
-        seen = f"-{self.cameras}x{self.size[0]}x{self.size[1]}-{self.codec}" if self.cameras else ""
+        seen = f"-{self.cameras}x{self.size[0]}x{self.size[1]}-{self.codec}-{self.noise:g}" if self.cameras else ""
         return f"{self.version}-{self.episodes}x{self.length}{seen}"
 
 
@@ -91,7 +91,7 @@ def _clip(path: Path, shape: Shape) -> VideoClip:
     rng = np.random.default_rng(1)
     height, width = shape.size
     ground = np.add.outer(np.arange(height) * 96 // height, np.arange(width) * 96 // width)[..., None]
-    noise = rng.normal(0, NOISE, size=(8, height, width, 3))
+    noise = rng.normal(0, shape.noise, size=(8, height, width, 3))
     with VideoEncoder(path, fps=FPS, size=shape.size, codec=CODECS[shape.codec]) as video:
         for frame in range(shape.length):
             picture = ground + noise[frame % len(noise)]

@@ -9,23 +9,26 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from benchmarks.cost_chain import Taken
-from robolift.planner.costs import Counts, Form
+from robolift.planner.costs import Counts, Form, evaluate
 
-PIXELS = ("picture", "pixel_h264", "pixel_av1")
+DECODED = ("picture", "pixel_h264", "pixel_av1", "byte_h264", "byte_av1")
+"""What decoding is made of, measured by itself."""
+DECODING = ("pack_frames", "train_value", "predict_values")
+"""The stages that decode each picture once."""
 CPU: dict[str, tuple[str, ...]] = {
     "import_dataset": ("start", "frame", "episode", "data_file", "video_file"),
     "label_returns": ("start", "frame", "episode"),
-    "pack_frames": ("start", *PIXELS),
-    "train_value": ("start", "row", *PIXELS),
-    "predict_values": ("start", *PIXELS),
+    "pack_frames": ("start", "picture"),
+    "train_value": ("start", "row", "picture"),
+    "predict_values": ("start", "picture"),
     "merge_values": ("start", "frame", "shard"),
     "label_advantage": ("start", "frame", "episode"),
-    "compute_norm_stats": ("start", "frame", "episode"),
-    "export_dataset": ("start", "frame", "episode", "video_file", "video_byte"),
+    "compute_norm_stats": ("start", "frame", "episode", "data_file"),
+    "export_dataset": ("start", "frame", "episode", "data_file", "video_file", "video_byte"),
     "train_policy": ("start", "frame", "row"),
     "write_report": ("start", "frame", "episode"),
 }
-MEMORY = dict.fromkeys(CPU, ("start", "frame"))
+MEMORY = {name: ("start",) if name in DECODING else ("start", "frame") for name in CPU}
 WRITTEN = {
     **dict.fromkeys(CPU, ("start", "frame", "episode")),
     "import_dataset": ("start", "frame", "episode", "data_file", "video_file"),
@@ -33,8 +36,8 @@ WRITTEN = {
     **dict.fromkeys(("pack_frames", "predict_values"), ("start", "frame", "picture")),
     **dict.fromkeys(("train_value", "train_policy", "compute_norm_stats"), ("start",)),
 }
-REQUESTS = ("start", "episode", "data_file", "video_file", "clip", "data_byte", "video_byte", "shard", "page")
-READ = ("start", "frame", "data_byte", "video_byte", "window_byte")
+REQUESTS = ("start", "episode", "data_file", "video_file", "clip", "shard", "page")
+READ = ("start", "frame", "data_byte", "window_byte")
 DIGITS = 4
 
 
@@ -83,16 +86,23 @@ def medians(taken: Sequence[Taken], written: Mapping[str, float]) -> dict[str, l
     return found
 
 
-def fit(taken: Sequence[Taken], written: Mapping[str, float]) -> dict[str, dict[str, Form]]:
-    """Return the forms of each stage but its requests."""
-    terms = {"cpu_s": CPU, "memory_bytes": MEMORY, "written_bytes": WRITTEN}
-    return {
-        stage: {
+def fit(taken: Sequence[Taken], written: Mapping[str, float], decoding: Form) -> dict[str, dict[str, Form]]:
+    """Return the forms of each stage but its requests.
+
+    What a stage that decodes takes besides is fitted to the rest of its time, and ``decoding`` added to it.
+    """
+    found: dict[str, dict[str, Form]] = {}
+    for stage, runs in sorted(medians(taken, written).items()):
+        known = decoding if stage in DECODING else {}
+        rest = [(counts, max(0.0, numbers["cpu_s"] - evaluate(known, counts))) for counts, numbers in runs]
+        own = coefficients(CPU[stage], rest)
+        forms = {
             name: coefficients(of[stage], [(counts, numbers[name]) for counts, numbers in runs])
-            for name, of in terms.items()
+            for name, of in (("memory_bytes", MEMORY), ("written_bytes", WRITTEN))
         }
-        for stage, runs in sorted(medians(taken, written).items())
-    }
+        names = dict.fromkeys([*own, *known])
+        found[stage] = {"cpu_s": {n: _rounded(own.get(n, 0.0) + known.get(n, 0.0)) for n in names}, **forms}
+    return found
 
 
 def slope(axis: Sequence[float], numbers: Sequence[float]) -> float:

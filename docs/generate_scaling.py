@@ -64,7 +64,11 @@ def forecasts(pipeline: str) -> list[Forecast]:
 def tables() -> str:
     """Return the tables, with what was assumed and the limits that are met."""
     measured = costs.load().measured
-    lines = [f"Measured on {measured['cpu']}, {measured['date']}. Assumed:", ""]
+    lines = [
+        f"Measured on {measured['cores']} cores of {measured['cpu']} at a load of {measured['load']:g}, "
+        f"{measured['date']}. Assumed:",
+        "",
+    ]
     lines += [f"- {note}" for note in forecast_table.assumptions(assumed("recap"), 3)]
     for pipeline in PIPELINES:
         for found in forecasts(pipeline):

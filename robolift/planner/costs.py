@@ -28,6 +28,8 @@ COUNTED = {
     "picture": "a frame of one camera",
     "pixel_h264": "a source pixel of H.264 decoded",
     "pixel_av1": "a source pixel of AV1 decoded",
+    "byte_h264": "a byte of H.264 decoded",
+    "byte_av1": "a byte of AV1 decoded",
     "video_byte": "a byte of the source's videos",
     "data_byte": "a byte of the source's Parquet files",
     "window_byte": "a byte that the store's client may fetch around a clip: at most 50 MiB of its video's file",

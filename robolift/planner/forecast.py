@@ -14,7 +14,7 @@ from robolift.planner.costs import Costs, Counts, evaluate
 from robolift.planner.network import Network
 from robolift.planner.recordings import Recordings
 from robolift.planner.steps import MOST_SHARDS, PARALLELISM, PIPELINES, PODS_OF_A_TASK, UNMEASURED, Step
-from robolift.planner.workload import counted
+from robolift.planner.workload import WINDOW_BYTES, counted
 
 HOUR = 3600.0
 PART_BYTES = 50 << 20
@@ -242,8 +242,11 @@ class _Model:
         cost = self.costs.stages[step.stage]
         written = evaluate(cost.written_bytes, counts)
         requests = {name: evaluate(form, counts) for name, form in cost.requests.items()}
-        if "PUT" in requests:
-            requests["PUT"] += written // PART_BYTES
+        read = evaluate(cost.read_bytes, counts)
+        # A large file comes in windows and goes in parts, whatever was counted on small ones.
+        if requests:
+            requests["GET"] = max(requests.get("GET", 0.0), read / WINDOW_BYTES)
+            requests["PUT"] = requests.get("PUT", 0.0) + written // PART_BYTES
         return StageForecast(
             step=step,
             frames=self.recordings.frames,
@@ -255,6 +258,6 @@ class _Model:
             memory_bytes=evaluate(cost.memory_bytes, counts),
             scratch_bytes=0.0,
             written_bytes=written,
-            read_bytes=evaluate(cost.read_bytes, counts),
+            read_bytes=read,
             requests=requests,
         )

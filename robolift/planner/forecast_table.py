@@ -9,6 +9,7 @@ from robolift.planner.forecast import HOUR, Assumptions, Forecast, StageForecast
 from robolift.planner.limits import limits
 from robolift.planner.recordings import Recordings
 
+UNMEASURED = "-"
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 COLUMNS = (
     "stage",
@@ -45,7 +46,7 @@ def rows(found: Forecast) -> list[tuple[str, ...]]:
         str(sum(stage.pods for stage in found.stages) + found.other_pods),
         *(number(found.total(name) / HOUR) for name in ("cpu_s", "gpu_s", "wall_s")),
         "",
-        *(f"{number(found.total(name))}B" for name in ("read_bytes", "written_bytes")),
+        *(_measured(found.total(name), "B") for name in ("read_bytes", "written_bytes")),
         *_requests(whole),
     )
     return [*(_row(stage) for stage in found.stages), last]
@@ -57,14 +58,19 @@ def _row(stage: StageForecast) -> tuple[str, ...]:
         str(stage.shards),
         str(stage.pods),
         *(number(getattr(stage, name) / HOUR) for name in ("cpu_s", "gpu_s", "wall_s")),
-        *(f"{number(getattr(stage, name))}B" for name in ("memory_bytes", "read_bytes", "written_bytes")),
+        *(_measured(getattr(stage, name), "B") for name in ("memory_bytes", "read_bytes", "written_bytes")),
         *_requests(stage.requests),
     )
 
 
 def _requests(asked: dict[str, float]) -> tuple[str, ...]:
     read = asked.get("GET", 0.0) + asked.get("HEAD", 0.0)
-    return tuple(number(round(value)) for value in (read, asked.get("PUT", 0.0), asked.get("LIST", 0.0)))
+    return tuple(_measured(round(value)) for value in (read, asked.get("PUT", 0.0), asked.get("LIST", 0.0)))
+
+
+def _measured(value: float, unit: str = "") -> str:
+    """Return a number that is never 0 where it was measured."""
+    return f"{number(value)}{unit}" if value else UNMEASURED
 
 
 def headline(recordings: Recordings) -> str:

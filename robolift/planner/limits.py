@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from robolift.planner.forecast import HOUR, Assumptions, Forecast, StageForecast
+from robolift.planner.recordings import Recordings
 from robolift.planner.steps import MOST_SHARDS
+from robolift.planner.workload import WINDOW_BYTES
 
 GIB = 1 << 30
 MOST_LISTED_BYTES = GIB
-LARGE_SCRATCH_BYTES = 1 << 40
+LARGE_BYTES = 1 << 40
+MOST_READS = 3
+"""Times that a stage may fetch all that was recorded before it is worth a word."""
 
 
 def limits(found: Forecast, assumed: Assumptions) -> list[str]:
     """Return what is too much for a pod, a shard or a step, in words, with a remedy each."""
-    said = [text for stage in found.stages for text in _of_stage(stage, assumed)]
+    said = [text for stage in found.stages for text in _of_stage(stage, assumed, found.recordings)]
     files = found.recordings.data_files + found.recordings.video_files
     if found.listed_bytes > MOST_LISTED_BYTES:
         said.append(
@@ -29,7 +33,7 @@ def limits(found: Forecast, assumed: Assumptions) -> list[str]:
     return said
 
 
-def _of_stage(stage: StageForecast, assumed: Assumptions) -> list[str]:
+def _of_stage(stage: StageForecast, assumed: Assumptions, recordings: Recordings) -> list[str]:
     name, step, said = stage.step.stage, stage.step, []
     if step.kind == "shards" and stage.shards == MOST_SHARDS:
         waves = -(-stage.shards // assumed.parallelism)
@@ -50,9 +54,16 @@ def _of_stage(stage: StageForecast, assumed: Assumptions) -> list[str]:
             f"{name} takes {stage.wall_s / HOUR:.3g} h in one process and is ended after {step.hours}: run the "
             "pipeline on parts of the dataset"
         )
-    if stage.scratch_bytes > LARGE_SCRATCH_BYTES:
+    if stage.scratch_bytes > LARGE_BYTES:
         said.append(
             f"{name} decodes all pictures to {stage.scratch_bytes / 1e12:.3g} TB of its pod's disk before it trains: "
             "train on a sample of the episodes, or on fewer cameras"
+        )
+    recorded = recordings.data_bytes + recordings.video_bytes
+    if stage.read_bytes > max(LARGE_BYTES, MOST_READS * recorded):
+        said.append(
+            f"{name} fetches {stage.read_bytes / 1e12:.3g} TB of {recorded / 1e12:.3g} TB that were recorded: the "
+            f"store's client reads {WINDOW_BYTES >> 20} MiB ahead wherever it is sent to, so write videos into files "
+            "of about that size"
         )
     return said

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from robolift.planner.recordings import Recordings
 
-DECODERS = {"h264": "pixel_h264", "avc1": "pixel_h264", "av1": "pixel_av1"}
-OTHER_CODEC = "pixel_av1"
-"""What pictures of another codec are counted as: the dearer of those that were measured."""
+DECODERS = {"h264": "h264", "avc1": "h264", "av1": "av1"}
+OTHER_CODEC = "av1"
+"""What pictures of another codec are counted as."""
 
 
 LISTED_FILES = 1000
@@ -32,6 +32,10 @@ def counted(recordings: Recordings, **more: float) -> dict[str, float]:
     if recordings.video_files:
         counts["window_byte"] = counts["clip"] * min(WINDOW_BYTES, recordings.video_bytes / recordings.video_files)
     for camera in recordings.cameras:
-        name = DECODERS.get(camera.codec, OTHER_CODEC)
-        counts[name] = counts.get(name, 0.0) + recordings.frames * camera.height * camera.width
+        codec = DECODERS.get(camera.codec, OTHER_CODEC)
+        decoded = {
+            f"pixel_{codec}": recordings.frames * camera.height * camera.width,
+            f"byte_{codec}": recordings.video_bytes / len(recordings.cameras),
+        }
+        counts |= {name: counts.get(name, 0.0) + count for name, count in decoded.items()}
     return {**counts, **more}

@@ -11,11 +11,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks import bench_costs, cost_fit, cost_requests
-from benchmarks.cost_chain import Chain, Taken, written
+from benchmarks.cost_chain import Chain, Taken, publish_tables, publish_values, written
 from benchmarks.cost_data import Shape, write
 from benchmarks.cost_runs import Run
+from robolift import manifest
 from robolift.planner import costs, recordings
 from robolift.stages import NAMES
+from robolift.stages.stage import execute
 
 
 def test_coefficients_are_found_again():
@@ -47,7 +49,9 @@ def test_the_ratio_compares_slopes_and_not_what_a_start_costs():
     known = costs.Costs(measured={}, decoding={}, stages={"label_returns": stage})
     taken = [
         Taken(
-            "label_returns", {"start": 1.0, "frame": n, "picture": 0.0}, Run(uri="", cpu_s=1 + n * 1e-6, peak_bytes=0)
+            "label_returns",
+            {"start": 1.0, "frame": n, "picture": 0.0, "data_file": 0.0},
+            Run(uri="", cpu_s=1 + n * 1e-6, peak_bytes=0),
         )
         for n in (1e6, 4e6)
     ]
@@ -90,8 +94,36 @@ def test_a_recording_is_as_large_as_its_shape_says(tmp_path):
     assert write(tmp_path, shape) == tmp_path / shape.name  # once
 
 
+def test_what_decodes_costs_decoding_and_its_own():
+    decoding = {"picture": 1e-3, "byte_av1": 1e-6}
+    taken = [
+        Taken(
+            "predict_values",
+            {"start": 1.0, "picture": n, "byte_av1": 100 * n},
+            Run(uri=f"{n}", cpu_s=3 + n * (1e-3 + 1e-4 + 5e-4), peak_bytes=4e8),
+        )
+        for n in (1000.0, 9000.0)
+    ]
+    forms = cost_fit.fit(taken, {"1000.0": 5e3, "9000.0": 5e3}, decoding)["predict_values"]
+    assert forms["cpu_s"] == pytest.approx({"start": 3, "picture": 1.5e-3, "byte_av1": 1e-6}, rel=1e-3)
+    assert forms["memory_bytes"] == pytest.approx({"start": 4e8})
+
+
+def test_labels_are_measured_on_tables_whose_source_nobody_reads(tmp_path):
+    dataset = manifest.load(publish_tables(str(tmp_path / "runs"), 3, 5))
+    frames = dataset.table("frames")
+    assert frames.column("frame_index").to_pylist() == [0, 1, 2, 3, 4] * 3
+    assert dataset.table("episodes").column("outcome").to_pylist() == ["failure", "success", "failure"]
+    shards = [manifest.load(uri) for uri in publish_values(str(tmp_path / "runs"), dataset, 2)]
+    assert [shard.counts["frames"] for shard in shards] == [5, 10]
+    merged = execute(
+        "merge_values", {}, {"dataset": dataset.uri, "shards": [one.uri for one in shards]}, str(tmp_path / "runs")
+    )
+    assert merged.counts["frames"] == 15
+
+
 def test_a_stage_is_run_and_measured_by_its_own_door(tmp_path):
-    chain = Chain(str(write(tmp_path, Shape(2, 6))), tmp_path, str(tmp_path / "runs"))
+    chain = Chain.of(str(write(tmp_path, Shape(2, 6))), tmp_path, str(tmp_path / "runs"))
     uri = chain.dataset()
     (one,) = chain.taken
     assert (one.stage, one.counts["frame"], one.run.uri) == ("import_dataset", 12, uri)

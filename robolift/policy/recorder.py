@@ -6,6 +6,8 @@ from pathlib import Path
 
 import jax
 
+from robolift.policy import xla  # noqa: F401
+
 
 class JaxRecorder:
     """A :class:`~robolift.training.profiling.Recorder` of this process and its devices."""

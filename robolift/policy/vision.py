@@ -10,6 +10,9 @@ import numpy as np
 
 from robolift import schema, storage
 from robolift.data.dataset import Dataset
+from robolift.data.frame_cache import CacheFacts
+from robolift.data.frame_coding import Coding
+from robolift.data.frames import DecodedFrames
 from robolift.errors import DataError
 from robolift.manifest import Manifest
 from robolift.policy import encoder
@@ -73,10 +76,11 @@ class FrozenEncoder:
         weights = encoder.pick_weights(read_tensors(where), spec, where=where)
         return cls(spec=spec, weights=weights, held_out_episodes=tuple(held_out))
 
-    def encode_frame(self, dataset: Dataset, episode: int) -> np.ndarray:
-        """Return the (F,) features of an episode's first frame."""
-        first = [next(iter(dataset.video(episode, c, size=self.spec.image_size))) for c in self.spec.cameras]
-        images = [jax.numpy.asarray(image[None]) for image in first]
+    def encode_frame(self, dataset: Dataset, episode: int, coding: Coding | None = None) -> np.ndarray:
+        """Return the (F,) features of an episode's first frame, seen as in a frame cache of ``coding``."""
+        frames = DecodedFrames(dataset=dataset, cameras=self.spec.cameras, size=self.spec.image_size, coding=coding)
+        pictures = frames[dataset.starts[episode : episode + 1]]
+        images = [jax.numpy.asarray(pictures[:, camera]) for camera in range(len(self.spec.cameras))]
         return np.asarray(encoder.encode(encoder.by_camera(self.weights, self.spec), images, self.spec)[0])
 
 
@@ -88,6 +92,12 @@ def _refuse_towers(document: dict[str, Any], where: str) -> None:
             expected="a value model of preset tiny",
             mend="train_policy with vision: none or a preset of pi0.5, or train_value with preset: tiny",
         )
+
+
+def _seen_as(values: Manifest) -> Coding | None:
+    """Return the coding of the frame cache that values were predicted from, None where they saw the videos' pixels."""
+    caches = [cache for shard in values.parents("shards")[:1] for cache in shard.parents("frames")]
+    return CacheFacts.read(caches[0]).coding if caches else None
 
 
 def read_features(values: Manifest, dataset: Dataset, frozen: FrozenEncoder) -> np.ndarray:
@@ -111,7 +121,7 @@ def read_features(values: Manifest, dataset: Dataset, frozen: FrozenEncoder) -> 
     check_same_frames(table, dataset, where=where)
     column = table.column("features").combine_chunks()
     features = np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(table.num_rows, -1)
-    expected = frozen.encode_frame(dataset, 0)
+    expected = frozen.encode_frame(dataset, 0, _seen_as(values))
     if features.shape[1] != len(expected) or np.abs(features[0] - expected).max() > FEATURE_TOLERANCE:
         raise DataError(
             "the features are not those of this checkpoint's encoder",

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow.compute as pc
 
 from robolift.data.dataset import Dataset
 from robolift.data.exact_statistics import ExactStatistics, measure
@@ -46,6 +45,8 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     """Write norm_stats.json, columns.json and metrics.json; a dimension that never changes has a deviation of 0."""
+    import pyarrow.compute as pc  # noqa: PLC0415  (not for --describe)
+
     dataset = Dataset.open(inputs.one("dataset"))
     columns = Columns.of(dataset, config.state_keys)
     kept = np.ones(dataset.num_frames, bool)

@@ -285,7 +285,7 @@ def test_a_killed_run_leaves_no_output_and_the_next_makes_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("reading", "code", "said"),
-    [("storage.open_file", 65, "nowhere.yaml"), ("lambda *_: os.kill(os.getpid(), signal.SIGTERM)", 143, "")],
+    [("storage.read_bytes", 65, "nowhere.yaml"), ("lambda *_: os.kill(os.getpid(), signal.SIGTERM)", 143, "")],
     ids=["error", "told to stop"],
 )
 def test_the_process_ends_with_its_code_whatever_threads_do(tmp_path, reading, code, said):
@@ -295,7 +295,7 @@ import atexit, os, runpy, signal, sys, threading
 from robolift import storage
 threading.Thread(target=threading.Event().wait).start()
 atexit.register(lambda: print("called"))
-storage.open_file = {reading}
+storage.read_bytes = {reading}
 sys.argv = ["robolift", "import_dataset", "--config", "nowhere.yaml"]
 runpy.run_module("robolift", run_name="__main__")
 """

@@ -132,7 +132,7 @@ def test_a_cache_that_lacks_what_is_wanted(dataset, targets, pack, root, tmp_pat
 
 def test_the_cache_of_another_dataset_is_refused(dataset, recording_uri, targets, pack, root):
     other = execute("import_dataset", {"dataset_uri": recording_uri, "iteration": 2}, {}, root)
-    cache = execute("pack_frames", SEEN, {"dataset": other.uri}, root)
+    cache = execute("pack_frames", {**SEEN, "format": "jpeg"}, {"dataset": other.uri}, root)
     trained = execute("train_value", QUICK, {"dataset": dataset.uri, "targets": targets.uri}, root)
     for stage, config, given in (
         ("train_value", QUICK, {"targets": targets.uri}),

@@ -104,8 +104,8 @@ def test_the_digest_of_a_step_is_that_of_its_params(dataset, files):
 def test_a_policy_keeps_the_bytes_it_was_trained_from(dataset, files, monkeypatch):
     run = learning.run
 
-    def then_lose_the_tokenizer(*arguments):
-        fitted = run(*arguments)
+    def then_lose_the_tokenizer(*arguments, **options):
+        fitted = run(*arguments, **options)
         (files / "words.model").unlink()
         return fitted
 
@@ -124,7 +124,7 @@ def test_a_policy_keeps_the_bytes_it_was_trained_from(dataset, files, monkeypatc
 def test_weights_that_change_after_planning_are_refused(dataset, files, monkeypatch, late):
     file = files / "base" / "model.safetensors"
 
-    def change_them(learner, *arguments):
+    def change_them(learner, *arguments, **options):
         if not late:
             change(file)
         template = learner.template()[1]

@@ -271,7 +271,7 @@ def test_a_state_that_is_not_finite_is_named_with_its_frame(square):
                 found[self.starts[1] + 4, 2] = np.nan
             return found
 
-    spoilt = Spoilt(square.uri, square.facts, square.episodes, square.frames)
+    spoilt = Spoilt(square.uri, square.facts, square.episodes)
     with pytest.raises(DataError, match=r"column observation\.state is not finite") as refused:
         prepare(spoilt, recipe(variant="plain"), prompts=TABLE, labels=None, features=None)
     assert "episode 1, frame 4" in str(refused.value)
@@ -298,6 +298,6 @@ def test_a_dataset_of_pauses_is_refused(square):
             found = super().column(name, episodes)
             return np.full_like(found, "paused") if name == "control_mode" else found
 
-    paused = Paused(square.uri, square.facts, square.episodes, square.frames)
+    paused = Paused(square.uri, square.facts, square.episodes)
     with pytest.raises(DataError, match="every frame is paused"):
         prepare(paused, recipe(variant="plain"), prompts=TABLE, labels=None, features=None)

@@ -24,7 +24,6 @@ from robolift.errors import DataError, UsageError
 
 BLOCK_BYTES = 1 << 20
 JSON_PIECES = 1 << 12
-NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def join(uri: str, *parts: str) -> str:
@@ -215,76 +214,6 @@ def write_bytes(uri: str, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def create_exclusive(uri: str, content: bytes) -> bool:
-    """Write one file only if nothing lies there yet: of several processes that try, one succeeds.
-
-    A reader sees nothing or all of it. On a disk a complete temporary file gets its name by a hard link, which fails
-    where the name is taken; S3 is asked with ``If-None-Match: *``, Google Cloud Storage with ``ifGenerationMatch=0``.
-
-    A store's client sends a write again whose answer was lost, and is told then that the name is taken: by itself. So
-    on a store the same bytes count as this call's, and where writers must be told apart, ``content`` has to do that.
-
-    Returns:
-        Whether this call wrote it; False leaves what is there as it is.
-
-    Raises:
-        UsageError: If nothing may be written there, or the disk makes no hard links.
-    """
-    path = local_path(uri)
-    if path is None:
-        with writable(uri):
-            return _create_object(uri, content) or _holds(uri, content)
-    with writable(uri):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        return _link(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _link(temporary: str, path: Path) -> bool:
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in NO_HARD_LINKS:
-            raise
-        raise UsageError(
-            f"{path}: this disk makes no hard links, by which one of several writers wins ({error.strerror}); "
-            "choose a folder on another disk, or a store"
-        ) from error
-    return True
-
-
-def _holds(uri: str, content: bytes) -> bool:
-    fs, remote = filesystem(uri)
-    with suppress(FileNotFoundError):
-        return bool(fs.cat_file(remote) == content)
-    return False
-
-
-def _create_object(uri: str, content: bytes) -> bool:
-    fs, remote = filesystem(uri)
-    try:
-        fs.pipe_file(remote, content, mode="create")
-    except FileExistsError:
-        return False
-    except OSError as error:
-        # Not every server that speaks S3 words the refusal as Amazon's does; the conflict is another writer at work.
-        response = getattr(error.__cause__, "response", None) or {}
-        if response.get("Error", {}).get("Code") in ("PreconditionFailed", "ConditionalRequestConflict"):
-            return False
-        raise
-    return True
 
 
 def probe(uri: str) -> None:

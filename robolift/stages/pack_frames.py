@@ -29,8 +29,8 @@ class Config(StageConfig):
     """Whether pictures keep their shape and black fills the rest, instead of being stretched."""
     format: Literal["raw", "png", "jpeg"] = "raw"
     """What pictures lie there as. `raw`: the pixels; results are what they are without a cache. `png`: the same pixels
-    in about two thirds of the bytes, slower to read. `jpeg`: a twelfth of the bytes, fewer than LeRobot's AV1 takes, and
-    no longer quite the same pixels: for recordings whose pixels no disk holds."""
+    in about two thirds of the bytes, slower to read. `jpeg`: a twelfth of the bytes, fewer than LeRobot's AV1 takes,
+    and no longer quite the same pixels: for recordings whose pixels no disk holds."""
     quantizer: int = Field(3, ge=1, le=31)
     """JPEG's, of FFmpeg's scale, from 1, the best, to 31, the smallest."""
     shard_mb: float | None = Field(None, gt=0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from review_events import event, store, ulid
 
-from robolift import storage
+from robolift import exclusive, storage
 from robolift.annotators.review import job as jobs
 from robolift.annotators.review.events import append, list_objects, new_ulid, read_object
 from robolift.annotators.review.fold import EMPTY, State
@@ -60,7 +60,7 @@ def test_an_episode_with_fewer_frames_than_stages_is_to_be_skipped_unless_it_fai
 
 
 def test_a_store_that_keeps_no_writers_apart_is_refused(opened, tmp_path, monkeypatch):
-    monkeypatch.setattr(storage, "create_exclusive", lambda uri, content: storage.write_bytes(uri, content) or True)
+    monkeypatch.setattr(exclusive, "create", lambda uri, content: storage.write_bytes(uri, content) or True)
     with pytest.raises(UsageError, match="this store overwrites"):
         settle(str(tmp_path), Job(dataset=jobs.sources_of(opened)))
     assert list(tmp_path.iterdir()) == []

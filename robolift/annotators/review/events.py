@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from robolift import storage
+from robolift import exclusive, storage
 from robolift.errors import DataError, UsageError
 
 FOLDER = "events"
@@ -223,7 +223,7 @@ def append(labels: str, events: Sequence[Event], *, number: int) -> None:
     """
     folder, session = folder_of(events[0].annotator), events[0].session
     content = "".join(event.to_line() + "\n" for event in events).encode()
-    while not storage.create_exclusive(storage.join(labels, FOLDER, folder, f"{session}-{number:06d}.jsonl"), content):
+    while not exclusive.create(storage.join(labels, FOLDER, folder, f"{session}-{number:06d}.jsonl"), content):
         number += 1
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import yaml
 from starlette.requests import HTTPConnection
 
-from robolift import storage
+from robolift import exclusive, storage
 from robolift.annotators.review.events import ANNOTATOR, SESSION, new_ulid
 from robolift.errors import UsageError
 
@@ -220,7 +220,7 @@ class Sessions:
     def __init__(self, labels: str) -> None:
         """Take the key of the folder ``labels``, or make it."""
         uri = storage.join(labels, CSRF_FILE)
-        storage.create_exclusive(uri, secrets.token_hex(32).encode())
+        exclusive.create(uri, secrets.token_hex(32).encode())
         self._key = storage.read_bytes(uri)
 
     def open(self, annotator: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from pydantic import (
     field_validator,
 )
 
-from robolift import storage
+from robolift import exclusive, storage
 from robolift.annotators.review.events import ITEM
 from robolift.annotators.review.fold import EMPTY, State
 from robolift.data.dataset import Dataset, Source
@@ -140,7 +140,7 @@ def settle(labels: str, job: Job) -> Job:
     """
     _check_store(labels)
     uri = storage.join(labels, JOB_FILE)
-    if storage.create_exclusive(uri, storage.to_json_bytes(job.model_dump(mode="json"))):
+    if exclusive.create(uri, storage.to_json_bytes(job.model_dump(mode="json"))):
         return job
     found = read_job(labels)
     _check_subject(found, job, where=uri)
@@ -161,8 +161,8 @@ def _check_store(labels: str) -> None:
         UsageError: If both succeed.
     """
     probe = storage.join(labels, f".probe-{secrets.token_hex(8)}")
-    storage.create_exclusive(probe, b"1")
-    again = storage.create_exclusive(probe, b"2")
+    exclusive.create(probe, b"1")
+    again = exclusive.create(probe, b"2")
     storage.remove(probe)
     if again:
         raise UsageError(
@@ -191,7 +191,7 @@ def keep(labels: str, name: str, content: bytes) -> None:
         UsageError: If the folder has another one.
     """
     uri = storage.join(labels, name)
-    if not storage.create_exclusive(uri, content) and storage.read_bytes(uri) != content:
+    if not exclusive.create(uri, content) and storage.read_bytes(uri) != content:
         raise UsageError(f"{uri} differs from what is given now; give the same, or another labels folder")
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
-from robolift import storage
+from robolift import exclusive, storage
 from robolift.errors import DataError, RoboliftError
 
 FOLDER = "leases"
@@ -137,7 +137,7 @@ class Leases:
             session=session,
             expires_ms=self._now_ms() + self._lease_ms,
         )
-        if not storage.create_exclusive(self._uri(lease), _content(lease)):
+        if not exclusive.create(self._uri(lease), _content(lease)):
             winner = self.current(item)
             raise StaleLeaseError(winner.annotator if winner else None)
         return self._note(lease)

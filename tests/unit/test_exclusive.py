@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from robolift import storage
+from robolift import exclusive, storage
 from robolift.errors import UsageError
 
 WRITERS = 4
@@ -26,8 +26,8 @@ def place(request, tmp_path):
 
 def test_only_what_is_not_there_is_written(place):
     uri = storage.join(place, "deep", "one.json")
-    assert storage.create_exclusive(uri, b"first")
-    assert not storage.create_exclusive(uri, b"second")
+    assert exclusive.create(uri, b"first")
+    assert not exclusive.create(uri, b"second")
     assert storage.read_bytes(uri) == b"first"
     assert storage.list_files(place) == [("deep/one.json", 5)]
 
@@ -39,7 +39,7 @@ def test_of_racing_threads_one_wins(place):
         won = []
         for turn in range(ROUNDS):
             barrier.wait()
-            won.append(storage.create_exclusive(storage.join(place, f"{turn}.json"), str(number).encode() * 1000))
+            won.append(exclusive.create(storage.join(place, f"{turn}.json"), str(number).encode() * 1000))
         return won
 
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -52,9 +52,7 @@ def test_of_racing_threads_one_wins(place):
 
 def race(place, number, gate, results):
     gate.wait()
-    results.put(
-        [(turn, number) for turn in range(ROUNDS) if storage.create_exclusive(f"{place}/{turn}", b"%d" % number)]
-    )
+    results.put([(turn, number) for turn in range(ROUNDS) if exclusive.create(f"{place}/{turn}", b"%d" % number)])
 
 
 def test_of_racing_processes_one_wins(place):
@@ -82,7 +80,7 @@ def test_a_reader_of_a_disk_never_sees_a_part(tmp_path):
 
     reader = threading.Thread(target=read)
     reader.start()
-    assert storage.create_exclusive(uri, content)
+    assert exclusive.create(uri, content)
     done.set()
     reader.join()
     assert set(seen) <= {len(content)}
@@ -105,7 +103,7 @@ def test_a_folder_can_be_listed_while_it_is_written_to(tmp_path):
     for reader in readers:
         reader.start()
     for number in range(150):
-        storage.create_exclusive(str(tmp_path / str(number)), b"x")
+        exclusive.create(str(tmp_path / str(number)), b"x")
     done.set()
     for reader in readers:
         reader.join()
@@ -115,15 +113,15 @@ def test_a_folder_can_be_listed_while_it_is_written_to(tmp_path):
 def test_where_nothing_may_be_written_is_an_error(tmp_path, s3):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="can't be written"):
-        storage.create_exclusive(str(tmp_path / "file" / "x"), b"")
+        exclusive.create(str(tmp_path / "file" / "x"), b"")
     with pytest.raises(UsageError, match="can't be written"):
-        storage.create_exclusive("s3://no-such-bucket-here/x", b"")
+        exclusive.create("s3://no-such-bucket-here/x", b"")
 
 
 def test_memory_behaves_alike():
     uri = f"memory://{os.urandom(8).hex()}/x"
-    assert storage.create_exclusive(uri, b"1")
-    assert not storage.create_exclusive(uri, b"2")
+    assert exclusive.create(uri, b"1")
+    assert not exclusive.create(uri, b"2")
 
 
 @pytest.mark.parametrize("code", ["PreconditionFailed", "ConditionalRequestConflict"])
@@ -138,7 +136,7 @@ def test_a_refusal_in_other_words_than_amazons_is_one(s3, monkeypatch, code):
 
     fs, _ = storage.filesystem(s3)
     monkeypatch.setattr(fs, "pipe_file", refuse)
-    assert not storage.create_exclusive(f"{s3}/x", b"")
+    assert not exclusive.create(f"{s3}/x", b"")
 
 
 def test_a_write_whose_answer_was_lost_is_ones_own(s3, monkeypatch):
@@ -151,9 +149,9 @@ def test_a_write_whose_answer_was_lost_is_ones_own(s3, monkeypatch):
         return real(fs, path, content, **given)
 
     monkeypatch.setattr(fs, "pipe_file", sent_twice)
-    assert storage.create_exclusive(f"{s3}/x", b"mine")
+    assert exclusive.create(f"{s3}/x", b"mine")
     assert storage.read_bytes(f"{s3}/x") == b"mine"
-    assert not storage.create_exclusive(f"{s3}/x", b"yours")
+    assert not exclusive.create(f"{s3}/x", b"yours")
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
@@ -163,5 +161,5 @@ def test_a_disk_without_hard_links_is_named(tmp_path, monkeypatch, number):
 
     monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(UsageError, match="this disk makes no hard links"):
-        storage.create_exclusive(str(tmp_path / "x"), b"")
+        exclusive.create(str(tmp_path / "x"), b"")
     assert os.listdir(tmp_path) == []

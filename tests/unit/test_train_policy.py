@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -246,6 +247,20 @@ def test_features_of_another_checkpoint_are_refused(chain, root):
     other = execute("train_value", tiny, {"dataset": chain["dataset"].uri, "targets": targets.uri}, root)
     with pytest.raises(DataError, match="the features are not those of this checkpoint's encoder"):
         train(SEEING, {**chain, "checkpoint": other}, root, "labels", "values", "checkpoint")
+
+
+def test_features_of_a_jpeg_cache_are_those_of_its_pixels(chain, root):
+    view = {"size": [32, 32], "format": "jpeg", "quantizer": 31, "num_workers": 1}
+    cache = execute("pack_frames", view, {"dataset": chain["dataset"].uri}, root)
+    given = {"dataset": chain["dataset"].uri, "checkpoint": chain["checkpoint"].uri, "frames": cache.uri}
+    shard = execute("predict_values", {}, given, root)
+    values = execute("merge_values", {}, {"shards": [shard.uri], "dataset": chain["dataset"].uri}, root)
+    opened, frozen = Dataset.open(chain["dataset"]), FrozenEncoder.load(chain["checkpoint"].uri)
+    features = read_features(values, opened, frozen)
+    assert np.abs(features - read_features(chain["values"], opened, frozen)).max() > 1e-3
+    shutil.copy(values.file("features.parquet").removeprefix("file://"), root)
+    with pytest.raises(DataError, match="the features are not those of this checkpoint's encoder"):
+        read_features(dataclasses.replace(chain["values"], uri=root), opened, frozen)
 
 
 def test_values_without_features_are_refused(chain, root):

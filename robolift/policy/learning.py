@@ -304,7 +304,8 @@ def run(
             num_workers=recipe.loader_workers,
         )
         trace = StepTrace(profile if hosts.this_host().is_main else NO_PROFILE, JaxRecorder())
-        with stop_requests() as asked, loader as batches, jax.set_mesh(mesh), trace:
+        # A SIGTERM after the last step must not cut the last save off either, so it is complete before the end.
+        with stop_requests() as asked, contextlib.closing(store), loader as batches, jax.set_mesh(mesh), trace:
             for step, batch in enumerate(batches, first):
                 state = advance(state, hosts.put_rows(batch, rows, recipe.batch_size), frozen)
                 done = step + 1

@@ -109,7 +109,7 @@ def _open(recipe: Recipe, places: Places) -> tuple[Dataset, TrainingData]:
     check_installed(PRESETS[recipe.preset]())
     device_for(recipe.device)
     if recipe.compile:
-        check_compiler()
+        check_compiler(recipe.device)
     dataset = Dataset.open(manifest.load(places.dataset_uri))
     targets = manifest.load(places.targets_uri).table("targets") if places.targets_uri else None
     return dataset, prepare(recipe, dataset, targets)
@@ -234,15 +234,14 @@ def packed(
         yield found
         return
     layout = None
-    private = None
-    if world.local_rank == 0:
-        private = staging.claim(Path(tempfile.gettempdir()), PRIVATE)
-        array = pack_frames(dataset, data.cameras, size=recipe.image_size, folder=private.path, padded=padded)
-        layout = (world.node, str(array.filename), array.offset, array.shape)
-    layouts = {node: place for node, *place in filter(None, distributed.collect(world, layout))}
-    path, offset, shape = layouts[world.node]
-    images = PackedFrames(os.open(path, os.O_RDONLY), offset, shape, data.cameras)
-    distributed.collect(world, None)
-    if private is not None:
-        private.release()
+    with contextlib.ExitStack() as leavings:
+        if world.local_rank == 0:
+            private = staging.claim(Path(tempfile.gettempdir()), PRIVATE)
+            leavings.callback(private.release)
+            array = pack_frames(dataset, data.cameras, size=recipe.image_size, folder=private.path, padded=padded)
+            layout = (world.node, str(array.filename), array.offset, array.shape)
+        layouts = {node: place for node, *place in filter(None, distributed.collect(world, layout))}
+        path, offset, shape = layouts[world.node]
+        images = PackedFrames(os.open(path, os.O_RDONLY), offset, shape, data.cameras)
+        distributed.collect(world, None)
     yield images

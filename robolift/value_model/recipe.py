@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from robolift.value_model.named_recipes import RECIPES
 from robolift.value_model.presets import PRESETS, TokenModelConfig, recipe_defaults
 
-RUNTIME = frozenset({"save_every", "save_in_background", "loader_workers", "profile"})
+RUNTIME = frozenset({"save_every", "save_in_background", "loader_workers"})
 """Settings that change how the work is done and never its result."""
 
 
@@ -125,8 +125,6 @@ class Recipe(BaseModel):
     next."""
     fused_optimizer: bool = False
     """Whether AdamW is one kernel: a fifth of its time, and no scratch memory of a weight's size."""
-    profile: int = Field(0, ge=0)
-    """Steps to record with PyTorch's profiler, after three that are not; see docs/training.md. 0 for none."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to compute."""
     seed: int = Field(0, ge=0)

@@ -55,7 +55,8 @@ class Places:
         frames_uri: Output folder of pack_frames, empty if there is none.
         work_uri: Resumable state.
         folder: Local folder for the result, written by rank 0.
-        profile_uri: Folder of what the profiler records.
+        profile_steps: Steps that the profiler records.
+        profile_uri: Folder of the recording.
     """
 
     dataset_uri: str
@@ -63,6 +64,7 @@ class Places:
     work_uri: str
     folder: str
     frames_uri: str = ""
+    profile_steps: int = 0
     profile_uri: str = ""
 
 
@@ -131,7 +133,7 @@ def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, d
         cache = manifest.load(places.frames_uri) if places.frames_uri else None
         with packed(recipe, world, dataset, data, padded=checkpoint.padded, cache=cache) as images:
             objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
-            profile = Profile(recipe.profile, places.profile_uri)
+            profile = Profile(places.profile_steps, places.profile_uri)
             with contextlib.closing(objective):
                 result = fit(model, objective, loop_options(recipe), world=world, store=store, profile=profile)
         folder = Path(places.folder)

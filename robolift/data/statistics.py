@@ -167,6 +167,11 @@ def aggregate(parts: Sequence[Statistics]) -> Statistics:
     return merged
 
 
+def is_finite(statistics: Statistics) -> bool:
+    """Tell whether nothing in them is NaN or infinite."""
+    return bool(np.isfinite(np.concatenate([value.reshape(-1) for value in statistics.values()])).all())
+
+
 def to_json(statistics: Statistics) -> dict[str, Any]:
     """Return the statistics as nested lists."""
     return {name: value.tolist() for name, value in statistics.items()}

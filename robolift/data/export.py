@@ -1,6 +1,7 @@
 """Writes a dataset with further columns as one standalone LeRobot dataset of real files.
 
 Rows, Arrow types and metadata of the sources are kept as they are; only the numbering changes where sources are joined.
+A file of one episode that stays one (v2.1) is spliced: its columns are copied as they are encoded, beside the new ones.
 Videos are copied. They are cut by packets where v2.1 wants a file of its own for each episode, and encoded again only
 where an episode does not begin at a keyframe.
 """
@@ -82,7 +83,8 @@ def export(
         How many videos were ``copied``, ``cut`` and ``encoded``.
 
     Raises:
-        DataError: If a source can't be read, or sources store a column in types that don't agree.
+        DataError: If a source can't be read or was changed since its import, or sources store a column in types that
+            don't agree.
     """
     return _Export(dataset, additions, path, version, beside).run()
 
@@ -241,7 +243,7 @@ class _Export:
                     expected += 1
 
     def _spliced(self, episode: int, number: int, content: bytes, uri: str) -> bytes | None:
-        """Return the episode's file made of the source's, None if its rows have to be read."""
+        """Return the episode's file made of the source's, None if its rows have to be read: to be measured, for one."""
         source = self._dataset.sources[number]
         index = episode - source.first_episode
         whole = self._version == source.version == fmt.V21 and self._beside is None

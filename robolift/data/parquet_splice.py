@@ -145,10 +145,11 @@ class Splicer:
         return self._joined([chunk for place in self._schema for chunk in chunks[place.name]], stored.rows)
 
     def _joined(self, chunks: list[Chunk], rows: int) -> bytes:
-        parts, entries, place = [MAGIC], [], len(MAGIC)
+        parts: list[bytes | memoryview] = [MAGIC]
+        entries, place = [], len(MAGIC)
         for chunk in chunks:
             entries.append(chunk.moved(place))
-            parts.append(chunk.content[chunk.start : chunk.start + chunk.size])
+            parts.append(memoryview(chunk.content)[chunk.start : chunk.start + chunk.size])
             place += chunk.size
         total = sum(_number(chunk.facts[FACT_UNCOMPRESSED][1]) for chunk in chunks)
         group = {

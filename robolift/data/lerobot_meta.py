@@ -281,7 +281,8 @@ def _episode(layout: _Layout, row: Mapping[str, Any], uri: str, shared: dict[Any
     texts = tuple(str(task) for task in tasks)
     try:
         numbers = layout.numbers(row)
-        found = EpisodeMeta(index, length, shared.setdefault(texts, texts), _once(extra, shared), layout, numbers)
+        texts = shared.setdefault(("tasks", texts), texts)
+        found = EpisodeMeta(index, length, texts, _once(extra, shared), layout, numbers)
         _ = found.data_path, found.videos  # formed whenever they are asked for; here it shows whether they can be
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(
@@ -295,7 +296,7 @@ def _episode(layout: _Layout, row: Mapping[str, Any], uri: str, shared: dict[Any
 
 def _once(extra: dict[str, Any], shared: dict[Any, Any]) -> dict[str, Any]:
     """Return an equal one that was seen before; values of different types are not equal, and lists are left alone."""
-    key = tuple((name, type(value), value) for name, value in extra.items())
+    key = ("extra", *((name, type(value), value) for name, value in extra.items()))
     try:
         hash(key)
     except TypeError:

@@ -12,6 +12,7 @@ import synthetic
 
 from robolift import schema, storage
 from robolift.data.dataset import Dataset
+from robolift.data.lerobot_meta import read_meta
 from robolift.errors import DataError
 from robolift.manifest import Manifest
 from robolift.stages.stage import execute
@@ -112,3 +113,10 @@ def test_what_a_dataset_says_of_its_episodes_is_shared(recording, made):
     assert episodes[0].tasks is episodes[7].tasks
     assert episodes[0].extra == {"outcome": "success", "kind": "demo", "seed": 0}
     assert episodes[5].data_path == "data/chunk-000/file-000.parquet"
+
+
+def test_episodes_of_no_task_and_nothing_further_are_read(tmp_path):
+    other = tmp_path / "recording"
+    synthetic.write_recording(other, episodes=2, version="v2.1", cameras=(), extra=False)
+    synthetic.change_episodes(other, lambda row: row.update(tasks=[]))
+    assert [(episode.tasks, episode.extra) for episode in read_meta(str(other)).episodes] == [((), {})] * 2

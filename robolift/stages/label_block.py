@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from robolift import schema
 from robolift.data.columns import to_model
+from robolift.data.same_frames import check_keys
 from robolift.errors import DataError, UsageError
 from robolift.labeling.population import Role
 from robolift.labeling.returns import BoolArray, FloatArray
 from robolift.stages.label_faults import Fault, Faults
-from robolift.stages.label_sources import COUNTED, Sources, check_keys, check_lookahead, codes
+from robolift.stages.label_sources import COUNTED, Sources, check_lookahead, codes
 from robolift.table_files import TableReader
 
 PROGRESS_SLACK = 1e-6

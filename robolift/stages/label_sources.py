@@ -88,9 +88,7 @@ class Sources:
 
     def _look(self, name: str) -> bool:
         with TableReader(self.given["values"].uri, "values", [name]) as reader:
-            step = schema.ROW_GROUP_ROWS
-            blocks = ((first, min(first + step, reader.num_rows)) for first in range(0, reader.num_rows, step))
-            return all(reader.read(*block).column(name).null_count == block[1] - block[0] for block in blocks)
+            return all(rows.column(name).null_count == rows.num_rows for _, rows in reader.blocks())
 
     @functools.cached_property
     def task(self) -> npt.NDArray[np.int64]:
@@ -168,46 +166,3 @@ def check_lookahead(values: Manifest, lookahead: int) -> None:
                 f"lookahead is {lookahead}, and relative_advantage was predicted over {shard.config['lookahead']} "
                 f"frames ({values.uri}); set lookahead to that, or predict again"
             )
-
-
-def check_keys(
-    table: pa.Table,
-    dataset: Dataset,
-    *,
-    where: str,
-    first: int = 0,
-    end: int | None = None,
-    num_rows: int | None = None,
-) -> None:
-    """Check that a table has exactly the dataset's frames, or a block of it those of the same rows.
-
-    Args:
-        table: The table, or its rows from ``first`` on.
-        dataset: The dataset.
-        where: The file.
-        first: First row of the block.
-        end: Row after its last; the dataset's last by default.
-        num_rows: Rows of the whole table; those of ``table`` by default.
-
-    Raises:
-        DataError: Naming the first frame that one of them lacks.
-    """
-    keys = dataset.keys(first, dataset.num_frames if end is None else end)
-    ours, theirs = ([source[key] for key in schema.KEYS] for source in (keys, _arrays(table)))
-    if all(map(np.array_equal, ours, theirs)):
-        return
-    shared = min(len(ours[0]), len(theirs[0]))
-    differs = np.any([a[:shared] != b[:shared] for a, b in zip(ours, theirs, strict=True)], axis=0)
-    row = int(differs.argmax()) if differs.any() else shared
-    episode, frame = (key[row] for key in (ours if len(ours[0]) > row else theirs))
-    total = table.num_rows if num_rows is None else num_rows
-    raise DataError(
-        f"its {total} frames are not the dataset's {dataset.num_frames} frames",
-        where=f"{where}, first difference at episode {episode}, frame {frame}",
-        expected="one row for each frame of the dataset",
-        mend="make the table again from this dataset",
-    )
-
-
-def _arrays(table: pa.Table) -> dict[str, npt.NDArray[np.int64]]:
-    return {key: table.column(key).to_numpy() for key in schema.KEYS}

@@ -15,12 +15,13 @@ from pydantic import Field
 
 from robolift import schema
 from robolift.data.dataset import Dataset
+from robolift.data.same_frames import check_keys
 from robolift.labeling.returns import BoolArray, Float64Array, IntArray
 from robolift.labeling.rewards import Reward, derive_reward
 from robolift.logging import get_logger
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
-from robolift.stages.label_sources import check_keys, check_origin
+from robolift.stages.label_sources import check_origin
 from robolift.stages.quality_gate import check_measured, check_passed
 from robolift.stages.reward_columns import numbers, reward_rows, source_code, spoken
 from robolift.stages.stage import Input, Inputs, StageConfig

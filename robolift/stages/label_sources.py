@@ -90,6 +90,24 @@ class Sources:
         with TableReader(self.given["values"].uri, "values", [name]) as reader:
             return all(rows.column(name).null_count == rows.num_rows for _, rows in reader.blocks())
 
+    def check_relative_advantage(self, lookahead: int) -> None:
+        """Check that a two-frame estimator predicted what the values table says of a frame and a later one.
+
+        Raises:
+            DataError: If another kind of model predicted it.
+            UsageError: If the later frame is not the one ``lookahead`` frames later.
+        """
+        if not self.predicts("relative_advantage"):
+            return
+        if self.is_empty("relative_advantage"):
+            raise DataError(
+                "relative_advantage is null in all frames: the values are not those of a two-frame estimator",
+                where="values, column relative_advantage",
+                expected="values predicted by a model of train_value with head: relative",
+                mend="train and predict with that head, or take source: absolute_advantage, which any head gives",
+            )
+        check_lookahead(self.given["values"], lookahead)
+
     @functools.cached_property
     def task(self) -> npt.NDArray[np.int64]:
         """Position of each episode's task in ``dataset.tasks``, (E,).
@@ -114,6 +132,11 @@ class Sources:
         return codes(self.dataset.episodes.column("outcome"), schema.OUTCOMES)
 
     @functools.cached_property
+    def is_failure(self) -> npt.NDArray[np.bool_]:
+        """Whether each episode failed, (E,)."""
+        return np.equal(self.outcome, schema.OUTCOMES.index("failure"))
+
+    @functools.cached_property
     def is_demo(self) -> npt.NDArray[np.bool_]:
         """Whether each episode is a demonstration, (E,)."""
         kind = codes(self.dataset.episodes.column("kind"), schema.EPISODE_KINDS)
@@ -123,6 +146,11 @@ class Sources:
     def iteration(self) -> npt.NDArray[np.int32]:
         """Iteration of each episode, (E,)."""
         return np.asarray(self.dataset.episodes.column("iteration").to_numpy())
+
+    @functools.cached_property
+    def is_latest(self) -> npt.NDArray[np.bool_]:
+        """Whether each episode is of the latest iteration, (E,)."""
+        return np.asarray(self.iteration == self.iteration.max())
 
 
 def codes(column: pa.ChunkedArray, names: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -160,7 +188,7 @@ def check_lookahead(values: Manifest, lookahead: int) -> None:
     Raises:
         UsageError: Naming both numbers.
     """
-    for shard in values.parents("shards")[:1]:
+    for shard in values.parents("shards", most=1):
         if shard.config.get("lookahead", lookahead) != lookahead:
             raise UsageError(
                 f"lookahead is {lookahead}, and relative_advantage was predicted over {shard.config['lookahead']} "

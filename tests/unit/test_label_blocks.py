@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import tracemalloc
 from pathlib import Path
@@ -153,3 +154,29 @@ def test_nothing_is_left_in_the_folder_for_temporary_files(
     dry(CASES["recap"], given)
     label(output_root, **given, **CASES["recap"])
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("infinite", [[math.inf], [math.inf, -math.inf]])
+def test_infinite_progress_is_no_weight(
+    infinite: list[float], output_root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = publish_dataset(output_root, [3, 4, 3])
+    progress = np.linspace(0, 1, 10)
+    progress[4 : 4 + len(infinite)] = infinite
+    values = publish_values(output_root, dataset, range(10), std=progress)
+    cut_into(monkeypatch, 4)
+    with pytest.raises(
+        DataError, match=f"progress value_std that frames are weighted by is inf in {len(infinite)} frames"
+    ) as caught:
+        label(output_root, dataset, values=values, source="column", column="value", group_by="all", **RABC)
+    assert caught.value.where == "first at episode 1, frame 1"
+
+
+def test_what_the_estimator_was_is_asked_once(output_root: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(label_sources, "check_lookahead", lambda values, lookahead: asked.append(lookahead))
+    dataset = publish_dataset(output_root, [2, 2, 2])
+    values = publish_values(output_root, dataset, np.zeros(6), relative=range(6))
+    cut_into(monkeypatch, 2)
+    label(output_root, dataset, values=values, source="relative_advantage", short_tail="kai0_legacy", lookahead=7)
+    assert asked == [7]

@@ -1,6 +1,5 @@
 """What each stage asks of a node. Locally ignored; on a cluster it decides placement."""
 
-import copy
 import dataclasses
 import functools
 import re
@@ -223,9 +222,7 @@ def with_pods(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> Dict[str,
     executors = dict(told.get("executors") or {})
     pods = functools.cache(pod)
     for label, executor in spec["deploymentSpec"]["executors"].items():
-        # Copies: YAML would write what two steps share once, and refer to it.
-        own = copy.deepcopy(pods(executor["container"]["args"][-1]).config())
-        executors[label] = {**executors.get(label, {}), **own}
+        executors[label] = {**executors.get(label, {}), **pods(executor["container"]["args"][-1]).config()}
     return {"platforms": {PLATFORM: {"deploymentSpec": {"executors": executors}}}}
 
 

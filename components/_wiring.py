@@ -36,10 +36,18 @@ def in_shards(step, output, *, num_shards, **inputs):
     return dsl.Collected(made.outputs[output])
 
 
-def frames(dataset, consumer, *, consumer_stages=None, **run):
-    """Decode the pictures that a stage will look at, none if it looks at none; its configuration is the run's."""
+def frames(dataset, consumer, *, consumer_stages=None, after=(), **run):
+    """Decode the pictures that a stage will look at, none if it looks at none; return the task that does.
+
+    Args:
+        dataset: Whose pictures.
+        consumer: The stage.
+        consumer_stages: Where its configuration stands, the run's by default.
+        after: Tasks that may make the same cache: side by side both would decode everything.
+        run: What every step of the run is told.
+    """
     told = {"consumer": consumer, "consumer_stages": consumer_stages or run["stages"]}
-    return place(pack_frames(dataset=dataset, **told, **run)).outputs["frames"]
+    return place(pack_frames(dataset=dataset, **told, **run)).after(*after)
 
 
 def values(dataset, checkpoint, pictures, *, num_shards, **run):

@@ -1,5 +1,6 @@
 """pipeline.py: compiled bytes, parameters refused by name, the plan."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -104,6 +105,9 @@ def test_stage_advantage_labels_twice_and_normalises_before_it_trains(compiled):
         ["labelled_stages", "new_stages"],
         ["new_stages", "new_stages"],
     ]
+    # Where they make the same cache, the second finds the first's.
+    for earlier, later in itertools.pairwise(packed):
+        assert earlier in dag[later]["dependentTasks"]
     assert "compute-norm-stats" in dag["train-policy"]["dependentTasks"]
     assert artifacts["train-policy"] == {"dataset", "labels", "values", "checkpoint", "norm_stats", "frames"}
     labelled = {"labelled", "labelled_values", "labelled_labels"}
@@ -112,6 +116,11 @@ def test_stage_advantage_labels_twice_and_normalises_before_it_trains(compiled):
     estimated = dag["label-advantage-2"]["inputs"]["parameters"]["stages"]["componentInputParameter"]
     annotated = dag["label-advantage"]["inputs"]["parameters"]["stages"]["componentInputParameter"]
     assert (annotated, estimated) == ("labelled_stages", "new_stages")
+
+
+def test_recap_makes_a_cache_that_serves_twice_once(compiled):
+    dag = _spec(compiled, "recap")["components"]["comp-recap-iteration"]["dag"]["tasks"]
+    assert "pack-frames" in dag["pack-frames-2"]["dependentTasks"]
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)

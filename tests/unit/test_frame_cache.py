@@ -169,6 +169,21 @@ def test_what_a_stopped_run_finished_is_not_decoded_again(opened, tmp_path, monk
     assert files(tmp_path / "second") == files(tmp_path / "whole" / "cache")
 
 
+@pytest.mark.parametrize("content", [b"", b"short", None], ids=["empty", "short", "lost"])
+def test_a_kept_part_that_the_disk_lost_is_made_again(opened, tmp_path, content):
+    packed(opened, tmp_path)  # its parts stay: only the stage removes them
+    expected = files(tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache")
+    for shard in (tmp_path / "work" / SHARDS).iterdir():
+        shard.unlink()
+        if content is not None:
+            shard.write_bytes(content)
+    packed(opened, tmp_path)
+    assert files(tmp_path / "cache") == expected
+    kept = files(tmp_path / "work" / SHARDS)
+    assert kept == files(tmp_path / "cache" / SHARDS)
+
+
 def test_damaged_and_lost_files_are_told(opened, tmp_path):
     for coding in CODINGS:
         folder = tmp_path / coding.format

@@ -46,8 +46,7 @@ def stage_advantage_run(
     labelled_values = _wiring.values(labelled, checkpoint, pictures, num_shards=num_shards, **first)
 
     dataset = _wiring.episodes(new_uri, seed=new_seed, **run).outputs["dataset"]
-    # There is one value model, and it looks at new episodes as it was told to look at labelled ones.
-    packed = _wiring.frames(dataset, "train_value", consumer_stages=labelled_stages, after=[packed], **run)
+    packed = _wiring.frames(dataset, "train_value", after=[packed], **run)
     pictures = packed.outputs["frames"]
     values = _wiring.values(dataset, checkpoint, pictures, num_shards=num_shards, **run)
     labels = place(label_predicted(dataset=dataset, values=values, **cut, **run)).outputs["labels"]

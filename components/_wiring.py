@@ -36,18 +36,12 @@ def in_shards(step, output, *, num_shards, **inputs):
     return dsl.Collected(made.outputs[output])
 
 
-def frames(dataset, consumer, *, consumer_stages=None, after=(), **run):
+def frames(dataset, consumer, *, after=(), **run):
     """Decode the pictures that a stage will look at, none if it looks at none; return the task that does.
 
-    Args:
-        dataset: Whose pictures.
-        consumer: The stage.
-        consumer_stages: Where its configuration stands, the run's by default.
-        after: Tasks that may make the same cache: side by side both would decode everything.
-        run: What every step of the run is told.
+    It comes after those that may make the same cache: side by side both would decode everything.
     """
-    told = {"consumer": consumer, "consumer_stages": consumer_stages or run["stages"]}
-    return place(pack_frames(dataset=dataset, **told, **run)).after(*after)
+    return place(pack_frames(dataset=dataset, consumer=consumer, **run)).after(*after)
 
 
 def values(dataset, checkpoint, pictures, *, num_shards, **run):

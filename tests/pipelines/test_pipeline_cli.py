@@ -96,15 +96,8 @@ def test_stage_advantage_labels_twice_and_normalises_before_it_trains(compiled):
     assert artifacts["label-advantage-2"] == {"dataset", "values"}
     assert artifacts["train-value"] == {"dataset", "frames"}
     packed = {name: dag[name]["inputs"]["parameters"] for name in ("pack-frames", "pack-frames-2", "pack-frames-3")}
-    told = [
-        [p["consumer_stages"]["componentInputParameter"], p["stages"]["componentInputParameter"]]
-        for p in packed.values()
-    ]
-    assert told == [
-        ["labelled_stages", "labelled_stages"],
-        ["labelled_stages", "new_stages"],
-        ["new_stages", "new_stages"],
-    ]
+    told = [given["stages"]["componentInputParameter"] for given in packed.values()]
+    assert told == ["labelled_stages", "new_stages", "new_stages"]
     # Where they make the same cache, the second finds the first's.
     for earlier, later in itertools.pairwise(packed):
         assert earlier in dag[later]["dependentTasks"]

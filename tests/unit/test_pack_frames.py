@@ -225,7 +225,8 @@ PI05 = {"preset": "dummy", "tokenizer": "some/file.model", "camera_keys": {"base
     ],
 )
 def test_what_a_run_packs_follows_from_its_stages(consumer, stages, view):
-    assert tuple(view_of(consumer, stages)) == view
+    found = view_of(consumer, stages)
+    assert (found.cameras, found.size, found.padded) == view
 
 
 def test_a_run_can_choose_the_format_but_not_what_is_looked_at():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +65,7 @@ def pack(packing: Packing, *, work_uri: str, num_workers: int) -> CacheFacts:
         num_workers: Processes that decode; the bytes don't depend on it.
 
     Raises:
-        UsageError: If a camera is named twice or a size is not positive.
+        UsageError: If a camera is named twice, a size is not positive, or the disk has too little room.
         DataError: If a camera or frame is missing, or a video unreadable; nothing unfinished looks finished.
     """
     dataset = Dataset.open(manifest.load(packing.dataset_uri))
@@ -82,8 +83,7 @@ def pack(packing: Packing, *, work_uri: str, num_workers: int) -> CacheFacts:
 
 def plan_parts(starts: np.ndarray, packing: Packing) -> list[range]:
     """Return the episodes of each part: as many as fit into a shard by the pictures' usual size, but at least one."""
-    per_frame = packing.coding.estimate(packing.view.size) * len(packing.view.cameras)
-    most = packing.shard_bytes / per_frame
+    most = packing.shard_bytes / _bytes_per_frame(packing)
     parts, first = [], 0
     while first < len(starts) - 1:
         end = int(np.searchsorted(starts, starts[first] + most, side="right")) - 1
@@ -97,10 +97,11 @@ def _joined(empty: CacheFacts, packing: Packing, starts: np.ndarray, kept: Kept,
 
     Nothing is read back from where parts are kept: another call may do the same work, and who is done first removes it.
     """
+    packing.folder.mkdir(parents=True, exist_ok=True)
     parts = plan_parts(starts, packing)
+    _check_room(packing, starts, parts, kept)
     rows = [slice(int(starts[episodes.start]), int(starts[episodes.stop])) for episodes in parts]
     path = packing.folder / INDEX_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
     dtype = index_dtype(len(empty.view.cameras))
     whole = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(empty.num_frames,))
     made: dict[int, Shards] = {}
@@ -114,6 +115,27 @@ def _joined(empty: CacheFacts, packing: Packing, starts: np.ndarray, kept: Kept,
     whole.flush()
     del whole
     return replace(empty, index=(storage.sha256_file(path), path.stat().st_size), shards=tuple(joined))
+
+
+def _check_room(packing: Packing, starts: np.ndarray, parts: Sequence[range], kept: Kept) -> None:
+    """Refuse now what would fill the disk in the middle; parts that lie on it already take no more of it."""
+    there = {number for number in range(len(parts)) if kept.on_disk and kept.has(number)}
+    frames = sum(int(starts[p.stop] - starts[p.start]) for number, p in enumerate(parts) if number not in there)
+    needed = int(frames * _bytes_per_frame(packing))
+    free = shutil.disk_usage(packing.folder).free
+    if needed > free:
+        view, coding = packing.view, packing.coding.format
+        smaller = "jpeg, a twelfth of raw's bytes, or " if coding != "jpeg" else ""
+        raise UsageError(
+            f"packing {frames} frames ({view}) as {coding} takes about {needed / 1e9:.2f} GB, and {packing.folder} has "
+            f"{free / 1e9:.2f} GB free; set format: {smaller}none, which packs nothing (of a run "
+            "stages.pack_frames.format), or give it more room: an output_root on another disk, or TMPDIR where outputs "
+            "go to a store"
+        )
+
+
+def _bytes_per_frame(packing: Packing) -> float:
+    return packing.coding.estimate(packing.view.size) * len(packing.view.cameras)
 
 
 def _made(packing: Packing, parts: Sequence[range], kept: Kept, num_workers: int) -> Iterator[tuple[int, Part]]:
@@ -155,7 +177,7 @@ class Kept:
 
     def take(self, number: int) -> Part | None:
         """Return a kept part, whose shards are in the folder then; None if it wasn't finished or is damaged."""
-        if not storage.exists(self._file(number, "json")):
+        if not self.has(number):
             return None
         try:
             shards = [(digest, size) for digest, size in storage.read_json(self._file(number, "json"))]
@@ -172,6 +194,15 @@ class Kept:
                 storage.remove(self._shard(digest))
                 whole = False
         return (shards, index) if whole else None
+
+    def has(self, number: int) -> bool:
+        """Tell whether a part is kept."""
+        return storage.exists(self._file(number, "json"))
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether parts are kept on a disk of this machine, where taking one over is a link."""
+        return storage.local_path(self.work_uri) is not None
 
     def _shard(self, digest: str) -> str:
         return storage.join(self.work_uri, SHARDS, digest)

@@ -68,10 +68,43 @@ def test_wrong_requests_are_refused(pack):
         pack(cameras=["observation.images.left"])
     with pytest.raises(UsageError, match="each once"):
         pack(cameras=[synthetic.TOPVIEW, synthetic.TOPVIEW])
-    with pytest.raises(UsageError, match="0x32"):
-        pack(size=[0, 32])
-    with pytest.raises(UsageError, match=r"pack_frames\.format"):
-        pack(format="webp")
+    for wrong, told in (
+        ({"size": [0, 32]}, r"pack_frames\.size\.0"),
+        ({"format": "webp"}, r"pack_frames\.format"),
+        ({"shard_mb": 1e-7}, r"pack_frames\.shard_mb"),
+        ({"quantizer": 5}, "quantizer is 5, and format raw has none; set format: jpeg"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            pack(**wrong)
+
+
+def test_a_run_can_leave_the_cache_out(dataset, targets, pack, root, tmp_path):
+    nothing = pack(format="none", cameras=["no/such"], quantizer=5)
+    assert nothing.counts == {"frames": dataset.counts["frames"], "cameras": 0, "shards": 0, "bytes": 0}
+    assert input_identity("frames", [nothing]) is None
+    inputs = {"dataset": dataset.uri, "targets": targets.uri}
+    bare = execute("train_value", QUICK, inputs, root)
+    given = execute("train_value", QUICK, {**inputs, "frames": nothing.uri}, str(tmp_path))
+    assert (given.digest, given.files) == (bare.digest, bare.files)
+
+
+def test_what_the_disk_has_no_room_for_is_refused_before_anything_is_decoded(dataset, pack, tmp_path, monkeypatch):
+    work = {**SEEN, "shard_mb": 0.1}, {"dataset": dataset.uri}, str(tmp_path)
+    frames, expected = dataset.counts["frames"], pack(shard_mb=0.1)
+    needed, usage = frames * 2 * 32 * 32 * 3, shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(Dataset, "video", lambda *_, **__: pytest.fail("decoded"))
+        told = rf"packing {frames} frames [\s\S]*format: jpeg, [\s\S]*or none[\s\S]*TMPDIR"
+        with pytest.raises(UsageError, match=told):
+            execute("pack_frames", *work)
+    with monkeypatch.context() as patched:  # a run that is stopped when it has kept a part
+        add = Kept.add
+        patched.setattr(Kept, "add", lambda *part: (add(*part), pytest.fail("stopped")))
+        patched.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(pytest.fail.Exception, match="stopped"):
+            execute("pack_frames", *work)
+    assert execute("pack_frames", *work).files == expected.files
 
 
 @pytest.mark.parametrize("place", ["disk", "store"])

@@ -66,7 +66,8 @@ def recap_iteration(
     dataset = imported.outputs["dataset"]
 
     targets = place(label_returns(dataset=dataset, **run)).outputs["targets"]
-    pictures = _wiring.frames(dataset, "train_value", **run)
+    packed = _wiring.frames(dataset, "train_value", **run)
+    pictures = packed.outputs["frames"]
     learned = {"dataset": dataset, "targets": targets, "frames": pictures}
     valued = place(train_value(seed=seed, launch=launch("train_value"), **learned, **run))
     checkpoint = valued.outputs["checkpoint"]
@@ -75,7 +76,7 @@ def recap_iteration(
     labels = labelled.outputs["labels"]
     place(export_dataset(dataset=dataset, targets=targets, values=values, labels=labels, **run))
 
-    seen = _wiring.frames(dataset, "train_policy", **run)
+    seen = _wiring.frames(dataset, "train_policy", after=[packed], **run).outputs["frames"]
     made = {"labels": labels, "values": values, "checkpoint": checkpoint, "frames": seen}
     told = {**made, "launch": launch("train_policy")}
     trained, evaluation, compared = _wiring.policies(

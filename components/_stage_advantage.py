@@ -38,21 +38,22 @@ def stage_advantage_run(
 
     labelled = _wiring.episodes(labelled_uri, seed=seed, **first).outputs["dataset"]
     labelled_labels = place(label_annotated(dataset=labelled, **cut, **first)).outputs["labels"]
-    pictures = _wiring.frames(labelled, "train_value", **first)
+    packed = _wiring.frames(labelled, "train_value", **first)
+    pictures = packed.outputs["frames"]
     learned = {"dataset": labelled, "frames": pictures}
     estimated = place(train_estimator(head=head, seed=seed, launch=launch("train_value"), **learned, **first))
     checkpoint = estimated.outputs["checkpoint"]
     labelled_values = _wiring.values(labelled, checkpoint, pictures, num_shards=num_shards, **first)
 
     dataset = _wiring.episodes(new_uri, seed=new_seed, **run).outputs["dataset"]
-    # There is one value model, and it looks at new episodes as it was told to look at labelled ones.
-    pictures = _wiring.frames(dataset, "train_value", consumer_stages=labelled_stages, **run)
+    packed = _wiring.frames(dataset, "train_value", after=[packed], **run)
+    pictures = packed.outputs["frames"]
     values = _wiring.values(dataset, checkpoint, pictures, num_shards=num_shards, **run)
     labels = place(label_predicted(dataset=dataset, values=values, **cut, **run)).outputs["labels"]
     norm_stats = place(compute_norm_stats(dataset=dataset, **run)).outputs["norm_stats"]
 
     made = {"labels": labels, "values": values, "checkpoint": checkpoint}
-    seen = _wiring.frames(dataset, "train_policy", **run)
+    seen = _wiring.frames(dataset, "train_policy", after=[packed], **run).outputs["frames"]
     told = {**made, "norm_stats": norm_stats, "frames": seen, "launch": launch("train_policy")}
     _, evaluation, compared = _wiring.policies(
         train_normalized, dataset, baselines=baselines, seed=seed, told=told, **run

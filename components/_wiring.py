@@ -36,10 +36,12 @@ def in_shards(step, output, *, num_shards, **inputs):
     return dsl.Collected(made.outputs[output])
 
 
-def frames(dataset, consumer, *, consumer_stages=None, **run):
-    """Decode the pictures that a stage will look at, none if it looks at none; its configuration is the run's."""
-    told = {"consumer": consumer, "consumer_stages": consumer_stages or run["stages"]}
-    return place(pack_frames(dataset=dataset, **told, **run)).outputs["frames"]
+def frames(dataset, consumer, *, after=(), **run):
+    """Decode the pictures that a stage will look at, none if it looks at none; return the task that does.
+
+    It comes after those that may make the same cache: side by side both would decode everything.
+    """
+    return place(pack_frames(dataset=dataset, consumer=consumer, **run)).after(*after)
 
 
 def values(dataset, checkpoint, pictures, *, num_shards, **run):

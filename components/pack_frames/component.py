@@ -10,7 +10,6 @@ from components._images import image
 def pack_frames(
     dataset: dsl.Input[EpisodeDataset],
     consumer: str,
-    consumer_stages: dict,
     stages: dict,
     output_root: str,
     frames: dsl.Output[FrameCache],
@@ -21,7 +20,7 @@ def pack_frames(
     from robolift.stages.component import run_check, run_component
     from robolift.stages.frame_views import view_of
 
-    view = run_check(view_of, consumer, consumer_stages)
+    view = run_check(view_of, consumer, stages)
     return run_component(
         "pack_frames",
         artifact=frames,

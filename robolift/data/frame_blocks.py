@@ -1,8 +1,9 @@
 """Immutable files of a store read in ranges: whole blocks, kept on this machine's disk up to a limit.
 
 A block is a file of the folder, named by the digest of the file that it is part of, so it is never wrong and processes
-may share the folder. It appears whole, by a rename. Which blocks were used last is told by the files' times; the oldest
-go when the limit is passed.
+may share the folder. It appears whole, by a rename, and one that a disk has not all of is read again. Which blocks were
+used last is told by the files' times; the oldest go when the limit is passed. Where the folder can't be used, blocks
+come from the store alone.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ AHEAD = 8
 LONGEST = 16
 """Most blocks of one request; several requests are under way at once."""
 SWEEPS = 16
-"""The limit is looked after whenever this process has added this part of it."""
+"""The limit is looked after at first, and whenever this reader has added this part of it."""
 
 Block = tuple[str, int]
 
@@ -52,7 +53,7 @@ class BlockReader:
     """Reads spans of files, from the folder of blocks or else from the store; for one thread at a time."""
 
     def __init__(self, files: Mapping[str, StoredFile], folder: Path, *, limit_bytes: int) -> None:
-        """Read nothing yet.
+        """Read nothing yet; what is too much in the folder goes.
 
         Args:
             files: The files, by digest.
@@ -64,7 +65,9 @@ class BlockReader:
         self._limit = limit_bytes
         self._added = 0
         self._before: dict[str, set[Block]] = {}
-        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._sweep()
 
     def read(self, spans: Sequence[Span]) -> list[np.ndarray]:
         """Return the bytes of each span, (length,) uint8.
@@ -91,13 +94,16 @@ class BlockReader:
         return self._folder / f"{block[0]}.{block[1]}"
 
     def _kept(self, block: Block) -> np.ndarray | None:
-        """Return a block from the folder, None if it isn't there (any more)."""
+        """Return a block from the folder, None if it isn't there (any more), not whole or can't be read."""
+        digest, number = block
         path = self._path(block)
-        try:
+        with suppress(OSError):  # a block of another user's or of a read-only disk keeps its time
             os.utime(path)
-            return np.fromfile(path, np.uint8)
-        except FileNotFoundError:
+        try:
+            found = np.fromfile(path, np.uint8)
+        except OSError:
             return None
+        return found if len(found) == min(BLOCK_BYTES, self._files[digest].size - number * BLOCK_BYTES) else None
 
     def _fetch(self, missing: Sequence[Block]) -> dict[Block, np.ndarray]:
         """Read blocks from the store, and further ones of files that are read in order; keep all of them."""
@@ -132,7 +138,7 @@ class BlockReader:
             if (digest, number - 1) in self._before.get(digest, ()):
                 blocks = -(-self._files[digest].size // BLOCK_BYTES)
                 later = [(digest, number + step) for step in range(1, AHEAD + 1) if number + step < blocks]
-                wanted.update(block for block in later if not self._path(block).exists())
+                wanted.update(block for block in later if not os.path.exists(self._path(block)))
         runs: list[tuple[str, int, int]] = []
         for digest, number in sorted(wanted):
             if runs and runs[-1][0] == digest and runs[-1][2] == number and number - runs[-1][1] < LONGEST:
@@ -159,12 +165,14 @@ class BlockReader:
     def _sweep(self) -> None:
         """Remove the blocks that were used longest ago, down to the limit."""
         found = []
-        for entry in os.scandir(self._folder):
-            with suppress(FileNotFoundError):  # another process sweeps too
-                found.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
+        with suppress(OSError):
+            for entry in os.scandir(self._folder):
+                with suppress(FileNotFoundError):  # another process sweeps too
+                    found.append((entry.stat().st_mtime_ns, entry.stat().st_size, entry.path))
         total = sum(size for _, size, _ in found)
         for _, size, path in sorted(found):
             if total <= self._limit:
                 return
-            Path(path).unlink(missing_ok=True)
+            with suppress(OSError):
+                Path(path).unlink(missing_ok=True)
             total -= size

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,7 +128,8 @@ class MappedFiles:
     def _map(self, digest: str) -> np.ndarray:
         if digest not in self._mapped:
             with storage.open_file(str(self._paths[digest])) as file:
-                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                empty = os.fstat(file.fileno()).st_size == 0  # which can't be mapped
+                content = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             self._mapped[digest] = np.frombuffer(content, np.uint8)
         return self._mapped[digest]
 
@@ -213,8 +216,26 @@ class CachedFrames:
 
 
 def blocks_folder() -> Path:
-    """Return where blocks of caches in stores are kept: ROBOLIFT_FRAME_BLOCKS, else a folder of temporary files."""
-    return Path(os.environ.get(FOLDER_VARIABLE) or Path(tempfile.gettempdir()) / f"robolift-blocks-{os.getuid()}")
+    """Return where blocks of caches in stores are kept: ROBOLIFT_FRAME_BLOCKS, else a folder of temporary files.
+
+    The latter is made for this user alone: what lies in it is believed.
+
+    Raises:
+        UsageError: If another user made it.
+    """
+    if told := os.environ.get(FOLDER_VARIABLE):
+        return Path(told)
+    folder = Path(tempfile.gettempdir()) / f"robolift-blocks-{os.getuid()}"
+    with suppress(OSError):  # it is there, or blocks won't be kept
+        folder.mkdir(mode=0o700)
+    with suppress(FileNotFoundError):
+        found = folder.lstat()
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+            raise UsageError(
+                f"{folder}, where blocks of frame caches are kept, is no folder of this user's: remove it, or set "
+                f"{FOLDER_VARIABLE} to a folder that nobody else writes to"
+            )
+    return folder
 
 
 def blocks_limit() -> int:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -23,11 +24,13 @@ from robolift.data.frame_cache import FACTS_FILE, INDEX_FILE, SHARDS, CacheFacts
 from robolift.data.frame_coding import Coding
 from robolift.data.frame_workers import each
 from robolift.data.frames import check, iterate
-from robolift.errors import DataError
+from robolift.errors import DataError, UsageError
 from robolift.logging import progress
 
 Shards = list[tuple[str, int]]
 """(digest, bytes) of each."""
+Part = tuple[Shards, bytes]
+"""Shards, and the index of their frames, in which they are counted from the part's first."""
 
 PARTS = "parts"
 LARGEST = 2
@@ -62,7 +65,7 @@ def pack(packing: Packing, *, work_uri: str, num_workers: int) -> CacheFacts:
         num_workers: Processes that decode; the bytes don't depend on it.
 
     Raises:
-        UsageError: If a camera is named twice or a size is not positive.
+        UsageError: If a camera is named twice, a size is not positive, or the disk has too little room.
         DataError: If a camera or frame is missing, or a video unreadable; nothing unfinished looks finished.
     """
     dataset = Dataset.open(manifest.load(packing.dataset_uri))
@@ -72,17 +75,15 @@ def pack(packing: Packing, *, work_uri: str, num_workers: int) -> CacheFacts:
     facts = empty
     if packing.view.cameras:
         check(dataset, packing.view.cameras, packing.view.size)
-        parts = plan_parts(dataset.starts, packing)
         kept = Kept(work_uri=work_uri, folder=packing.folder)
-        facts = _joined(empty, dataset.starts, parts, _made(packing, parts, kept, num_workers), kept)
+        facts = _joined(empty, packing, dataset.starts, kept, num_workers)
     storage.write_bytes(str(packing.folder / FACTS_FILE), storage.to_json_bytes(facts.to_dict()))
     return facts
 
 
 def plan_parts(starts: np.ndarray, packing: Packing) -> list[range]:
     """Return the episodes of each part: as many as fit into a shard by the pictures' usual size, but at least one."""
-    per_frame = packing.coding.estimate(packing.view.size) * len(packing.view.cameras)
-    most = packing.shard_bytes / per_frame
+    most = packing.shard_bytes / _bytes_per_frame(packing)
     parts, first = [], 0
     while first < len(starts) - 1:
         end = int(np.searchsorted(starts, starts[first] + most, side="right")) - 1
@@ -91,33 +92,64 @@ def plan_parts(starts: np.ndarray, packing: Packing) -> list[range]:
     return parts
 
 
-def _made(packing: Packing, parts: Sequence[range], kept: Kept, num_workers: int) -> list[Shards]:
-    """Return the shards of every part, each taken over or made now."""
-    found = {number: shards for number in range(len(parts)) if (shards := kept.take(number)) is not None}
-    jobs = {number: episodes for number, episodes in enumerate(parts) if number not in found}
-    working = each(PartMaker(packing), jobs, num_workers=num_workers)
-    for number, (shards, index) in progress(working, total=len(jobs), what="pack frames", unit="part"):
-        kept.add(number, shards, index)
-        found[number] = shards
-    return [found[number] for number in range(len(parts))]
+def _joined(empty: CacheFacts, packing: Packing, starts: np.ndarray, kept: Kept, num_workers: int) -> CacheFacts:
+    """Make what is missing, write the index of the whole and return its facts.
 
-
-def _joined(
-    empty: CacheFacts, starts: np.ndarray, parts: Sequence[range], made: Sequence[Shards], kept: Kept
-) -> CacheFacts:
-    """Write the index of the whole and return its facts."""
-    path = kept.folder / INDEX_FILE
+    Nothing is read back from where parts are kept: another call may do the same work, and who is done first removes it.
+    """
+    packing.folder.mkdir(parents=True, exist_ok=True)
+    parts = plan_parts(starts, packing)
+    _check_room(packing, starts, parts, kept)
+    rows = [slice(int(starts[episodes.start]), int(starts[episodes.stop])) for episodes in parts]
+    path = packing.folder / INDEX_FILE
     dtype = index_dtype(len(empty.view.cameras))
     whole = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=(empty.num_frames,))
-    shards: Shards = []
-    for number, (episodes, found) in enumerate(zip(parts, made, strict=True)):
-        index = np.frombuffer(kept.index(number), dtype).copy()
-        index["shard"] += len(shards)
-        whole[starts[episodes.start] : starts[episodes.stop]] = index
-        shards += found
+    made: dict[int, Shards] = {}
+    for number, (shards, index) in _made(packing, parts, kept, num_workers):
+        whole[rows[number]] = np.frombuffer(index, dtype)
+        made[number] = shards
+    joined: Shards = []
+    for number, some in enumerate(rows):
+        whole["shard"][some] += len(joined)
+        joined += made[number]
     whole.flush()
     del whole
-    return replace(empty, index=(storage.sha256_file(path), path.stat().st_size), shards=tuple(shards))
+    return replace(empty, index=(storage.sha256_file(path), path.stat().st_size), shards=tuple(joined))
+
+
+def _check_room(packing: Packing, starts: np.ndarray, parts: Sequence[range], kept: Kept) -> None:
+    """Refuse now what would fill the disk in the middle; parts that lie on it already take no more of it."""
+    there = {number for number in range(len(parts)) if kept.on_disk and kept.has(number)}
+    frames = sum(int(starts[p.stop] - starts[p.start]) for number, p in enumerate(parts) if number not in there)
+    needed = int(frames * _bytes_per_frame(packing))
+    free = shutil.disk_usage(packing.folder).free
+    if needed > free:
+        view, coding = packing.view, packing.coding.format
+        smaller = "jpeg, a twelfth of raw's bytes, or " if coding != "jpeg" else ""
+        raise UsageError(
+            f"packing {frames} frames ({view}) as {coding} takes about {needed / 1e9:.2f} GB, and {packing.folder} has "
+            f"{free / 1e9:.2f} GB free; set format: {smaller}none, which packs nothing (of a run "
+            "stages.pack_frames.format), or give it more room: an output_root on another disk, or TMPDIR where outputs "
+            "go to a store"
+        )
+
+
+def _bytes_per_frame(packing: Packing) -> float:
+    return packing.coding.estimate(packing.view.size) * len(packing.view.cameras)
+
+
+def _made(packing: Packing, parts: Sequence[range], kept: Kept, num_workers: int) -> Iterator[tuple[int, Part]]:
+    """Yield the number of every part and what it is, taken over or made now."""
+    jobs = {}
+    for number, episodes in enumerate(parts):
+        if (taken := kept.take(number)) is None:
+            jobs[number] = episodes
+        else:
+            yield number, taken
+    working = each(PartMaker(packing), jobs, num_workers=num_workers)
+    for number, part in progress(working, total=len(jobs), what="pack frames", unit="part"):
+        kept.add(number, *part)
+        yield number, part
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,24 +165,47 @@ class Kept:
     folder: Path
 
     def add(self, number: int, shards: Shards, index: bytes) -> None:
-        """Keep a part; what says so is written last."""
-        for digest, _ in shards:
-            storage.duplicate(str(self.folder / SHARDS / digest), storage.join(self.work_uri, SHARDS, digest))
-        storage.write_bytes(self._file(number, "index"), index)
-        storage.write_bytes(self._file(number, "json"), storage.to_json_bytes(shards))
+        """Keep a part, unless another call that was done first removes the place; what says so is written last."""
+        try:
+            for digest, _ in shards:
+                storage.duplicate(str(self.folder / SHARDS / digest), self._shard(digest))
+            storage.write_bytes(self._file(number, "index"), index)
+            storage.write_bytes(self._file(number, "json"), storage.to_json_bytes(shards))
+        except (FileNotFoundError, UsageError) as error:
+            if not isinstance(error.__cause__ or error, FileNotFoundError):
+                raise
 
-    def take(self, number: int) -> Shards | None:
-        """Return the shards of a kept part, which are in the folder then; None if it wasn't finished."""
-        if not storage.exists(self._file(number, "json")):
+    def take(self, number: int) -> Part | None:
+        """Return a kept part, whose shards are in the folder then; None if it wasn't finished or is damaged."""
+        if not self.has(number):
             return None
-        shards = [(digest, size) for digest, size in storage.read_json(self._file(number, "json"))]
-        for digest, _ in shards:
-            storage.duplicate(storage.join(self.work_uri, SHARDS, digest), str(self.folder / SHARDS / digest))
-        return shards
+        try:
+            shards = [(digest, size) for digest, size in storage.read_json(self._file(number, "json"))]
+            for digest, _ in shards:
+                storage.duplicate(self._shard(digest), str(self.folder / SHARDS / digest))
+            index = storage.read_bytes(self._file(number, "index"))
+        except (FileNotFoundError, DataError):  # another call was done first
+            return None
+        whole = True
+        for digest in {digest for digest, _ in shards}:
+            path = self.folder / SHARDS / digest
+            if storage.sha256_file(path) != digest:  # power was lost before the disk had it all
+                path.unlink()
+                storage.remove(self._shard(digest))
+                whole = False
+        return (shards, index) if whole else None
 
-    def index(self, number: int) -> bytes:
-        """Return the index of a kept part; its shards are counted from the part's first."""
-        return storage.read_bytes(self._file(number, "index"))
+    def has(self, number: int) -> bool:
+        """Tell whether a part is kept."""
+        return storage.exists(self._file(number, "json"))
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether parts are kept on a disk of this machine, where taking one over is a link."""
+        return storage.local_path(self.work_uri) is not None
+
+    def _shard(self, digest: str) -> str:
+        return storage.join(self.work_uri, SHARDS, digest)
 
     def _file(self, number: int, suffix: str) -> str:
         return storage.join(self.work_uri, PARTS, f"{number}.{suffix}")
@@ -163,7 +218,7 @@ class PartMaker:
         self._packing = packing
         self._dataset: Dataset | None = None
 
-    def __call__(self, episodes: range) -> tuple[Shards, bytes]:
+    def __call__(self, episodes: range) -> Part:
         """Decode a part's episodes into shards; return those and the part's index.
 
         Raises:
@@ -230,7 +285,7 @@ class ShardWriter:
             self._digest.update(content)
         self._written += length
 
-    def finish(self) -> tuple[Shards, bytes]:
+    def finish(self) -> Part:
         """Finish the last shard; return (digest, bytes) of all, and the frames' index."""
         if self._file is not None:
             self._close()
@@ -238,6 +293,8 @@ class ShardWriter:
 
     def _close(self) -> None:
         assert self._file is not None
+        self._file.flush()
+        os.fsync(self._file.fileno())  # what says that a part is finished must not reach the disk before the part
         self._file.close()
         name = self._digest.hexdigest()
         os.replace(self._partial, self._folder / name)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from robolift.errors import UsageError
 from robolift.policy.pi05.config import PRESETS as PI05_PRESETS
 from robolift.policy.pi05.settings import cameras_by_key
 from robolift.policy.recipe import Recipe as PolicyRecipe
+from robolift.stages.pack_frames import Config
 from robolift.stages.stage import parse_config
 from robolift.value_model.presets import PRESETS, TokenModelConfig
 from robolift.value_model.recipe import Recipe
@@ -16,24 +17,11 @@ from robolift.value_model.recipe import Recipe
 Stages = Mapping[str, Mapping[str, Any] | None]
 
 
-class View(NamedTuple):
-    """The fields of pack_frames that its consumer decides.
+def view_of(consumer: str, stages: Stages) -> Config:
+    """Return how a stage will look at a dataset, as cameras, size and padding of pack_frames.
 
-    Attributes:
-        cameras: Camera keys in order, empty if it looks at no picture, None for all of the dataset.
-        size: (height, width) of the pictures.
-        padded: Whether they keep their shape and black fills the rest.
-    """
-
-    cameras: list[str] | None
-    size: tuple[int, int]
-    padded: bool
-
-
-def view_of(consumer: str, stages: Stages) -> View:
-    """Return how a stage will look at a dataset.
-
-    A policy that looks as the value model does is given the value model's view, so that one cache serves both.
+    Without cameras it looks at no picture. A policy that looks as the value model does is given the value model's view,
+    so that one cache serves both.
 
     Args:
         consumer: ``train_value``, whose checkpoint predicts from the same pictures, or ``train_policy``.
@@ -52,16 +40,17 @@ def view_of(consumer: str, stages: Stages) -> View:
     return value if alike and covered and policy.cameras else policy
 
 
-def _value_view(stages: Stages) -> View:
+def _value_view(stages: Stages) -> Config:
     recipe = cast("Recipe", parse_config("train_value", stages.get("train_value") or {}))
     config = PRESETS[recipe.preset]() if recipe.preset in PRESETS else None
-    return View(recipe.cameras, recipe.image_size, isinstance(config, TokenModelConfig) and config.padded)
+    padded = isinstance(config, TokenModelConfig) and config.padded
+    return Config(cameras=recipe.cameras, size=recipe.image_size, padded=padded)
 
 
-def _policy_view(stages: Stages) -> View:
+def _policy_view(stages: Stages) -> Config:
     """Only pi0.5 looks at pictures: other networks see what the value model's encoder made of them."""
     recipe = cast("PolicyRecipe", parse_config("train_policy", stages.get("train_policy") or {}))
     if not recipe.is_pi05:
-        return View([], (224, 224), padded=False)
+        return Config(cameras=[])
     side = PI05_PRESETS[recipe.preset]().vision.image_side
-    return View(list(cameras_by_key(recipe.__dict__).values()), (side, side), padded=True)
+    return Config(cameras=list(cameras_by_key(recipe.__dict__).values()), size=(side, side), padded=True)

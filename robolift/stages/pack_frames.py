@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt, model_validator
 
 from robolift.manifest import Output
 from robolift.schema import Kind
@@ -14,6 +14,7 @@ from robolift.stages.stage import Input, Inputs, StageConfig
 INPUTS = {"dataset": Input(kind=Kind.DATASET)}
 OUTPUT = Kind.FRAMES
 SHARD_MB = {"raw": 256.0, "jpeg": 64.0, "png": 64.0}
+QUANTIZER = 3
 
 
 class Config(StageConfig):
@@ -23,21 +24,29 @@ class Config(StageConfig):
 
     cameras: list[str] | None = None
     """Cameras, in this order; all of the dataset's by default. Of an empty list nothing is packed."""
-    size: tuple[int, int] = (224, 224)
+    size: tuple[PositiveInt, PositiveInt] = (224, 224)
     """Height and width of the pictures, pixels."""
     padded: bool = False
     """Whether pictures keep their shape and black fills the rest, instead of being stretched."""
-    format: Literal["raw", "png", "jpeg"] = "raw"
+    format: Literal["raw", "png", "jpeg", "none"] = "raw"
     """What pictures lie there as. `raw`: the pixels; results are what they are without a cache. `png`: the same pixels
     in about two thirds of the bytes, slower to read. `jpeg`: a twelfth of the bytes, fewer than LeRobot's AV1 takes,
-    and no longer quite the same pixels: for recordings whose pixels no disk holds."""
-    quantizer: int = Field(3, ge=1, le=31)
+    and no longer quite the same pixels: for recordings whose pixels no disk holds. `none`: nothing is packed, and who
+    would look at the cache decodes as without one; this is how a run leaves it out."""
+    quantizer: int = Field(QUANTIZER, ge=1, le=31)
     """JPEG's, of FFmpeg's scale, from 1, the best, to 31, the smallest."""
-    shard_mb: float | None = Field(None, gt=0)
+    shard_mb: float | None = Field(None, ge=0.001)
     """About how large a file of pictures is, megabytes; null: 256 of raw, else 64. Whole episodes, unless one is larger
     than two such files."""
     num_workers: int | None = Field(None, ge=1)
     """Processes that decode; by default one a core."""
+
+    @model_validator(mode="after")
+    def _is_told_of_jpeg_alone(self) -> Config:
+        """Refuse what would make the same bytes a second time, under another name."""
+        if self.quantizer != QUANTIZER and self.format in ("raw", "png"):
+            raise ValueError(f"quantizer is {self.quantizer}, and format {self.format} has none; set format: jpeg")
+        return self
 
 
 def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
@@ -48,12 +57,16 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     from robolift.data.frame_packing import Packing, pack  # noqa: PLC0415
 
     given = inputs.one("dataset")
-    cameras = Dataset.open(given).cameras if config.cameras is None else config.cameras
+    if config.format == "none":
+        cameras, coding = [], Coding()
+    else:
+        cameras = list(Dataset.open(given).cameras) if config.cameras is None else config.cameras
+        coding = Coding(format=config.format, quantizer=config.quantizer)
     packing = Packing(
         dataset_uri=given.uri,
         view=View(cameras=tuple(cameras), size=config.size, padded=config.padded),
-        coding=Coding(format=config.format, quantizer=config.quantizer),
-        shard_bytes=int((config.shard_mb or SHARD_MB[config.format]) * 1_000_000),
+        coding=coding,
+        shard_bytes=int((config.shard_mb or SHARD_MB[coding.format]) * 1_000_000),
         folder=output.path,
     )
     workers = config.num_workers or len(os.sched_getaffinity(0))

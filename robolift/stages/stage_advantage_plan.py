@@ -168,7 +168,8 @@ def plan(
     for uri in filter(None, (labelled_uri, new_uri)):
         check_source(uri)
     labelled_labels, new_labels = _labelling(parameters)
-    new = _merge(stages, new_stages)
+    # There is one value model, and it looks at new episodes as it was told to look at labelled ones.
+    new = {**_merge(stages, new_stages), "train_value": dict(stages.get("train_value") or {})}
     policy = parse_config("train_policy", new.get("train_policy", {}))
     predict = {"lookahead": int(lookahead)}
     report = {"num_task_stages": new_labels.num_task_stages}

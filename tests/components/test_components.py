@@ -79,7 +79,7 @@ def test_parameters_are_fields_of_the_stage_and_have_no_default_of_their_own(nam
     signature = inspect.signature(_component(name, file).python_func)
     stage = find(name)
     plumbing = {"stages", "launch", "output_root", "source_uri", "policy_uri", "previous_uri"}
-    plumbing |= {"consumer", "consumer_stages"}
+    plumbing |= {"consumer"}
     inputs = set(stage.INPUTS) | {"evaluation", "baselines"}
     component = _component(name, file).component_spec
     outputs = set(component.outputs) - {"Output"}

@@ -74,7 +74,7 @@ STEPS = {
     ),
     "import_dataset": Step(inputs={"recording": ("simulate_episodes",)}),
     "pack_frames": Step(
-        {"format": "png", "size": [16, 24], "shard_mb": 0.02, "num_workers": 1},
+        {"format": "png", "size": [16, 24], "shard_mb": 0.02, "num_workers": 2},
         {"dataset": ("import_dataset",)},
         ("resumable:1.json", "publish"),
     ),

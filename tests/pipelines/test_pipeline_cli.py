@@ -1,5 +1,6 @@
 """pipeline.py: compiled bytes, parameters refused by name, the plan."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -95,15 +96,11 @@ def test_stage_advantage_labels_twice_and_normalises_before_it_trains(compiled):
     assert artifacts["label-advantage-2"] == {"dataset", "values"}
     assert artifacts["train-value"] == {"dataset", "frames"}
     packed = {name: dag[name]["inputs"]["parameters"] for name in ("pack-frames", "pack-frames-2", "pack-frames-3")}
-    told = [
-        [p["consumer_stages"]["componentInputParameter"], p["stages"]["componentInputParameter"]]
-        for p in packed.values()
-    ]
-    assert told == [
-        ["labelled_stages", "labelled_stages"],
-        ["labelled_stages", "new_stages"],
-        ["new_stages", "new_stages"],
-    ]
+    told = [given["stages"]["componentInputParameter"] for given in packed.values()]
+    assert told == ["labelled_stages", "new_stages", "new_stages"]
+    # Where they make the same cache, the second finds the first's.
+    for earlier, later in itertools.pairwise(packed):
+        assert earlier in dag[later]["dependentTasks"]
     assert "compute-norm-stats" in dag["train-policy"]["dependentTasks"]
     assert artifacts["train-policy"] == {"dataset", "labels", "values", "checkpoint", "norm_stats", "frames"}
     labelled = {"labelled", "labelled_values", "labelled_labels"}
@@ -120,6 +117,11 @@ def test_a_compiled_step_gets_the_pod_of_its_stage_wherever_its_name_stands():
     platform = _resources.with_pods(compiled_step, {})
     executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert executors == {"exec-train-value-2": _resources.pod("train_value").config()}
+
+
+def test_recap_makes_a_cache_that_serves_twice_once(compiled):
+    dag = _spec(compiled, "recap")["components"]["comp-recap-iteration"]["dag"]["tasks"]
+    assert "pack-frames" in dag["pack-frames-2"]["dependentTasks"]
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,21 @@ def test_what_a_stopped_run_finished_is_not_decoded_again(opened, tmp_path, monk
     assert files(tmp_path / "second") == files(tmp_path / "whole" / "cache")
 
 
+@pytest.mark.parametrize("content", [b"", b"short", None], ids=["empty", "short", "lost"])
+def test_a_kept_part_that_the_disk_lost_is_made_again(opened, tmp_path, content):
+    packed(opened, tmp_path)  # its parts stay: only the stage removes them
+    expected = files(tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache")
+    for shard in (tmp_path / "work" / SHARDS).iterdir():
+        shard.unlink()
+        if content is not None:
+            shard.write_bytes(content)
+    packed(opened, tmp_path)
+    assert files(tmp_path / "cache") == expected
+    kept = files(tmp_path / "work" / SHARDS)
+    assert kept == files(tmp_path / "cache" / SHARDS)
+
+
 def test_damaged_and_lost_files_are_told(opened, tmp_path):
     for coding in CODINGS:
         folder = tmp_path / coding.format
@@ -180,9 +196,11 @@ def test_damaged_and_lost_files_are_told(opened, tmp_path):
             with pytest.raises(DataError, match=rf"damaged[\s\S]*a {coding.format.upper()} file"):
                 again[np.array([0])]
         again = CachedFrames(str(folder / "cache"), cached._facts, opened.cameras)
-        (shards / cached._facts.shards[0][0]).write_bytes(b"\0")
-        with pytest.raises(DataError, match=r"ends at byte 1[\s\S]*at least"):
-            again[np.array([0])]
+        for length in (1, 0):
+            again = CachedFrames(str(folder / "cache"), cached._facts, opened.cameras)
+            (shards / cached._facts.shards[0][0]).write_bytes(b"\0" * length)
+            with pytest.raises(DataError, match=rf"ends at byte {length}\n[\s\S]*at least"):
+                again[np.array([0])]
         (shards / cached._facts.shards[-1][0]).unlink()
         with pytest.raises(DataError, match="file not found"):
             again[np.array([opened.num_frames - 1])]
@@ -280,6 +298,63 @@ def test_blocks_stay_below_the_limit_and_a_vanished_one_is_read_again(stored, mo
     assert requests
 
 
+def test_what_earlier_readers_left_too_much_of_goes_when_one_begins(stored, monkeypatch):
+    local, open_again, _, folder = stored
+    rows = np.arange(local._facts.num_frames)
+    assert np.array_equal(open_again()[rows], local[rows])
+    monkeypatch.setattr(frame_cache, "blocks_limit", lambda: 64_000)
+    open_again()[rows[-1:]]  # far less than a sixteenth of the limit
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 64_000 + 3 * 4096
+
+
+@pytest.mark.parametrize("content", [b"", b"short"])
+def test_a_block_that_the_disk_lost_is_read_again(stored, content):
+    local, open_again, requests, folder = stored
+    rows = np.array([3, 50])
+    assert np.array_equal(open_again()[rows], local[rows])
+    for path in folder.iterdir():
+        path.write_bytes(content)
+    again = open_again()
+    assert np.array_equal(again[rows], local[rows])
+    asked = len(requests)
+    assert np.array_equal(again[rows], local[rows])
+    assert len(requests) == asked > 0
+
+
+def test_a_folder_that_is_lost_or_can_t_be_made_slows_reading_and_changes_nothing(stored, monkeypatch):
+    local, open_again, requests, folder = stored
+    monkeypatch.setattr(frame_cache, "blocks_limit", lambda: 64_000)
+    rows = np.arange(local._facts.num_frames)
+    remote = open_again()
+    remote[rows[:1]]
+    shutil.rmtree(folder)
+    assert np.array_equal(remote[rows], local[rows])  # more than a sixteenth of the limit
+    folder.write_bytes(b"")
+    assert np.array_equal(open_again()[rows], local[rows])
+    asked = len(requests)
+    assert np.array_equal(open_again()[rows], local[rows])
+    assert len(requests) == asked
+
+
+def test_blocks_that_may_be_read_but_not_touched_are_used(stored, monkeypatch):
+    local, open_again, requests, folder = stored
+    rows = np.array([3, 50])
+    assert np.array_equal(open_again()[rows], local[rows])
+    before = files(folder)
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(30, "Read-only file system")
+
+    for name in ("utime", "replace", "unlink", "mkdir"):
+        monkeypatch.setattr(os, name, refused)
+    monkeypatch.setattr(frame_cache, "blocks_limit", lambda: 0)
+    assert np.array_equal(open_again()[rows], local[rows])
+    assert requests == []
+    assert np.array_equal(open_again()[rows + 40], local[rows + 40])
+    assert requests
+    assert before.items() <= files(folder).items()
+
+
 def test_a_full_disk_slows_reading_and_changes_nothing(stored, monkeypatch):
     local, open_again, _, folder = stored
 
@@ -303,7 +378,18 @@ def test_a_shortened_file_in_a_store_is_told(stored, s3):
 def test_where_blocks_lie_and_how_many(monkeypatch, tmp_path):
     monkeypatch.delenv(frame_cache.FOLDER_VARIABLE, raising=False)
     monkeypatch.delenv(frame_cache.LIMIT_VARIABLE, raising=False)
-    assert frame_cache.blocks_folder().name == f"robolift-blocks-{os.getuid()}"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for _ in range(2):
+        folder = frame_cache.blocks_folder()
+        assert (folder.name, folder.stat().st_mode & 0o777) == (f"robolift-blocks-{os.getuid()}", 0o700)
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(UsageError, match=r"is no folder of this user's[\s\S]*set ROBOLIFT_FRAME_BLOCKS"):
+        frame_cache.blocks_folder()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    assert not frame_cache.blocks_folder().exists()
+    monkeypatch.setenv(frame_cache.FOLDER_VARIABLE, str(tmp_path))
+    assert frame_cache.blocks_folder() == tmp_path
     assert frame_cache.blocks_limit() == 8_192_000_000
     monkeypatch.setenv(frame_cache.LIMIT_VARIABLE, "5")
     assert frame_cache.blocks_limit() == 5_000_000

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,8 @@ import synthetic
 
 from robolift import storage
 from robolift.data.dataset import Dataset
-from robolift.data.frame_cache import View, open_cache
+from robolift.data.frame_cache import SHARDS, View, open_cache
+from robolift.data.frame_packing import Kept
 from robolift.data.frames import PackedFrames, open_frames, pack_frames
 from robolift.errors import DataError, UsageError
 from robolift.stages.frame_views import view_of
@@ -65,10 +68,95 @@ def test_wrong_requests_are_refused(pack):
         pack(cameras=["observation.images.left"])
     with pytest.raises(UsageError, match="each once"):
         pack(cameras=[synthetic.TOPVIEW, synthetic.TOPVIEW])
-    with pytest.raises(UsageError, match="0x32"):
-        pack(size=[0, 32])
-    with pytest.raises(UsageError, match=r"pack_frames\.format"):
-        pack(format="webp")
+    for wrong, told in (
+        ({"size": [0, 32]}, r"pack_frames\.size\.0"),
+        ({"format": "webp"}, r"pack_frames\.format"),
+        ({"shard_mb": 1e-7}, r"pack_frames\.shard_mb"),
+        ({"quantizer": 5}, "quantizer is 5, and format raw has none; set format: jpeg"),
+    ):
+        with pytest.raises(UsageError, match=told):
+            pack(**wrong)
+
+
+def test_a_run_can_leave_the_cache_out(dataset, targets, pack, root, tmp_path):
+    nothing = pack(format="none", cameras=["no/such"], quantizer=5)
+    assert nothing.counts == {"frames": dataset.counts["frames"], "cameras": 0, "shards": 0, "bytes": 0}
+    assert input_identity("frames", [nothing]) is None
+    inputs = {"dataset": dataset.uri, "targets": targets.uri}
+    bare = execute("train_value", QUICK, inputs, root)
+    given = execute("train_value", QUICK, {**inputs, "frames": nothing.uri}, str(tmp_path))
+    assert (given.digest, given.files) == (bare.digest, bare.files)
+
+
+def test_what_the_disk_has_no_room_for_is_refused_before_anything_is_decoded(dataset, pack, tmp_path, monkeypatch):
+    work = {**SEEN, "shard_mb": 0.1}, {"dataset": dataset.uri}, str(tmp_path)
+    frames, expected = dataset.counts["frames"], pack(shard_mb=0.1)
+    needed, usage = frames * 2 * 32 * 32 * 3, shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=needed - 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(Dataset, "video", lambda *_, **__: pytest.fail("decoded"))
+        told = rf"packing {frames} frames [\s\S]*format: jpeg, [\s\S]*or none[\s\S]*TMPDIR"
+        with pytest.raises(UsageError, match=told):
+            execute("pack_frames", *work)
+    with monkeypatch.context() as patched:  # a run that is stopped when it has kept a part
+        add = Kept.add
+        patched.setattr(Kept, "add", lambda *part: (add(*part), pytest.fail("stopped")))
+        patched.setattr(shutil, "disk_usage", lambda _: usage)
+        with pytest.raises(pytest.fail.Exception, match="stopped"):
+            execute("pack_frames", *work)
+    assert execute("pack_frames", *work).files == expected.files
+
+
+@pytest.mark.parametrize("place", ["disk", "store"])
+def test_who_is_done_first_takes_nothing_from_another_who_packs_the_same(
+    dataset, pack, tmp_path, monkeypatch, request, place
+):
+    root = request.getfixturevalue("s3") if place == "store" else str(tmp_path)
+    small = {**SEEN, "shard_mb": 0.1}
+    work = {"config": small, "inputs": {"dataset": dataset.uri}, "output_root": root}
+    others: list[Any] = []
+    add = Kept.add
+
+    def slow(self: Kept, number: int, *part: Any) -> None:
+        """Let another do everything before a part is kept, and a third find it done when it is."""
+        if others:
+            add(self, number, *part)
+            return
+        others.append("begun")
+        others.append(execute("pack_frames", **work))
+        add(self, number, *part)
+        others.append(execute("pack_frames", **work))
+
+    monkeypatch.setattr(Kept, "add", slow)
+    outer = execute("pack_frames", **work)
+    expected = pack(shard_mb=0.1)
+    assert expected.counts["shards"] > 2
+    for found in (outer, *others[1:]):
+        assert (found.digest, found.files) == (expected.digest, expected.files)
+    assert storage.list_files(storage.join(root, "_work")) == []
+
+
+def test_a_place_that_goes_while_a_part_is_kept_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "cache" / SHARDS).mkdir(parents=True)
+    (tmp_path / "cache" / SHARDS / "name").write_bytes(b"pictures")
+    kept = Kept(work_uri=str(tmp_path / "work"), folder=tmp_path / "cache")
+
+    def swept(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    for place in ("tempfile.mkstemp", "os.replace", "shutil.copyfile"):
+        shutil.rmtree(tmp_path / "work", ignore_errors=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(place, swept)
+            if place == "shutil.copyfile":
+                patched.setattr("os.link", swept)
+            kept.add(0, [("name", 8)], b"index")
+        assert kept.take(0) is None
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(OSError, match="Not a directory"):
+        Kept(work_uri=str(tmp_path / "file"), folder=tmp_path / "cache").add(0, [("name", 8)], b"index")
+    kept.add(0, [], b"index")
+    assert kept.take(0) == ([], b"index")
 
 
 def test_training_and_prediction_from_lossless_frames_are_the_work_without_them(
@@ -170,7 +258,8 @@ PI05 = {"preset": "dummy", "tokenizer": "some/file.model", "camera_keys": {"base
     ],
 )
 def test_what_a_run_packs_follows_from_its_stages(consumer, stages, view):
-    assert tuple(view_of(consumer, stages)) == view
+    found = view_of(consumer, stages)
+    assert (found.cameras, found.size, found.padded) == view
 
 
 def test_a_run_can_choose_the_format_but_not_what_is_looked_at():

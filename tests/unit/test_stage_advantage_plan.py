@@ -72,6 +72,12 @@ def test_stages_may_be_asked_for_in_either_place(tmp_path: Path):
     assert found.new_stages["label_advantage"]["num_task_stages"] == 2
 
 
+def test_the_one_value_model_is_told_the_same_of_new_episodes(tmp_path: Path):
+    stages = {"train_value": {"image_size": [64, 80]}}
+    found = plan(tmp_path, stages=stages, new_stages={"train_value": {"image_size": [32, 32], "cameras": []}})
+    assert found.new_stages["train_value"] == found.labelled_stages["train_value"] == stages["train_value"]
+
+
 def test_what_is_set_wins_and_new_stages_win_over_stages(tmp_path: Path):
     stages = {
         "simulate_episodes": {"num_demos": 9, "cameras": []},

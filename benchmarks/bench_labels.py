@@ -187,7 +187,11 @@ def labelling(name: str, version: str, *, faster: float, memory: Goal) -> Benchm
         name=name,
         prepare=functools.partial(prepare, version=version),
         ways=tuple(
-            Way(f"{case}, {way}", functools.partial(work, case=case), needs="ROBOLIFT_KAI0" if way == "kai0" else "")
+            Way(
+                f"{case}, {way}",
+                functools.partial(work, case=case),
+                needs=("ROBOLIFT_KAI0", "ROBOLIFT_KAI0_PYTHON") if way == "kai0" else (),
+            )
             for case in CASES
             for way, work in ways.items()
         ),

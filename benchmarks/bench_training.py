@@ -278,7 +278,7 @@ def two_processes(_: Path) -> dict[str, float]:
 
 BENCHMARKS = (
     Benchmark(
-        name="training step",
+        name="training_step",
         ways=(Way("torch", torch_step), Way("torch bfloat16", torch_bfloat16), Way("JAX", jax_step)),
         goals=(
             Goal("torch: share of the matrix-product rate", over=("torch",), of="share", at_least=0.55),
@@ -287,16 +287,16 @@ BENCHMARKS = (
         ),
     ),
     Benchmark(
-        name="training switches",
+        name="training_switches",
         ways=(
             Way("plain", plain_optimizer),
             Way("fused", fused_optimizer),
-            Way("compiled", compiled_step, needs="ROBOLIFT_COMPILE"),
+            Way("compiled", compiled_step, needs=("ROBOLIFT_COMPILE",)),
         ),
         goals=(Goal("optimizer: CPU of plain / fused", over=("plain", "fused"), of="cpu_s", at_least=2.0),),
     ),
     Benchmark(
-        name="training processes",
+        name="training_processes",
         ways=(Way("one", one_process), Way("two", two_processes)),
         goals=(
             Goal("samples per second, two / one", over=("two", "one"), of="samples_per_s", at_least=1.6),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 
 from benchmarks import results
@@ -49,4 +50,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # As an interrupt does: what is running has a group of its own and would go on.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     raise SystemExit(main())

@@ -43,7 +43,7 @@ from benchmarks.taken import cpu_s
 CAMERAS = ("observation.images.hand_left", "observation.images.hand_right", "observation.images.top_head")
 FPS, HEIGHT, WIDTH = 30, 480, 640
 SIDE, BATCH, LOOKAHEAD = 224, 64, 50
-FRAMES, SHORT, LONG, COUNTED = 500, 500, 2000, 128
+FRAMES, SHORT, LONG, COUNTED = 320, 500, 2000, 128
 CYCLE = 50
 """Frames after which the scene begins again."""
 PUBLIC_THREADS, PUBLIC_BATCH = 64, 160
@@ -116,7 +116,7 @@ def videos(folder: Path) -> list[Path]:
 
 
 def prepare_h264(folder: Path) -> None:
-    """Write 500 frames with far keyframes."""
+    """Write frames with far keyframes: two batches of the public method."""
     from robolift.data.video import H264  # noqa: PLC0415
 
     import_episode(folder, FRAMES, replace(H264, options=LONG_GROUPS))

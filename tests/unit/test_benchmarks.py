@@ -235,3 +235,18 @@ def test_every_benchmark_can_be_loaded_and_says_what_it_is() -> None:
     assert len(names) == len(set(names))
     with pytest.raises(SystemExit, match="no benchmark nonsense"):
         list(modules(["nonsense"]))
+
+
+def test_a_gpu_that_is_not_there_is_refused_and_without_a_wish_nothing_needs_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import bench_gpu
+
+    monkeypatch.delenv("ROBOLIFT_GPU", raising=False)
+    assert not any(way.available for benchmark in bench_gpu.BENCHMARKS for way in benchmark.ways)
+    monkeypatch.setenv("ROBOLIFT_GPU", "gpu0")
+    for benchmark in bench_gpu.BENCHMARKS:
+        assert benchmark.prepare is not None
+        with pytest.raises(SystemExit, match="ROBOLIFT_GPU=gpu0: PyTorch sees"):
+            benchmark.prepare(tmp_path)
+    assert list(tmp_path.iterdir()) == []

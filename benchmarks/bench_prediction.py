@@ -16,7 +16,7 @@ float32 and bilinear: as many, of the same size, but not the same numbers, so no
 *prediction_av1*: the same. OpenCV from PyPI reads no frame of AV1, so there is no public method to compare with.
 
 *prediction_memory*: the stage predict_values with the tiny preset on one episode of 500 and one of 2,000 frames, all
-that the process holds at its peak, PyTorch included.
+that the process holds at its peak, PyTorch included; without pandas, which no image of ours has.
 
 *prediction_images*: images that are encoded and pictures that are resized, counted, for one labelled frame of a
 two-frame model. The public pattern encodes frames n and n + 50 for f(n, m) and frames 0 and n for f(0, n), and resizes
@@ -26,12 +26,14 @@ whole batches: places that the last batch of a shard leaves empty are encoded to
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
@@ -221,9 +223,23 @@ def predict_long(folder: Path) -> None:
     _predict(folder, "long")
 
 
+class WithoutPandas(MetaPathFinder):
+    """Hides pandas, which Arrow imports where it is installed: for other benchmarks it is, in no image of ours."""
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> None:
+        """Find nothing.
+
+        Raises:
+            ModuleNotFoundError: If pandas is asked for.
+        """
+        if fullname == "pandas":
+            raise ModuleNotFoundError(fullname)
+
+
 def _predict(folder: Path, name: str) -> None:
     from robolift.stages.stage import execute  # noqa: PLC0415
 
+    sys.meta_path.insert(0, WithoutPandas())
     inputs = {"dataset": (folder / name / "dataset").read_text(), "checkpoint": (folder / "checkpoint").read_text()}
     with tempfile.TemporaryDirectory() as root:
         execute("predict_values", {}, inputs, root)

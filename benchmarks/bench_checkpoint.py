@@ -8,7 +8,7 @@
 * safetensors: our writer of such files alone, which is how states and models get to disk.
 * Orbax: JAX's state of the same size by the store of a large policy (`ShardedStore`); its stall likewise.
 
-Wall time, since a stall is waiting: the least of four saves each, because other work on the machine only adds to it.
+Wall time, since a stall is waiting: the least of three saves each, because other work on the machine only adds to it.
 All write to the same disk.
 
 Nothing trains meanwhile, and each save waits for the one before: what the writing thread takes from the steps that
@@ -26,7 +26,7 @@ from benchmarks.harness import Benchmark, Goal, Way
 
 TENSORS, SIDE = 120, 1024
 """503 MB of float32."""
-SAVES = 4
+SAVES = 3
 
 
 def least(save: Callable[[int], object], after: Callable[[], object] = lambda: None) -> dict[str, float]:
@@ -128,7 +128,7 @@ BENCHMARK = Benchmark(
     ),
     goals=(
         Goal("stall of ours / torch.save", over=("ours", "torch.save"), of="stall_s", at_most=0.2),
-        Goal("safetensors / torch.save", over=("safetensors", "torch.save"), of="stall_s", at_most=0.9),
-        Goal("stall of Orbax / torch.save", over=("Orbax", "torch.save"), of="stall_s", at_most=1.0),
+        Goal("safetensors / torch.save", over=("safetensors", "torch.save"), of="stall_s"),
+        Goal("stall of Orbax / torch.save", over=("Orbax", "torch.save"), of="stall_s"),
     ),
 )

@@ -4,6 +4,8 @@ Against the libraries without which no stage can read a table, ``import numpy, p
 its own: a start can't be quicker than that once it looks at data, and should not take much longer. Every command is a
 process of its own, CPU time counts its interpreter and imports. All read compiled bytecode, ours and that of libraries,
 which the preparation leaves in a folder that only this benchmark uses: otherwise whoever came first would pay for it.
+One stage stands for all in --help and in a start with inputs; that no --help and no --describe imports PyTorch, JAX or
+KFP is a test of all stages (tests/unit/test_cli.py).
 """
 
 import os

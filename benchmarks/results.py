@@ -26,9 +26,10 @@ HEAD = """# Benchmarks
 `make bench` measures all of this again, `make bench ONLY="labels frames"` a part of it; it writes the numbers below,
 and `results.json`. Each way of doing the work runs in a process of its own, the ways in turn; what counts is the
 median over the rounds of the ratio within a round (least to greatest in brackets). CPU seconds are user + system of
-all processes. Public programs are run where an environment variable says where they are, otherwise they are *not
-run*. Each benchmark's file says what it compares and why that is fair. More than 20 % worse than what stands here is
-refused unless `BECAUSE="..."` says why, and that line then stands below.
+all processes, a MB is 1e6 bytes of memory at the peak. What needs a public program, a GPU or a long time runs where an
+environment variable says so, otherwise it is *not run*; a line without a limit is for information. Each benchmark's
+file says what it compares and why that is fair. More than 20 % worse than what stands here is refused unless
+`BECAUSE="..."` says why, and that line then stands below.
 """
 
 
@@ -36,14 +37,15 @@ def entry(doc: str, benchmark: Benchmark, rounds: Sequence[Round], load: float) 
     """Return what is kept of a benchmark: the medians of each way and of each goal, and where they come from."""
     ways: dict[str, Any] = {}
     for way in benchmark.ways:
-        numbers = {name: [one[way.name][name] for one in rounds] for name in (rounds[0].get(way.name) or {})}
-        ways[way.name] = {name: _summary(values) for name, values in numbers.items()} or None
+        told = [one[way.name] for one in rounds if way.name in one]
+        names = dict.fromkeys(name for numbers in told for name in numbers)
+        ways[way.name] = {name: _summary([one[name] for one in told if name in one]) for name in names} or None
     goals = []
     for goal in benchmark.goals:
         values = goal.values(rounds)
         found: dict[str, Any] = {"name": goal.name, "limit": _limit(goal)}
         if values:
-            found |= _summary(values) | {"met": goal.meets(median(values))}
+            found |= _summary(values) | ({"met": goal.meets(median(values))} if goal.limited else {})
         goals.append(found)
     return {
         "about": doc.split("\n\n")[0].replace("\n", " "),
@@ -69,6 +71,15 @@ def losses(benchmark: Benchmark, now: Mapping[str, Any], before: Mapping[str, An
     return found
 
 
+def missing(benchmark: Benchmark, now: Mapping[str, Any]) -> list[str]:
+    """Return what goals have no number although all their ways ran."""
+    return [
+        f"{benchmark.name}: {goal.name} was not measured"
+        for goal, numbers in zip(benchmark.goals, now["goals"], strict=True)
+        if "median" not in numbers and all(now["ways"][way] for way in goal.over)
+    ]
+
+
 def read() -> dict[str, Any]:
     """Return what is committed, by benchmark."""
     return dict(json.loads(JSON_FILE.read_text())) if JSON_FILE.exists() else {}
@@ -89,7 +100,7 @@ def render(results: Mapping[str, Any]) -> str:
             measured, met = "not run", ""
             if "median" in goal:
                 measured = f"**{_short(goal['median'])}** ({_short(goal['least'])} to {_short(goal['greatest'])})"
-                met = "yes" if goal["met"] else "**no**"
+                met = ("yes" if goal["met"] else "**no**") if "met" in goal else ""
             lines.append(f"| [{name}](#{name}) | {goal['name']} | {measured} | {goal['limit']} | {met} |")
     for name, found in results.items():
         lines += ["", *_section(name, found)]

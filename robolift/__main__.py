@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         stage.add_argument("--describe", action="store_true", help="print every configuration field and stop")
     review.add_arguments(stages.add_parser(review.NAME, help="serve the page on which people label"))
     planner.add_arguments(
-        stages.add_parser(planner.NAME, help="say what training takes of GPUs, before asking for any")
+        stages.add_parser(planner.NAME, help="say what training, or with --dataset a pipeline, takes before it is run")
     )
     policy_server.add_arguments(stages.add_parser(policy_server.NAME, help="serve a trained policy to robots"))
     policy_export.add_arguments(

@@ -24,6 +24,12 @@ def features_schema(num_features: int) -> pa.Schema:
     return pa.schema([*keys, pa.field("features", vector, nullable=False)])
 
 
+def _arrow(numbers: np.ndarray, kind: pa.DataType) -> pa.Array:
+    """Return (n,) numbers, not copied; pa.array would import numpy.ma, some MB at the peak of prediction."""
+    same = np.ascontiguousarray(numbers, dtype=kind.to_pandas_dtype())
+    return pa.Array.from_buffers(kind, len(same), [None, pa.py_buffer(same)])
+
+
 class FeatureWriter:
     """Writes features as they come, always in row groups of the same size.
 
@@ -43,9 +49,9 @@ class FeatureWriter:
 
     def add_arrays(self, episode_index: np.ndarray, frame_index: np.ndarray, features: np.ndarray) -> None:
         """Append rows given as (B,) int64, (B,) int64 and (B, F) float32."""
-        flat = pa.array(np.ascontiguousarray(features).reshape(-1), type=pa.float32())
+        flat = _arrow(features.reshape(-1), pa.float32())
         vector = pa.FixedSizeListArray.from_arrays(flat, type=self.schema.field("features").type)
-        columns = [pa.array(episode_index), pa.array(frame_index), vector]
+        columns = [_arrow(episode_index, pa.int64()), _arrow(frame_index, pa.int64()), vector]
         self.add(pa.table(columns, schema=self.schema))
 
     def close(self) -> None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks import __main__ as runner
 from benchmarks import results
 from benchmarks.harness import Benchmark, Goal, Way, load, modules
-from benchmarks.measure import measure
+from benchmarks.measure import Measured, finish, measure
+from benchmarks.taken import peak_bytes, timed
 
 TOY = '''"""What a toy costs.
 
@@ -35,10 +41,15 @@ def theirs(folder):
 BENCHMARK = Benchmark(
     name="toy",
     prepare=prepare,
-    ways=(Way("theirs", theirs), Way("ours", ours, whole_process=True), Way("public", ours, needs="NO_SUCH_PROGRAM")),
+    ways=(
+        Way("theirs", theirs),
+        Way("ours", ours, whole_process=True),
+        Way("public", ours, needs=("HOME", "NO_SUCH_PROGRAM")),
+    ),
     goals=(
         Goal(name="units", over=("theirs", "ours"), of="units", at_least=4),
         Goal(name="memory", over=("theirs", "ours"), of="peak_mb", at_least=1.5),
+        Goal(name="known", over=("ours",), of="units"),
         Goal(name="public", over=("public", "ours"), of="cpu_s", at_least=1),
     ),
 )
@@ -56,22 +67,93 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_every_way_of_every_round_is_a_process_of_its_own(toy: str) -> None:
     doc, (benchmark,) = load(toy)
-    rounds = measure(toy, benchmark, rounds=2)
+    measured = measure(toy, benchmark, rounds=2)
+    rounds = measured.rounds
+    assert measured.failures == []
     assert [list(one) for one in rounds] == [["theirs", "ours"]] * 2
     assert len({numbers["pid"] for one in rounds for numbers in one.values()}) == 4
     entry = results.entry(doc, benchmark, rounds, load=0.5)
-    units, memory, public = entry["goals"]
+    units, memory, known, public = entry["goals"]
     assert (units["median"], units["met"], units["limit"]) == (4.0, True, ">= 4")
     # 64 MB held beside an interpreter of some twenty.
     assert memory["median"] > 1.5
     assert "median" not in public
+    assert "met" not in known
     # A whole process includes the start of the interpreter.
     assert rounds[0]["ours"]["wall_s"] > rounds[0]["theirs"]["wall_s"] / 100
     page = results.render({"toy": entry})
     assert "| [toy](#toy) | units | **4** (4 to 4) | >= 4 | yes |" in page
+    assert "| [toy](#toy) | known | **3** (3 to 3) |  |  |" in page
     assert "| [toy](#toy) | public | not run | >= 1 |  |" in page
     assert "What a toy costs." in page
     assert "Details" not in page
+
+
+FAILING = '''"""What fails."""
+from benchmarks.harness import Benchmark, Goal, Way
+
+def fails(folder):
+    raise SystemExit(3)
+
+def works(folder):
+    return {"units": 1.0}
+
+BENCHMARKS = (
+    Benchmark(
+        name="ways",
+        ways=(Way("fails", fails), Way("works", works)),
+        goals=(Goal("units", ("works",), "units"), Goal("others", ("works",), "others")),
+    ),
+    Benchmark(name="data", prepare=fails, ways=(Way("works", works),)),
+    Benchmark(name="device", prepare=fails, ways=(Way("works", works, needs=("NO_SUCH_DEVICE",)),)),
+    Benchmark(name="after", ways=(Way("works", works),)),
+)
+'''
+
+
+def test_what_fails_or_hangs_ends_nothing_else(
+    toy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "failing_benchmark.py").write_text(FAILING)
+    monkeypatch.setattr(results, "JSON_FILE", tmp_path / "results.json")
+    monkeypatch.setattr(results, "TABLE_FILE", tmp_path / "RESULTS.md")
+    monkeypatch.setattr(runner, "modules", lambda names: ["no_such_module", "failing_benchmark", toy])
+    monkeypatch.setattr(sys, "argv", ["bench", "--rounds", "2"])
+    assert runner.main() == 1
+    told = capsys.readouterr().err
+    for line in (
+        "no_such_module: No module named",
+        "ways: fails ended with exit code 3",
+        "ways: others was not measured",
+        "data: the preparation ended with exit code 3",
+    ):
+        assert told.count(line) == 1, line
+    assert "device:" not in told
+    # Nothing is written of what failed.
+    assert sorted(json.loads((tmp_path / "results.json").read_text())) == ["after", "device", "toy"]
+
+
+def test_what_hangs_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    command = ["sh", "-c", f"sleep 600 & echo $! > {pid_file}; wait"]
+    assert finish(command, {**os.environ}, 1.5) == "took more than 1.5 s"
+    while alive(int(pid_file.read_text())):
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_megabyte_is_a_million_bytes_and_memory_is_the_greatest_of_a_process() -> None:
+    grown = "x = bytearray(300_000_000); x[:] = b'a' * len(x)"
+    took = timed(lambda: subprocess.run([sys.executable, "-c", grown], check=True))
+    assert peak_bytes() > 300_000_000
+    assert took["cpu_s"] > 0
+    assert took["wall_s"] > 0
 
 
 def test_a_ratio_is_taken_within_a_round() -> None:
@@ -93,6 +175,10 @@ def test_a_ratio_is_taken_within_a_round() -> None:
         ({"at_least": 9}, 12.0, 10.0, 0.0),
         ({"at_most": 0.2}, 0.15, 0.1, 0.5),
         ({"at_most": 0.2}, 0.1, 0.15, 0.0),
+        ({"at_most": 0.2}, 0.1, 0.0, math.inf),
+        ({"at_least": 9}, 0.0, 0.0, 0.0),
+        ({"at_least": 0.9, "at_most": 1.1}, 1.09, 0.91, 0.0),
+        ({}, 5.0, 1.0, 0.0),
     ],
 )
 def test_a_loss_is_a_share_whichever_way_is_better(
@@ -115,7 +201,7 @@ def test_a_loss_is_refused_without_a_reason(
     )
     monkeypatch.setattr(runner, "modules", lambda names: ["toy"])
     monkeypatch.setattr(runner, "load", lambda module: ("A toy.", (benchmark,)))
-    monkeypatch.setattr(runner, "measure", lambda *_, **__: [{"ours": {"speed": next(speed)}}])
+    monkeypatch.setattr(runner, "measure", lambda *_, **__: Measured([{"ours": {"speed": next(speed)}}]))
 
     def run(*words: str) -> int:
         monkeypatch.setattr(sys, "argv", ["bench", *words])
@@ -142,9 +228,25 @@ def test_every_benchmark_can_be_loaded_and_says_what_it_is() -> None:
         doc, benchmarks = load(module)
         assert len(doc.splitlines()) > 2, module
         for benchmark in benchmarks:
+            assert re.fullmatch(r"[a-z0-9_]+", benchmark.name), "RESULTS.md links to it"
             names.append(benchmark.name)
             ways = {way.name for way in benchmark.ways}
             assert all(set(goal.over) <= ways for goal in benchmark.goals), benchmark.name
     assert len(names) == len(set(names))
     with pytest.raises(SystemExit, match="no benchmark nonsense"):
         list(modules(["nonsense"]))
+
+
+def test_a_gpu_that_is_not_there_is_refused_and_without_a_wish_nothing_needs_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import bench_gpu
+
+    monkeypatch.delenv("ROBOLIFT_GPU", raising=False)
+    assert not any(way.available for benchmark in bench_gpu.BENCHMARKS for way in benchmark.ways)
+    monkeypatch.setenv("ROBOLIFT_GPU", "gpu0")
+    for benchmark in bench_gpu.BENCHMARKS:
+        assert benchmark.prepare is not None
+        with pytest.raises(SystemExit, match="ROBOLIFT_GPU=gpu0: PyTorch sees"):
+            benchmark.prepare(tmp_path)
+    assert list(tmp_path.iterdir()) == []

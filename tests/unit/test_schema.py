@@ -3,6 +3,8 @@ from __future__ import annotations
 import errno
 import io
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
@@ -110,6 +112,21 @@ def test_a_missing_column_in_a_file_is_named(tmp_path):
     pq.write_table(schema.as_table("targets", TARGETS).drop_columns(["reward"]), tmp_path / "targets.parquet")
     with pytest.raises(DataError, match="column reward is missing"):
         schema.read_table(str(tmp_path), "targets")
+
+
+def test_reading_takes_the_columns_that_are_named_in_their_order_and_misses_none(tmp_path):
+    uri = str(tmp_path / "some.parquet")
+    pq.write_table(pa.table({"a": [1], "b": [2], "c": [3]}), uri)
+    assert schema.read_parquet(uri, columns=["c", "a"]).to_pydict() == {"c": [3], "a": [1]}
+    with pytest.raises(DataError, match="no column x, y"):
+        schema.read_parquet(uri, columns=["y", "a", "x"])
+
+
+def test_reading_a_table_does_not_import_pyarrow_dataset(tmp_path):
+    uri = str(tmp_path / "some.parquet")
+    pq.write_table(pa.table({"a": [1]}), uri)
+    read = f"import sys; from robolift import schema; schema.read_parquet({uri!r})"
+    subprocess.run([sys.executable, "-c", f"{read}; assert 'pyarrow.dataset' not in sys.modules"], check=True)
 
 
 def test_reading_gives_the_contract_s_columns_alone_and_in_order(tmp_path):

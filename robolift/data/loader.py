@@ -149,17 +149,17 @@ class _Worker:
 
     def begin(self, fetch: Packed) -> None:
         """Tell it what makes the items."""
-        with self._told_of_loss("the first item"):
+        with self._told_of_loss("it was ready"):
             self._connection.send_packed(fetch)
 
     def ask(self, step: int) -> None:
         """Ask for the item of a step; they are made in the order asked for."""
-        with self._told_of_loss(f"the item of step {step}"):
+        with self._told_of_loss(f"the item of step {step} was there"):
             self._connection.send(step)
 
     def answer(self, step: int) -> Any:
         """Return the item of a step, which was asked for."""
-        with self._told_of_loss(f"the item of step {step}"):
+        with self._told_of_loss(f"the item of step {step} was there"):
             made, item = self._connection.receive()
         if made != step:
             raise RuntimeError(f"loader worker {self._number} made the item of step {made} instead of {step}")

@@ -17,7 +17,7 @@ def lost(who: str, code: int | None, when: str, *, setting: str) -> WorkerLostEr
     Args:
         who: The process.
         code: Its exit code, negative if a signal killed it; None if it lives and doesn't answer any more.
-        when: What of its work was not there yet.
+        when: What did not happen any more, a clause.
         setting: The setting that says how many there are.
     """
     how = "hung up" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with {code}"

@@ -59,6 +59,9 @@ class DotDataset:
             return rows
         return np.concatenate([rows[:0], *(rows[self.starts[e] : self.starts[e + 1]] for e in episodes)])
 
+    def keys(self, first: int, end: int) -> dict[str, np.ndarray]:
+        return {name: self.frames.column(name).to_numpy()[first:end] for name in self.frames.column_names}
+
     def image_size(self, camera: str, episode: int = 0) -> tuple[int, int]:
         return SIZE, SIZE
 

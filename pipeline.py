@@ -4,8 +4,11 @@ Wiring only: what a step does is in ``robolift/stages``, what it asks of a node 
 parameters are the arguments of its pipeline; everything else a stage can be told goes into ``stages``, by stage name.
 """
 
+import gc
 import sys
 from typing import List
+
+gc.disable()  # what is built while this file is read stays; to look for garbage in it costs a quarter of the time
 
 import components  # noqa: F401  (imports KFP without its client)
 
@@ -283,6 +286,8 @@ PIPELINES = {
     "reward_labeling": reward_labeling,
     "clip_reward": clip_reward,
 }
+gc.freeze()
+gc.enable()
 
 if __name__ == "__main__":
     sys.exit(main(PIPELINES))

@@ -10,6 +10,9 @@
 
 Wall time, since a stall is waiting: the least of four saves each, because other work on the machine only adds to it.
 All write to the same disk.
+
+Nothing trains meanwhile, and each save waits for the one before: what the writing thread takes from the steps that
+follow, a checksum and a copy to the disk on the same cores and the same memory, is in none of these numbers.
 """
 
 from __future__ import annotations

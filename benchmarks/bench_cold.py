@@ -24,7 +24,9 @@ DESCRIBED = ("label_returns", "label_advantage", "export_dataset", "train_value"
 def python(folder: Path, *words: str) -> None:
     """Run a command in an interpreter of its own, with the bytecode of ``folder``."""
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+    # The latter is ours: a benchmark that imports components would otherwise have all commands inherit it.
+    for variable in ("PYTHONDONTWRITEBYTECODE", "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"):
+        environment.pop(variable, None)
     subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL, cwd=ROOT, env=environment)
 
 

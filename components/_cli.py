@@ -8,12 +8,11 @@ import time
 from pathlib import Path
 from typing import Any, Dict, Mapping, Sequence
 
-import yaml
 from google.protobuf import json_format
 from kfp.compiler import pipeline_spec_builder
 from kfp.dsl.base_component import BaseComponent
 
-from components import _arguments, _parameters, _resources
+from components import _arguments, _parameters, _resources, _yaml
 from robolift import storage
 from robolift.errors import RoboliftError, UsageError
 
@@ -35,8 +34,7 @@ def compile_to(pipeline: BaseComponent, path: Path) -> Dict[str, Any]:
     platform = _resources.with_pods(spec, json_format.MessageToDict(pipeline.platform_spec))
     heading = pipeline_spec_builder.extract_comments_from_pipeline_spec(spec, pipeline.description)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # As KFP's compiler writes it; libyaml would break lines elsewhere.
-    path.write_text(heading + yaml.dump_all([spec, platform], Dumper=yaml.SafeDumper, sort_keys=True))
+    path.write_text(heading + _yaml.dump_all([spec, platform]))  # as KFP's compiler writes it
     return spec
 
 

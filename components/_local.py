@@ -140,7 +140,7 @@ def for_this_machine(specification: Mapping[str, Any], *, served: bool) -> YamlC
             task.pop("retryPolicy", None)
     for executor in spec["deploymentSpec"]["executors"].values() if served else ():
         container = executor["container"]
-        container["command"] = _step_server.command(container["command"][-1])
+        container["command"] = _step_server.command(container["command"])
     # As kfp.components.load_component_from_file does it after seconds of reading YAML.
     return YamlComponent(ComponentSpec.from_ir_dicts(spec, {}), component_yaml=json.dumps(spec))
 
@@ -169,7 +169,7 @@ def run(
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(log_path.open("w", encoding="utf-8"))
         stack.enter_context(_variables(_environment()))
-        server = stack.enter_context(_step_server.serving()) if served else ""
+        server = stack.enter_context(_step_server.serving(log.fileno())) if served else ""
         stack.enter_context(_variables({ADDRESS_VARIABLE: server}))
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")

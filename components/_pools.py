@@ -197,9 +197,12 @@ def placement(name: str) -> Placement:
     )
 
 
+_adapter = functools.cache(TypeAdapter)
+
+
 def _parse(kind: Any, document: Any, where: str) -> Any:
     try:
-        return TypeAdapter(kind).validate_python(document)
+        return _adapter(kind).validate_python(document)
     except ValidationError as error:
         lines = [
             f"{'.'.join([where, *map(str, p['loc'])])}: {p['msg']} (got {p.get('input')!r})" for p in error.errors()

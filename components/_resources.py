@@ -1,6 +1,5 @@
 """What each stage asks of a node. Locally ignored; on a cluster it decides placement."""
 
-import copy
 import dataclasses
 import functools
 import re
@@ -223,10 +222,14 @@ def with_pods(spec: Mapping[str, Any], platform: Mapping[str, Any]) -> Dict[str,
     executors = dict(told.get("executors") or {})
     pods = functools.cache(pod)
     for label, executor in spec["deploymentSpec"]["executors"].items():
-        # Copies: YAML would write what two steps share once, and refer to it.
-        own = copy.deepcopy(pods(executor["container"]["args"][-1]).config())
-        executors[label] = {**executors.get(label, {}), **own}
+        executors[label] = {**executors.get(label, {}), **pods(_stage_of(executor)).config()}
     return {"platforms": {PLATFORM: {"deploymentSpec": {"executors": executors}}}}
+
+
+def _stage_of(executor: Mapping[str, Any]) -> str:
+    """Return the stage of a compiled step: a component has its function's name, and KFP tells its executor that."""
+    words = executor["container"]["args"]
+    return str(words[words.index("--function_to_execute") + 1])
 
 
 def pod(stage: str) -> Pod:

@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from robolift.errors import UsageError
 
 T = TypeVar("T")
 PROGRESS_INTERVAL_S = 10.0
+_importing = threading.Lock()
 
 
 def _structlog() -> Any:
@@ -22,13 +24,14 @@ def _structlog() -> Any:
     Where Rich is installed, structlog imports it to draw tracebacks, twice as long as its own import takes. Ours are
     text before it gets them, so it is told that there is none.
     """
-    if "structlog" in sys.modules or "rich" in sys.modules:
-        return importlib.import_module("structlog")
-    sys.modules["rich"] = None  # type: ignore[assignment]
-    try:
-        return importlib.import_module("structlog")
-    finally:
-        del sys.modules["rich"]
+    with _importing:  # or one thread would take away what the other has put there
+        if "structlog" in sys.modules or "rich" in sys.modules:
+            return importlib.import_module("structlog")
+        sys.modules["rich"] = None  # type: ignore[assignment]
+        try:
+            return importlib.import_module("structlog")
+        finally:
+            sys.modules.pop("rich", None)
 
 
 def configure(*, level: str | None = None, json_lines: bool | None = None) -> None:

@@ -1,6 +1,6 @@
 """The pod of a training job: what is the same in every backend.
 
-It runs as user 10001 without any privilege, on a read-only root with /tmp beside it, and has two minutes between
+It runs as user 10001 without any privilege, on a read-only root with /tmp beside it, and has four minutes between
 SIGTERM and SIGKILL to save its state.
 """
 
@@ -12,8 +12,9 @@ from robolift import storage
 from robolift.launch.spec import DIGEST_ANNOTATION, PRIORITY_LABEL, QUEUE_LABEL, JobSpec
 
 USER = 10001
-GRACE_PERIOD_S = 120
-SHUTDOWN_TIMEOUT_S = 100
+GRACE_PERIOD_S = 240
+"""Twice two minutes: a state may be under way that its own waits for. A pod ends as soon as its state is saved."""
+SHUTDOWN_TIMEOUT_S = 220
 """How long torchrun waits for its processes to save; less than the pod's grace period."""
 TMP = "/tmp"
 NO_MESH = {"sidecar.istio.io/inject": "false"}

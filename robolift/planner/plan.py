@@ -127,6 +127,14 @@ def memory(network: Network, layout: Layout, *, rows: int) -> Memory:
     )
 
 
+def state_bytes(network: Network, layout: Layout) -> int:
+    """Return the bytes of a training state over all processes: what the hosts hold a copy of while it is written.
+
+    Weights, their average, two moments, and the best average where that is kept; no frozen weight.
+    """
+    return FLOAT_BYTES * (4 + layout.best) * network.size(trained=True)
+
+
 def most_rows(network: Network, layout: Layout) -> int:
     """Return the most rows that fit each GPU at once, 0 if not even one does: memory is linear in them."""
     fixed = memory(network, layout, rows=0).total

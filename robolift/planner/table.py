@@ -14,7 +14,7 @@ WIDTH = 46
 
 
 def document(network: Network, layout: Layout, batch: int) -> dict[str, Any]:
-    """Return everything that is known of a plan; sizes in bytes, on each GPU.
+    """Return everything that is known of a plan; sizes in bytes, on each GPU unless said.
 
     Args:
         network: What is trained.
@@ -31,6 +31,7 @@ def document(network: Network, layout: Layout, batch: int) -> dict[str, Any]:
         "weights": network.size(),
         "trained_weights": network.size(trained=True),
         "memory_bytes": {**asdict(memory), "total": memory.total, "usable": layout.usable_bytes},
+        "state_bytes": plan.state_bytes(network, layout),
         "activations_of_a_row_bytes": activations_of_a_row(network),
         "serving_bytes": asdict(served) if served else None,
         "flops_of_a_row": asdict(plan.flops(network, remat=layout.remat)),
@@ -64,6 +65,9 @@ def render(network: Network, layout: Layout, batch: int) -> str:
         *(_line(name, size) for name, size in _parts(network, memory)),
         _line("sum", memory.total),
         _line(f"may be filled ({plan.USABLE:.0%} of {layout.memory_gib:g} GiB)", layout.usable_bytes),
+        "",
+        f"{'saving, in the memory of all hosts':<{WIDTH}}     GiB",
+        _line("copy of the state while it is written", plan.state_bytes(network, layout)),
         "",
         f"{'activations of one row':<{WIDTH}}     MiB",
         *(f"  {name:<{WIDTH - 2}}{size / 2**20:>8.1f}" for name, size in _of_a_row(network)),

@@ -300,8 +300,10 @@ def run(
         rows_of = StepRows(data, make_sampler(recipe, data.num_rows), hosts.own_rows(rows, recipe.batch_size))
         left, workers = recipe.steps - first, recipe.loader_workers
         trace = StepTrace(profile if hosts.this_host().is_main else NO_PROFILE, JaxRecorder())
+        # A SIGTERM after the last step must not cut the last save off either, so it is complete before the end.
         with (
             stop_requests() as asked,
+            contextlib.closing(store),
             Loader(rows_of, first_step=first, num_steps=left, num_workers=workers) as batches,
             jax.set_mesh(mesh),
             trace,

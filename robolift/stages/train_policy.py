@@ -19,9 +19,9 @@ from robolift.schema import Kind
 from robolift.stages.frames_input import check_origin, given_frames
 from robolift.stages.frames_input import input_identity as input_identity
 from robolift.stages.joint_output import wait_for
+from robolift.stages.profiled import ProfiledConfig
 from robolift.stages.resumable_run import RUN_FILE, check_resumable, description, stopped_run
-from robolift.stages.stage import Input, Inputs, StageConfig
-from robolift.training.profiling import Profile
+from robolift.stages.stage import Input, Inputs
 
 INPUTS = {
     "dataset": Input(kind=Kind.DATASET),
@@ -37,13 +37,13 @@ EXTERNAL = ("tokenizer", "weights")
 """Settings that are addresses of files that are none of the product's outputs."""
 
 
-class Config(StageConfig, Recipe):
+class Config(ProfiledConfig, Recipe):
     """What the policy sees, what it is taught and for how long."""
 
     # What lies at the addresses decides the result, not the addresses: see identity.
     RUNTIME: ClassVar[frozenset[str]] = frozenset(
-        {"save_every", "memory_fraction", "frame_cache", "decode_workers", "loader_workers", "resume_from", "profile"}
-        | {*EXTERNAL, *(f"{name}_sha256" for name in EXTERNAL)}
+        {"save_every", "memory_fraction", "frame_cache", "decode_workers", "loader_workers", "resume_from"}
+        | {*EXTERNAL, *(f"{name}_sha256" for name in EXTERNAL), *ProfiledConfig.RUNTIME}
     )
 
     memory_fraction: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -53,8 +53,6 @@ class Config(StageConfig, Recipe):
     """Where a stopped run that differs from this one in `num_devices` and `fsdp_devices` alone keeps its training
     state, `<output_root>/_work/train_policy/<digest>`: go on from it unless there is a state of this run. That folder
     is only read; keep it until this run has ended. Empty: begin at the first step."""
-    profile: int = Field(0, ge=0)
-    """Steps to record with JAX's profiler, after three that are not; see docs/training.md. 0 for none."""
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -100,7 +98,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
             folder=output.path,
             resume_from=config.resume_from,
             beside={RUN_FILE: this_run},
-            profile=Profile(config.profile, output.plan.profile_uri),
+            profile=config.recording(output.plan),
         ),
     )
     if not publishes():

@@ -10,7 +10,8 @@ from robolift.schema import Kind
 from robolift.stages.frames_input import given_frames
 from robolift.stages.frames_input import input_identity as input_identity
 from robolift.stages.joint_output import wait_for
-from robolift.stages.stage import Input, Inputs, StageConfig
+from robolift.stages.profiled import ProfiledConfig
+from robolift.stages.stage import Input, Inputs
 from robolift.value_model.recipe import RUNTIME, Recipe
 
 INPUTS = {
@@ -21,10 +22,10 @@ INPUTS = {
 OUTPUT = Kind.VALUE_CHECKPOINT
 
 
-class Config(StageConfig, Recipe):
+class Config(ProfiledConfig, Recipe):
     """How the value model is trained."""
 
-    RUNTIME: ClassVar[frozenset[str]] = RUNTIME
+    RUNTIME: ClassVar[frozenset[str]] = ProfiledConfig.RUNTIME | RUNTIME
 
 
 def identity(config: Config) -> dict[str, str]:
@@ -44,13 +45,15 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     from robolift.value_model.train import CURVES_FILE, Places, train  # noqa: PLC0415
 
     targets, cache = inputs.get_one("targets"), given_frames(inputs)
+    profile = config.recording(output.plan)
     places = Places(
         dataset_uri=inputs.one("dataset").uri,
         targets_uri=targets.uri if targets else "",
         frames_uri=cache.uri if cache else "",
         work_uri=output.plan.work_uri,
         folder=str(output.path),
-        profile_uri=output.plan.profile_uri,
+        profile_steps=profile.steps,
+        profile_uri=profile.uri,
     )
     settings = {name: getattr(config, name) for name in Recipe.model_fields}
     # What was planned is what is loaded, and a file that changes in between is refused.

@@ -29,17 +29,21 @@ def device_for(name: str, local_rank: int = 0) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
-def check_compiler() -> None:
-    """Refuse ``compile`` where PyTorch would look for a C++ compiler in vain, minutes later.
+def check_compiler(device: str) -> None:
+    """Refuse ``compile`` where PyTorch would look for a compiler in vain, minutes later.
+
+    Args:
+        device: ``cpu``, for which PyTorch writes C++, or ``cuda``, where Triton builds its launchers in C.
 
     Raises:
         UsageError: If there is none.
     """
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
+    language, variable, names = ("C", "CC", ("gcc", "clang")) if device == "cuda" else ("C++", "CXX", ("g++",))
+    wanted = [os.environ[variable]] if variable in os.environ else names
+    if not any(map(shutil.which, wanted)):
         raise UsageError(
-            f"compile needs a C++ compiler, and there is no {compiler}; install one, name another in CXX, "
-            "or set compile: false"
+            f"compile on {device} needs a {language} compiler, and there is no {' or '.join(wanted)}; install one, "
+            f"name another in {variable}, or set compile: false"
         )
 
 

@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -191,6 +191,18 @@ class Trainer:
         """Whether this process has a part in writing states."""
         return self.world.is_main or self.sharded
 
+    def reserve(self) -> None:
+        """Take the memory that states need while training goes on, if there will be one before the last step.
+
+        Raises:
+            UsageError: If there isn't as much.
+        """
+        if self.saves and self.options.save_every < self.options.steps - self.step:
+            state = self.state({})
+            best = self.average.weights if self.options.select == "best" else {}
+            named = {f"best.{name}": weight for name, weight in best.items()}
+            self.writer.reserve(replace(state, tensors={**state.tensors, **named}))
+
     def save(self) -> None:
         """Save the resumable state, from rank 0; it may be written after the return."""
         # The sums since the curve's last row are each process's own; rank 0 saves them all, one place a rank.
@@ -286,15 +298,15 @@ def fit(
         profile: Steps that rank 0 records.
 
     Raises:
-        UsageError: If training diverges, or a state can't be written.
+        UsageError: If training diverges, a state can't be written, or there is no memory for copies of states.
         TrainingStoppedError: If SIGTERM came; the state is saved first.
     """
     trainer = Trainer(model, objective, options, world, store)
     trainer.restore()
     trace = StepTrace(profile if world.is_main else NO_PROFILE, TorchRecorder())
-    with trainer.writer as writer, trace, stop_requests() as asked:
-        if trainer.saves and options.save_every < options.steps - trainer.step:
-            writer.reserve(trainer.state({}))
+    # A SIGTERM after the last step must not cut the write of the last state off either.
+    with stop_requests() as asked, trainer.writer as writer, trace:
+        trainer.reserve()
         while trainer.step < options.steps:
             stop = trainer.advance(asked)
             trainer.record()

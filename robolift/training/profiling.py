@@ -5,6 +5,7 @@ It lies beside the outputs and belongs to none of them: what is trained has the 
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from robolift import storage
+from robolift import staging, storage
 from robolift.logging import get_logger
 
 WARM_UP_STEPS = 3
@@ -56,16 +57,28 @@ class StepTrace:
     def __init__(self, profile: Profile, recorder: Recorder) -> None:
         self._profile, self._recorder = profile, recorder
         self._seen = 0
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._staging: staging.Staging | None = None
+        self._log = get_logger("training")
 
     def __enter__(self) -> Self:
+        """Check that the recording can be left where it goes.
+
+        Raises:
+            UsageError: If nothing may be written there.
+        """
+        if self._profile.steps:
+            probe = storage.join(self._profile.uri, f".probe-{secrets.token_hex(8)}")
+            storage.write_bytes(probe, b"")
+            storage.remove(probe)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._folder is not None:
+        if self._staging is not None:
             self._stop()
+        elif self._profile.steps and self._seen < WARM_UP_STEPS:
+            self._log.warning("nothing was profiled: the run ended before", steps=self._seen, first=WARM_UP_STEPS + 1)
 
     def advanced(self, wait: Callable[[], object] = lambda: None) -> None:
         """Take note that a step has ended.
@@ -84,15 +97,24 @@ class StepTrace:
             self._stop()
 
     def _start(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="robolift-profile-")
-        self._recorder.start(Path(self._folder.name))
+        # What a killed process left of such a folder is removed when the next is claimed.
+        self._staging = staging.claim(Path(tempfile.gettempdir()), "robolift-profile")
+        self._recorder.start(self._staging.path)
 
     def _stop(self) -> None:
-        assert self._folder is not None
-        folder, self._folder = self._folder, None
-        with folder as path:
-            self._recorder.stop(Path(path))
-            for file in sorted(Path(path).rglob("*")):
+        assert self._staging is not None
+        private, self._staging = self._staging, None
+        steps, uri = self._seen - WARM_UP_STEPS, self._profile.uri
+        try:
+            self._recorder.stop(private.path)
+            for file in sorted(private.path.rglob("*")):
                 if file.is_file():
-                    storage.upload(file, storage.join(self._profile.uri, file.relative_to(path).as_posix()))
-        get_logger("training").info("profiled", steps=self._seen - WARM_UP_STEPS, uri=self._profile.uri)
+                    storage.upload(file, storage.join(uri, file.relative_to(private.path).as_posix()))
+        except Exception as failure:
+            # What is trained is worth more than the recording, and what ended training comes first.
+            self._log.warning("the profile was not written", uri=uri, error=str(failure))
+        else:
+            cut = {} if steps == self._profile.steps else {"asked": self._profile.steps}
+            self._log.info("profiled", steps=steps, **cut, uri=uri)
+        finally:
+            private.release()

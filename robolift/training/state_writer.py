@@ -18,6 +18,7 @@ from typing import Any, Self, cast
 import torch
 import torch.distributed as dist
 
+from robolift.errors import UsageError
 from robolift.logging import get_logger
 from robolift.training.checkpoint import ResumeState, StateStore
 from robolift.training.distributed import World, connections
@@ -58,12 +59,15 @@ class StateWriter:
             self._thread.shutdown()
 
     def reserve(self, state: ResumeState) -> None:
-        """Take the memory for states like ``state`` while training begins, so that the first save is as fast as others.
+        """Take the memory for states like ``state`` before training begins: then it is there, or is known to be short.
 
-        Without this the first one takes three times as long, most of it in the kernel, which clears the pages.
+        Without this the first save takes three times as long, most of it in the kernel, which clears the pages.
+
+        Raises:
+            UsageError: If there isn't as much.
         """
         if self._copies is not None:
-            self._writing = self._thread.submit(self._copies.reserve, state)
+            self._copies.reserve(state)
 
     def save(self, state: ResumeState) -> None:
         """Save ``state``, whose tensors may change as soon as this returns.
@@ -96,16 +100,20 @@ class HostCopies:
         self._places: dict[tuple[str, str], torch.Tensor] = {}
 
     def reserve(self, state: ResumeState) -> None:
-        """Take the memory for a copy of ``state`` without reading its tensors."""
-        for group, name, tensor in _tensors(state):
-            if not _lasts(state, group, name, tensor):
+        """Take the memory for a copy of ``state`` without reading its tensors.
+
+        Raises:
+            UsageError: If there isn't as much.
+        """
+        for group, name, tensor, lasts in _tensors(state):
+            if not lasts:
                 self._place(group, name, tensor)
 
     def of(self, state: ResumeState) -> ResumeState:
         """Return a copy of ``state``; that of the state before is gone. What is dealt out still is."""
         found: dict[str, dict[str, torch.Tensor | Piece]] = {"weights": {}, "tensors": {}}
-        for group, name, tensor in _tensors(state):
-            found[group][name] = tensor if _lasts(state, group, name, tensor) else self._copy(group, name, tensor)
+        for group, name, tensor, lasts in _tensors(state):
+            found[group][name] = tensor if lasts else self._copy(group, name, tensor)
         return replace(state, weights=found["weights"], tensors=found["tensors"])
 
     def _copy(self, group: str, name: str, tensor: torch.Tensor) -> torch.Tensor | Piece:
@@ -120,16 +128,26 @@ class HostCopies:
     def _place(self, group: str, name: str, tensor: torch.Tensor) -> torch.Tensor:
         if (group, name) not in self._places:
             piece = local(tensor.detach())
-            # Zeroed, because memory that was only asked for is not there yet.
-            self._places[group, name] = torch.empty(piece.shape, dtype=piece.dtype).zero_()
+            try:
+                # Zeroed, because memory that was only asked for is not there yet.
+                self._places[group, name] = torch.empty(piece.shape, dtype=piece.dtype).zero_()
+            except RuntimeError as error:
+                raise UsageError(
+                    f"the host has no memory for a copy of the training state: {error}; give it more, or set "
+                    "save_in_background: false"
+                ) from error
         return self._places[group, name]
 
 
-def _tensors(state: ResumeState) -> list[tuple[str, str, torch.Tensor]]:
+def _tensors(state: ResumeState) -> list[tuple[str, str, torch.Tensor, bool]]:
+    """Return group, name and tensor of all that is saved, and whether training leaves it as it is.
+
+    That is so of a frozen weight, whatever it is called: the best average holds it, too.
+    """
     groups: dict[str, Mapping[str, Any]] = {"weights": state.weights, "tensors": state.tensors}
-    return [(group, name, tensor) for group, found in groups.items() for name, tensor in found.items()]
-
-
-def _lasts(state: ResumeState, group: str, name: str, tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor can be written as it is, while training goes on."""
-    return group == "weights" and name in state.frozen and not is_sharded(tensor)
+    frozen = {id(state.weights[name]) for name in state.frozen}
+    return [
+        (group, name, tensor, id(tensor) in frozen and not is_sharded(tensor))
+        for group, found in groups.items()
+        for name, tensor in found.items()
+    ]

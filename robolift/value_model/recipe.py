@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from robolift.value_model.named_recipes import RECIPES
 from robolift.value_model.presets import PRESETS, TokenModelConfig, recipe_defaults
 
-RUNTIME = frozenset({"save_every", "save_in_background", "loader_workers", "profile"})
+RUNTIME = frozenset({"save_every", "save_in_background", "loader_workers"})
 """Settings that change how the work is done and never its result."""
 
 
@@ -120,12 +120,11 @@ class Recipe(BaseModel):
     """Arithmetic of convolutions and towers while training, and of towers on held-out frames; weights, moments, heads
     and losses are float32 in any case."""
     compile: bool = False
-    """Whether the network is compiled for training (`torch.compile`), which takes a minute or two and a C++ compiler:
-    for a GPU, since on a CPU it saves next to nothing. Last bits differ; so they do by the next."""
+    """Whether the network is compiled for training (`torch.compile`), which takes a minute or two and a compiler, C on
+    a GPU and C++ on a CPU: for a GPU, since on a CPU it saves next to nothing. Last bits differ; so they do by the
+    next."""
     fused_optimizer: bool = False
     """Whether AdamW is one kernel: a fifth of its time, and no scratch memory of a weight's size."""
-    profile: int = Field(0, ge=0)
-    """Steps to record with PyTorch's profiler, after three that are not; see docs/training.md. 0 for none."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to compute."""
     seed: int = Field(0, ge=0)

@@ -54,7 +54,8 @@ class Places:
         frames_uri: Output folder of pack_frames, empty if there is none.
         work_uri: Resumable state.
         folder: Local folder for the result, written by rank 0.
-        profile_uri: Folder of what the profiler records.
+        profile_steps: Steps that the profiler records.
+        profile_uri: Folder of the recording.
     """
 
     dataset_uri: str
@@ -62,6 +63,7 @@ class Places:
     work_uri: str
     folder: str
     frames_uri: str = ""
+    profile_steps: int = 0
     profile_uri: str = ""
 
 
@@ -110,7 +112,7 @@ def _open(recipe: Recipe, places: Places) -> tuple[Dataset, TrainingData, Frames
     check_installed(config)
     device_for(recipe.device)
     if recipe.compile:
-        check_compiler()
+        check_compiler(recipe.device)
     dataset = Dataset.open(manifest.load(places.dataset_uri))
     targets = manifest.load(places.targets_uri).table("targets") if places.targets_uri else None
     data, frames = prepare(recipe, dataset, targets), None
@@ -137,7 +139,7 @@ def train_here(
         model = trainable(model, recipe, world, device)
         with packed(recipe, world, dataset, data, padded=checkpoint.padded, cached=frames) as images:
             objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
-            profile = Profile(recipe.profile, places.profile_uri)
+            profile = Profile(places.profile_steps, places.profile_uri)
             with contextlib.closing(objective):
                 result = fit(model, objective, loop_options(recipe), world=world, store=store, profile=profile)
         folder = Path(places.folder)
@@ -238,15 +240,14 @@ def packed(
         yield cached
         return
     layout = None
-    private = None
-    if world.local_rank == 0:
-        private = staging.claim(Path(tempfile.gettempdir()), PRIVATE)
-        array = pack_frames(dataset, data.cameras, size=recipe.image_size, folder=private.path, padded=padded)
-        layout = (world.node, str(array.filename), array.offset, array.shape)
-    layouts = {node: place for node, *place in filter(None, distributed.collect(world, layout))}
-    path, offset, shape = layouts[world.node]
-    images = PackedFrames(os.open(path, os.O_RDONLY), offset, shape, data.cameras)
-    distributed.collect(world, None)
-    if private is not None:
-        private.release()
+    with contextlib.ExitStack() as leavings:
+        if world.local_rank == 0:
+            private = staging.claim(Path(tempfile.gettempdir()), PRIVATE)
+            leavings.callback(private.release)
+            array = pack_frames(dataset, data.cameras, size=recipe.image_size, folder=private.path, padded=padded)
+            layout = (world.node, str(array.filename), array.offset, array.shape)
+        layouts = {node: place for node, *place in filter(None, distributed.collect(world, layout))}
+        path, offset, shape = layouts[world.node]
+        images = PackedFrames(os.open(path, os.O_RDONLY), offset, shape, data.cameras)
+        distributed.collect(world, None)
     yield images

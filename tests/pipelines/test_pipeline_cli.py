@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components import _local, _parameters
+from components import _local, _parameters, _resources
 from robolift.errors import UsageError
 from robolift.stages import NAMES, clips_plan, labeling_plan, stage_advantage_plan
 from robolift.stages.preflight import RECAP
@@ -112,6 +112,14 @@ def test_stage_advantage_labels_twice_and_normalises_before_it_trains(compiled):
     estimated = dag["label-advantage-2"]["inputs"]["parameters"]["stages"]["componentInputParameter"]
     annotated = dag["label-advantage"]["inputs"]["parameters"]["stages"]["componentInputParameter"]
     assert (annotated, estimated) == ("labelled_stages", "new_stages")
+
+
+def test_a_compiled_step_gets_the_pod_of_its_stage_wherever_its_name_stands():
+    words = ["--function_to_execute", "train_value", "--executor_input", "{{$}}"]
+    compiled_step = {"deploymentSpec": {"executors": {"exec-train-value-2": {"container": {"args": words}}}}}
+    platform = _resources.with_pods(compiled_step, {})
+    executors = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors == {"exec-train-value-2": _resources.pod("train_value").config()}
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)

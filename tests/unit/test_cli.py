@@ -362,13 +362,21 @@ def modules_after(*words):
             assert not stop.code, stop.code
     return sorted({name.split(".")[0] for name in sys.modules} | {"pyarrow.compute"} & set(sys.modules))
 
-for name in sys.argv[1:]:
+for words in json.loads(sys.argv[1]):
     child = os.fork()  # each from here on, as if it were the first
     if not child:
-        print(json.dumps([name, modules_after(name, "--describe")]), flush=True)
+        print(json.dumps([words[0], modules_after(*words)]), flush=True)
         os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0, name
+    assert os.waitpid(child, 0)[1] == 0, words
 """
+
+
+def modules_after(commands: list[list[str]]) -> dict[str, list[str]]:
+    """Return what each command of the package has imported when it is done, by its first word."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, json.dumps(commands)], capture_output=True, text=True, check=True
+    )
+    return dict(json.loads(line) for line in done.stdout.splitlines())
 
 
 def test_help_imports_neither_a_model_library_nor_a_table_library():
@@ -383,8 +391,7 @@ def test_help_imports_neither_a_model_library_nor_a_table_library():
 @pytest.fixture(scope="module")
 def modules_of_descriptions():
     """What is imported when ``--describe`` has been answered, by stage."""
-    done = subprocess.run([sys.executable, "-c", PROBE, *NAMES], capture_output=True, text=True, check=True)
-    return dict(json.loads(line) for line in done.stdout.splitlines())
+    return modules_after([[name, "--describe"] for name in NAMES])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -395,3 +402,9 @@ def test_describing_a_stage_imports_no_model_library(modules_of_descriptions, na
 @pytest.mark.parametrize("name", LABEL_ONLY)
 def test_a_stage_of_tables_opens_no_video_library_and_no_kernels_before_it_works(modules_of_descriptions, name):
     assert not set(modules_of_descriptions[name]) & {"av", "pyarrow.compute", "asyncio", "yaml"}
+
+
+def test_labels_are_planned_without_a_video_library_and_kernels(dataset, tmp_path):
+    given = ["--set", f"output_root={tmp_path}", "--set", f"inputs.dataset={dataset.uri}", "--dry-run"]
+    imported = modules_after([["label_returns", *given]])
+    assert set(imported["label_returns"]) & {*HEAVY, "av", "pyarrow.compute"} == {"fsspec", "structlog"}

@@ -154,7 +154,7 @@ def test_the_pod_may_do_nothing_but_train():
 def test_torchrun_has_less_time_to_save_than_the_pod():
     pod = pytorchjob.build(spec())["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]
     env = {entry["name"]: entry.get("value") for entry in pod["containers"][0]["env"]}
-    assert int(env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < pod["terminationGracePeriodSeconds"] == 120
+    assert int(env["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"]) < pod["terminationGracePeriodSeconds"] == 240
 
 
 def test_resources_are_of_one_node_and_gpus_by_the_pool_s_name():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -193,6 +194,7 @@ def test_a_plan_as_a_table(planned):
     for line in ("parameters, float32", "gradients", "Adam", "moving average", "kept, without", "keys and values"):
         assert line in out
     assert "largest batch that fits: " in out
+    assert re.search(r"saving, in the memory of all hosts .*\n  copy of the state while it is written +49\.9", out)
 
 
 def test_a_plan_as_json_adds_up(planned):
@@ -205,6 +207,7 @@ def test_a_plan_as_json_adds_up(planned):
     assert sum(parts.values()) == found["memory_bytes"]["total"] <= found["memory_bytes"]["usable"]
     assert found["batch_size"] == found["largest_batch_size"]
     assert found["fits"] is True
+    assert found["state_bytes"] == 16 * found["trained_weights"]
     assert found["run_s"] == pytest.approx(10 * found["step_s"])
 
 

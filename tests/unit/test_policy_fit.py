@@ -69,6 +69,18 @@ class ToldToStop(StateStore):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@dataclass(frozen=True)
+class ToldToStopAtTheEnd(StateStore):
+    """Sends this process SIGTERM while it completes the last save, after the last step."""
+
+    closed: list[bool] = field(default_factory=list)
+
+    def close(self):
+        if not self.closed:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.closed.append(True)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nothing interrupted."""
@@ -97,6 +109,17 @@ def test_sigterm_ends_the_run_after_a_step_whose_state_is_saved(whole, tmp_path)
     assert resumed.curves == whole.curves
     for name, tensor in flatten(whole.params).items():
         assert np.array_equal(flatten(resumed.params)[name], tensor), name
+
+
+def test_sigterm_after_the_last_step_does_not_cut_the_last_save_off(tmp_path):
+    store, told = ToldToStopAtTheEnd(str(tmp_path)), []
+    before = signal.signal(signal.SIGTERM, lambda *_: told.append("ends here"))
+    try:
+        train(two_modes(), {**SHORT, "steps": 4, "save_every": 2}, store)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert store.closed
+    assert told == []
 
 
 @pytest.mark.parametrize("objective", ["flow", "regression"])

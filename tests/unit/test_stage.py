@@ -9,10 +9,12 @@ import toy_stage
 
 from robolift import manifest as manifests
 from robolift import provenance, storage
+from robolift.__main__ import PROFILED
 from robolift.errors import DataError, UsageError
 from robolift.manifest import Output, Plan
 from robolift.schema import Kind
 from robolift.stages import NAMES, stage
+from robolift.stages.profiled import ProfiledConfig
 
 
 @pytest.fixture(autouse=True)
@@ -250,6 +252,7 @@ def test_every_stage_name_is_a_module_that_keeps_the_contract(monkeypatch):
         undescribed = [key for key, field in module.Config.model_fields.items() if not field.description]
         assert not undescribed, f"{name}: no description of {undescribed}"
         assert set(module.Config.RUNTIME) <= set(module.Config.model_fields)
+        assert issubclass(module.Config, ProfiledConfig) == (name in PROFILED)
         assert module.Config.__doc__ != stage.StageConfig.__doc__, f"{name}.Config needs a docstring"
     assert "robolift.stages.toy" in sys.modules
 

@@ -70,6 +70,7 @@ class SlowStore(StateStore):
     """Writes each state only when it is told to."""
 
     def save(self, state, world=ALONE):
+        self.steps.append(state.step)
         self.begun.set()
         assert self.go_on.wait(60)
         super().save(state, world)
@@ -79,6 +80,7 @@ def slow_store(folder, keep_every=0):
     store = SlowStore(str(folder), keep_every)
     for name in ("begun", "go_on"):
         object.__setattr__(store, name, threading.Event())
+    object.__setattr__(store, "steps", [])
     return store
 
 
@@ -91,29 +93,61 @@ def test_a_state_is_that_of_its_step_however_far_training_has_gone_on(tmp_path):
     assert len(contents(tmp_path / "behind")) == 10
 
 
-def test_one_state_at_a_time_is_under_way_and_its_memory_is_used_again(tmp_path):
-    store = slow_store(tmp_path)
+def test_one_state_at_a_time_is_under_way_and_its_memory_is_used_again(tmp_path, monkeypatch):
+    store, wait = slow_store(tmp_path), StateWriter.wait
     weights = {"w": torch.ones(3), "frozen": torch.ones(3)}
 
     def state(step):
-        return ResumeState(step=step, weights=weights, tensors={}, document={}, frozen=frozenset({"frozen"}))
+        tensors = {"best.w": weights["w"], "best.frozen": weights["frozen"]}
+        return ResumeState(step=step, weights=weights, tensors=tensors, document={}, frozen=frozenset({"frozen"}))
 
+    def places():
+        return {key: place.tolist() for key, place in writer._copies._places.items()}
+
+    def checked(writer):
+        if store.begun.is_set():  # the second save waits: the first one's copy is as it was when it goes on
+            assert places() == {("weights", "w"): [1, 1, 1], ("tensors", "best.w"): [1, 1, 1]}
+            store.go_on.set()
+        wait(writer)
+
+    monkeypatch.setattr(StateWriter, "wait", checked)
     with StateWriter(store, ALONE, background=True, sharded=False) as writer:
         writer.reserve(state(0))
+        reserved = [place.data_ptr() for place in writer._copies._places.values()]
         writer.save(state(1))
+        assert store.begun.wait(60)
         weights["w"].fill_(2)
-        second = threading.Thread(target=lambda: writer.save(state(2)))
-        second.start()
-        second.join(0.2)
-        assert second.is_alive()
-        store.go_on.set()
-        second.join(60)
+        writer.save(state(2))
+        monkeypatch.undo()
         writer.wait()
-        assert [place.tolist() for place in writer._copies._places.values()] == [
-            [2, 2, 2]
-        ]  # what is frozen is not there
+        # What is frozen is not there.
+        assert places() == {("weights", "w"): [2, 2, 2], ("tensors", "best.w"): [2, 2, 2]}
+        assert [place.data_ptr() for place in writer._copies._places.values()] == reserved
+    assert store.steps == [1, 2]
     with store.opened() as found:
         assert (found.step, found.weight("w").tolist(), found.weight("frozen").tolist()) == (2, [2] * 3, [1] * 3)
+        assert found.tensor("best", "frozen").tolist() == [1] * 3
+
+
+def test_memory_for_copies_is_taken_before_the_first_step_and_its_lack_is_told(tmp_path, monkeypatch):
+    taken = {}
+
+    def first(writer):
+        taken.update(writer._copies._places)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(StateWriter, "save", lambda writer, state: first(writer))
+    with pytest.raises(ZeroDivisionError):
+        train(StateStore(str(tmp_path)))
+    # Layers 0 and 3 are trained: their weights, averages, two moments, the best average.
+    assert len(taken) == 4 * 5
+    assert not [name for _, name in taken if name in ("2.weight", "best.2.weight")]
+    too_much = {"w": torch.ones(1).expand(1 << 50)}
+    told = pytest.raises(
+        UsageError, match=r"no memory for a copy of .*; give it more, or set save_in_background: false"
+    )
+    with StateWriter(StateStore(""), ALONE, background=True, sharded=False) as writer, told:
+        writer.reserve(ResumeState(step=0, weights=too_much, tensors={}, document={}))
 
 
 class Refused(StateStore):
@@ -144,16 +178,41 @@ def test_an_error_of_training_is_told_rather_than_that_of_the_write_beside_it(tm
         train(Refused(str(tmp_path)), at={9: cut})
 
 
-def test_a_run_that_is_asked_to_stop_ends_when_its_state_is_written(tmp_path):
+def test_a_run_that_is_asked_to_stop_ends_when_its_state_is_written(tmp_path, monkeypatch):
     store = slow_store(tmp_path)
     stop = {5: lambda: os.kill(os.getpid(), signal.SIGTERM)}
-    threading.Timer(0.3, store.go_on.set).start()
+    wait = StateWriter.wait
+
+    def begun(writer):
+        if writer._writing is not None:  # the loop waits for the write of its state
+            store.go_on.set()
+        wait(writer)
+
+    monkeypatch.setattr(StateWriter, "wait", begun)
     with pytest.raises(TrainingStoppedError, match="after step 6, its state is saved"):
         train(store, stop, save_every=100)
     with store.opened() as found:
         assert found.step == 6
     with pytest.raises(UsageError, match="no room is left for step 9"):
         train(Refused(str(tmp_path / "full")), {8: stop[5]}, save_every=100)
+
+
+def test_a_stop_asked_for_while_the_last_state_is_written_lets_it_be_written(tmp_path, monkeypatch):
+    store, told, leave = slow_store(tmp_path), [], StateWriter.__exit__
+
+    def stopped(writer, *error):
+        assert store.begun.wait(60)
+        os.kill(os.getpid(), signal.SIGTERM)
+        store.go_on.set()
+        return leave(writer, *error)
+
+    monkeypatch.setattr(StateWriter, "__exit__", stopped)
+    before = signal.signal(signal.SIGTERM, lambda *_: told.append("ends here"))
+    try:
+        train(store, steps=8, save_every=8)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert told == []
 
 
 KILLED = """

@@ -85,6 +85,13 @@ def test_the_output_is_a_checkpoint_with_measures(inputs, output_root):
     assert b"20" + b"26-" not in contents(found)["curves.json"]  # steps and numbers, no times
 
 
+def test_a_recording_lies_beside_the_output(inputs, output_root):
+    config = {**STATE, "steps": 5, "batch_size": 8, "warmup_steps": 1, "profile": 1}
+    planned = plan("train_value", parse_config("train_value", config), load_inputs("train_value", inputs), output_root)
+    execute("train_value", config, inputs, output_root)
+    assert [name for name, _ in storage.list_files(planned.profile_uri)] == ["torch.pt.trace.json.gz"]
+
+
 def test_how_states_are_saved_is_no_part_of_the_identity_and_what_changes_bits_is(inputs, output_root):
     loaded = load_inputs("train_value", inputs)
     digests = [

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -124,6 +125,15 @@ def test_no_frames_are_left_on_disk(tmp_path, monkeypatch):
     scratch.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     run(tmp_path / "out")
+    assert list(scratch.iterdir()) == []
+
+    def damaged(*_, folder, **__):
+        (folder / "frames.npy").write_bytes(b"half of them")
+        raise DataError("a video is damaged")
+
+    monkeypatch.setattr(train, "pack_frames", damaged)
+    with pytest.raises(DataError, match="a video is damaged"):
+        run(tmp_path / "damaged")
     assert list(scratch.iterdir()) == []
 
 
@@ -287,9 +297,15 @@ def test_a_compiled_step_with_a_fused_optimizer_learns_the_same_and_held_out_fra
     assert json.loads((compiled / "checkpoint.json").read_text()) == json.loads((plain / "checkpoint.json").read_text())
 
 
-def test_compiling_is_refused_without_a_compiler_and_where_weights_are_dealt_out(monkeypatch):
+def test_compiling_is_refused_without_a_compiler_and_where_weights_are_dealt_out(monkeypatch, tmp_path):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UsageError, match="there is no no-such-compiler; install one, name another in CXX"):
-        device.check_compiler()
+        device.check_compiler("cpu")
+    monkeypatch.setenv("CC", sys.executable)
+    device.check_compiler("cuda")  # Triton's is another one
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="a C compiler, and there is no gcc or clang; install one, name another in CC"):
+        device.check_compiler("cuda")
     with pytest.raises(ValueError, match="compile is for sharding ddp"):
         Recipe(preset="pi05_dummy", tokenizer="x", compile=True, sharding="fsdp", num_processes=2, batch_size=8)

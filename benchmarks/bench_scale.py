@@ -43,6 +43,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "label_returns": {},
     "merge_values": {},
     "label_advantage": {},
+    "merge_rewards": {},
+    "compute_norm_stats": {"paused": "include"},
 }
 for name in CONFIGS:  # what a stage imports is the same for both lengths, and no part of the time
     find(name)
@@ -65,6 +67,11 @@ def prepare(folder: Path) -> None:
             "label_returns": {"dataset": dataset.uri},
             "merge_values": inputs,
             "label_advantage": {"dataset": dataset.uri, "targets": targets.uri, "values": values.uri},
+            "merge_rewards": {
+                "dataset": dataset.uri,
+                **{name: publish_rewards(root, opened, dataset, name).uri for name in ("automatic", "reviews")},
+            },
+            "compute_norm_stats": {"dataset": dataset.uri},
         }
         (root / "inputs.json").write_text(json.dumps(given))
 
@@ -131,6 +138,32 @@ def _write_meta(path: Path, rows: list[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(rows), episodes)
     pq.write_table(pa.table({"task_index": [0], "task": ["fold the towel"]}), path / TASKS_PARQUET)
     (path / INFO_FILE).write_text(json.dumps(info))
+
+
+def publish_rewards(root: Path, dataset: Dataset, made: Manifest, name: str) -> Manifest:
+    """Publish made-up rewards: progress by a model in every frame, by people in every tenth."""
+    by_people = name == "reviews"
+    plan = Plan(
+        stage="import_reviews" if by_people else "collect_rewards",
+        kind=Kind.REWARDS,
+        root=str(root / "runs"),
+        config={},
+        inputs={"dataset": [made]},
+        code="0" * 16,
+        digest=f"{int(by_people):016x}",
+    )
+    output = Output(plan)
+    with output.open_table("rewards") as table:
+        for at in range(0, dataset.num_frames, schema.ROW_GROUP_ROWS):
+            keys = dataset.keys(at, min(at + schema.ROW_GROUP_ROWS, dataset.num_frames))
+            frame = keys[schema.FRAME_INDEX]
+            silent = (frame % 10 > 0) & by_people
+            unknown = set(schema.REWARDS.names) - {*keys, "progress", "anchor", "source"}
+            columns = {column: pa.nulls(len(frame), schema.REWARDS.field(column).type) for column in unknown}
+            progress = pa.array((frame / LENGTH).astype(np.float32), mask=silent)
+            source = np.where(silent, "none", "human" if by_people else "vlm")
+            table.add({**keys, **columns, "progress": progress, "anchor": ~silent, "source": source})
+    return output.publish({"frames": dataset.num_frames})
 
 
 def publish_shard(root: Path, dataset: Dataset, made: Manifest, number: int) -> Manifest:

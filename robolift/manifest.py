@@ -98,9 +98,9 @@ class Manifest:
         uri = self.file(METRICS_FILE)
         return dict(storage.read_json(uri)) if storage.exists(uri) else {}
 
-    def parents(self, name: str) -> list[Manifest]:
-        """Load the manifests of input ``name``."""
-        return [self._load_parent(parent) for parent in self.inputs.get(name, [])]
+    def parents(self, name: str, most: int | None = None) -> list[Manifest]:
+        """Load the manifests of input ``name``, the first ``most`` of them; all by default."""
+        return [self._load_parent(parent) for parent in self.inputs.get(name, [])[:most]]
 
     def _load_parent(self, parent: Parent) -> Manifest:
         # An output root may have been moved whole; then the parent lies beside its child, not where it was.

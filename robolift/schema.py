@@ -7,7 +7,7 @@ known; zero never means missing.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -235,17 +235,37 @@ def read_parquet(uri: str, columns: list[str] | None = None) -> pa.Table:
         return pq.read_table(file, columns=columns)
 
 
-def read_batches(uri: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+@contextmanager
+def parquet_file(uri: str) -> Iterator[pq.ParquetFile]:
+    """Open one Parquet file from any store to be read by row groups, of which each is one request.
+
+    Raises:
+        DataError: If it is missing or, here or when it is read, not readable as Parquet.
+    """
+    source = storage.open_for_arrow(uri)
+    try:
+        with intact_parquet(uri), pq.ParquetFile(source, pre_buffer=not isinstance(source, str)) as file:
+            yield file
+    finally:
+        if not isinstance(source, str):  # which Arrow leaves open
+            source.close()
+
+
+def read_batches(uri: str, wanted: Callable[[str], bool] | None = None) -> Iterator[pa.Table]:
     """Yield the rows of one Parquet file from any store, in order and about BATCH_ROWS at once.
 
     The first table has the columns and no rows. From a store that many rows are fetched with one request.
 
+    Args:
+        uri: The file.
+        wanted: Tells of the name of a column whether to read it; all are by default.
+
     Raises:
         DataError: If it is missing or not readable as Parquet.
     """
-    source = storage.open_for_arrow(uri)
-    with intact_parquet(uri), pq.ParquetFile(source, pre_buffer=not isinstance(source, str)) as file:
+    with parquet_file(uri) as file:
         schema = file.schema_arrow
+        columns = None if wanted is None else list(filter(wanted, schema.names))
         yield (schema if columns is None else pa.schema([schema.field(name) for name in columns])).empty_table()
         ends = np.cumsum([file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)])
         for groups in np.split(np.arange(len(ends)), np.flatnonzero(np.diff(ends // BATCH_ROWS)) + 1):

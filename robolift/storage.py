@@ -303,16 +303,24 @@ def upload(path: Path, uri: str) -> None:
 
 
 def duplicate(uri: str, other: str) -> None:
-    """Give a finished file a second place; one of the two is on this machine. On one disk it stays one file, linked."""
+    """Give a finished file a second place; one of the two is on this machine. On one disk it stays one file, linked.
+
+    Raises:
+        UsageError: If neither is.
+        DataError: If the file is not there or may not be read.
+    """
     source, target = local_path(uri), local_path(other)
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
-    if source is None:
+    if source is not None:
+        if target is None or not _linked(source, target):
+            upload(source, other)
+    elif target is None:
+        raise UsageError(f"{uri} can't be copied to {other}: neither is on this machine")
+    else:
         with _readable(uri):
             fs, remote = filesystem(uri)
             fs.get_file(remote, str(target))
-    elif target is None or not _linked(source, target):
-        upload(source, other)
 
 
 def _linked(source: Path, target: Path) -> bool:
@@ -344,11 +352,8 @@ def as_local(uri: str) -> Iterator[Path]:
 
 def sha256_file(path: Path) -> str:
     """Return the hex SHA-256 of a local file."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(document: Any) -> str:

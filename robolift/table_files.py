@@ -52,12 +52,59 @@ class _KeyOrder:
         self._last = last
 
 
-class TableWriter:
-    """Writes one table of the contract as its rows come; left by an error, it removes the file.
+class RowGroups:
+    """Writes a Parquet file as its rows come, in row groups of one size, whatever the pieces.
 
     Attributes:
         num_rows: How many rows were added.
     """
+
+    def __init__(self, path: Path, columns: pa.Schema, rows: int, **options: Any) -> None:
+        """Start the file.
+
+        Args:
+            path: Where to.
+            columns: The schema of all rows.
+            rows: Rows of a row group.
+            **options: Of ``pyarrow.parquet.ParquetWriter``.
+        """
+        self._writer = pq.ParquetWriter(path, columns, **options)
+        self._rows = rows
+        self._waiting = [columns.empty_table()]
+        self._num_waiting = 0
+        self.num_rows = 0
+
+    def add(self, table: pa.Table) -> None:
+        """Append rows of the file's schema, however many."""
+        self._waiting.append(table)
+        self._num_waiting += table.num_rows
+        self.num_rows += table.num_rows
+        while self._num_waiting >= self._rows:
+            self._flush(self._rows)
+
+    def _flush(self, rows: int) -> None:
+        table = pa.concat_tables(self._waiting)
+        self._writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=self._rows)
+        self._waiting = [table.slice(rows)]
+        self._num_waiting -= rows
+
+    def close(self, *, if_empty: bool = False) -> None:
+        """Write what is left and finish the file.
+
+        Args:
+            if_empty: Whether a file without rows has one empty row group, rather than none.
+        """
+        if self._num_waiting or (if_empty and not self.num_rows):
+            self._flush(self._num_waiting)
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Close the file without what is left."""
+        self._writer.close()
+
+
+class TableWriter:
+    """Writes one table of the contract as its rows come; left by an error, it removes the file."""
 
     def __init__(self, path: Path, name: str) -> None:
         """Start the file.
@@ -70,10 +117,12 @@ class TableWriter:
         self._path = path
         self._name = name
         self._order = _KeyOrder(name, name)
-        self._writer = pq.ParquetWriter(path, schema.TABLES[name], **schema.PARQUET_OPTIONS)
-        self._waiting = [schema.TABLES[name].empty_table()]
-        self._num_waiting = 0
-        self.num_rows = 0
+        self._groups = RowGroups(path, schema.TABLES[name], schema.ROW_GROUP_ROWS, **schema.PARQUET_OPTIONS)
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows were added."""
+        return self._groups.num_rows
 
     def add(self, columns: Mapping[str, Any] | pa.Table) -> None:
         """Append rows, however many.
@@ -86,23 +135,11 @@ class TableWriter:
         """
         table = schema.as_table(self._name, columns)
         self._order.check(table)
-        self._waiting.append(table)
-        self._num_waiting += table.num_rows
-        self.num_rows += table.num_rows
-        while self._num_waiting >= schema.ROW_GROUP_ROWS:
-            self._flush(schema.ROW_GROUP_ROWS)
-
-    def _flush(self, rows: int) -> None:
-        table = pa.concat_tables(self._waiting)
-        self._writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=schema.ROW_GROUP_ROWS)
-        self._waiting = [table.slice(rows)]
-        self._num_waiting -= rows
+        self._groups.add(table)
 
     def close(self) -> None:
         """Write what is left and finish the file."""
-        if self._num_waiting or not self.num_rows:  # a table without rows has one empty row group
-            self._flush(self._num_waiting)
-        self._writer.close()
+        self._groups.close(if_empty=True)
 
     def __enter__(self) -> Self:
         return self
@@ -113,7 +150,7 @@ class TableWriter:
         if error is None:
             self.close()
         else:
-            self._writer.close()
+            self._groups.abandon()
             self._path.unlink(missing_ok=True)
 
 

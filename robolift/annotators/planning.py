@@ -178,7 +178,7 @@ def cost(totals: Mapping[str, int], input_price: float, output_price: float) -> 
 
 def _batches(dataset: Manifest, columns: list[str]) -> Iterator[pa.RecordBatch]:
     uri = dataset.file("episodes.parquet")
-    with schema.intact_parquet(uri), pq.ParquetFile(storage.open_for_arrow(uri), pre_buffer=True) as file:
+    with schema.parquet_file(uri) as file:
         yield from file.iter_batches(batch_size=BATCH_ROWS, columns=columns)
 
 

@@ -9,8 +9,10 @@ however many episodes there are, and where the store keeps a hash of its own tha
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
-from typing import Any
+from io import BufferedReader
+from typing import Any, cast
 
 from robolift import storage
 from robolift.data.lerobot_format import INFO_FILE
@@ -109,7 +111,11 @@ class ContentCheck:
             self.file(name)
             return None
         uri = storage.join(self._uri, name)
-        content = storage.read_bytes(uri)
+        with storage.open_file(uri) as file:
+            if file.seek(0, os.SEEK_END) != imported["bytes"]:  # however many they are now, none is read
+                raise _changed(uri)
+            file.seek(0)
+            content: bytes = file.read()
         if name not in self._checked and hashlib.sha256(content).hexdigest() != imported["sha256"]:
             raise _changed(uri)
         self._checked.add(name)
@@ -142,8 +148,5 @@ def _tags(entry: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def sha256(uri: str) -> str:
     """Return the hex SHA-256 of one file at any address."""
-    digest = hashlib.sha256()
     with storage.open_file(uri) as file:
-        while block := file.read(storage.BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest()

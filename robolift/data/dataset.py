@@ -135,8 +135,9 @@ class Dataset:
         self._videos: OpenVideos | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return all but open files: another process opens its own."""
-        return {**self.__dict__, "_readers": {}, "_videos": None}
+        """Return all but open files and table ``frames``: another process opens and reads its own."""
+        own = {**self.__dict__, "_readers": {}, "_videos": None}
+        return {name: value for name, value in own.items() if name != FRAMES}
 
     @classmethod
     def open(cls, manifest: Manifest) -> Dataset:
@@ -149,7 +150,9 @@ class Dataset:
         if manifest.kind != schema.Kind.DATASET:
             raise UsageError(f"{manifest.uri} is a {manifest.kind}, expected a {schema.Kind.DATASET}")
         facts = DatasetFacts.from_dict(storage.read_json(manifest.file(DATASET_FILE)), folder=manifest.uri)
-        return cls(manifest.uri, facts, manifest.table("episodes"))
+        dataset = cls(manifest.uri, facts, manifest.table("episodes"))
+        dataset.frame_blocks(()).close()  # its footer is read: that it is there, whole and of the right length
+        return dataset
 
     @property
     def num_episodes(self) -> int:
@@ -275,7 +278,7 @@ class Dataset:
             UsageError: If there is no such episode.
         """
         chosen = range(self.num_episodes) if episodes is None else episodes
-        if name in ("index", "task_index") or name in schema.FRAMES.names:
+        if name in ("index", "task_index") or name in schema.TABLES[FRAMES].names:
             return self._own_column(name, chosen)
         return to_model(self.stored_columns([name], chosen)[name])
 
@@ -311,15 +314,16 @@ class Dataset:
         return {name: np.concatenate(found) if found else np.empty(0, np.float32) for name, found in parts.items()}
 
     def _own_column(self, name: str, episodes: Sequence[int]) -> np.ndarray[Any, Any]:
-        spans = [np.arange(self.starts[episode], self.starts[episode + 1]) for episode in episodes]
-        rows = np.concatenate(spans) if spans else np.empty(0, np.int64)
-        if name == "index":
-            return rows
+        chosen = np.asarray(episodes, dtype=np.int64)
+        starts, lengths = self.starts[chosen], self.starts[chosen + 1] - self.starts[chosen]
+        frame = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        rows = np.repeat(starts, lengths) + frame
         if name == "task_index":
             number = {task: index for index, task in enumerate(self.tasks)}
             tasks = np.array([number[task] for task in self.episodes.column("task").to_pylist()], np.int64)
-            return np.asarray(tasks[self.frames.column("episode_index").to_numpy()[rows]])
-        return to_model(np.asarray(self.frames.column(name).to_numpy())[rows])
+            return np.repeat(tasks[chosen], lengths)
+        counted = {"index": rows, schema.EPISODE_INDEX: np.repeat(chosen, lengths), schema.FRAME_INDEX: frame}
+        return counted[name] if name in counted else to_model(np.asarray(self.frames.column(name).to_numpy())[rows])
 
     def video(
         self,

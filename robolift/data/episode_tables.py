@@ -43,6 +43,7 @@ class EpisodeTables:
         self._writer = frames
         self._iteration = iteration
         self._before = schema.TABLES["episodes"].empty_table() if before is None else before.episodes
+        self._uncopied = before
         self._lengths: list[int] = []
         self._tasks: list[str] = []
         self._outcomes: list[str] = []
@@ -51,10 +52,12 @@ class EpisodeTables:
         self._early: dict[int, Episode] = {}  # data files need not hold episodes in the order of their numbers
         self._block: list[Episode] = []
         self._block_frames = 0
-        if before is not None:
-            self._copy(before)
 
-    def _copy(self, before: Dataset) -> None:
+    def _copy(self) -> None:
+        """Copy the frames imported before; not sooner than an added episode is known to be good."""
+        before, self._uncopied = self._uncopied, None
+        if before is None:
+            return
         with before.frame_blocks() as frames:
             for block in episode_blocks(before.starts):
                 rows = frames.read(int(before.starts[block.start]), int(before.starts[block.stop]))
@@ -92,6 +95,7 @@ class EpisodeTables:
             self._flush()
 
     def _flush(self) -> None:
+        self._copy()
         lengths = self._lengths[self.num_added - len(self._block) :]
         first = self._before.num_rows + self.num_added - len(self._block)
         columns = {
@@ -107,6 +111,7 @@ class EpisodeTables:
 
     def finish(self) -> pa.Table:
         """Write the last frames and return table ``episodes``."""
+        self._copy()
         if self._block:
             self._flush()
         added = {

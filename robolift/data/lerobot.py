@@ -6,6 +6,7 @@ rows against the meta folder, each frame's time against the one asked for.
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -207,7 +208,7 @@ class LeRobotReader:
         """
         meta = self._episode(episode)
         self._check_camera(camera)
-        place = meta.videos[camera]
+        place = meta.video(camera)
         if self._check:
             self._check.file(place.path)
         return VideoClip(storage.join(self.uri, place.path), place.start_s, meta.length, self.fps)
@@ -299,6 +300,12 @@ class LeRobotReader:
             self._data_files.popitem(last=False)[1].close()
         return file
 
+    @functools.cached_property
+    def _data_paths(self) -> dict[str, int]:
+        """Place of each data file among all."""
+        paths = dict.fromkeys(episode.data_path for episode in self.episodes)
+        return {path: place for place, path in enumerate(paths)}
+
     def _file_of(self, meta: EpisodeMeta) -> DataFile:
         """Open the file that really holds an episode's rows.
 
@@ -309,7 +316,8 @@ class LeRobotReader:
         file = self._open(path)
         if meta.index in file.spans:
             return file
-        for other in dict.fromkeys(episode.data_path for episode in self.episodes):
+        places = self._data_paths
+        for other in sorted(places, key=lambda name: abs(places[name] - places[path])):  # a neighbour, as a rule
             if other != path and meta.index in (file := self._open(other)).spans:
                 get_logger("data").warning(
                     "episode lies in another file than the meta folder says",

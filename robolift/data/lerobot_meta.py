@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from robolift import schema, storage
 from robolift.data import lerobot_format as fmt
 from robolift.errors import DataError
@@ -56,13 +54,11 @@ class _Layout:
     def data_path(self, index: int, numbers: Sequence[float]) -> str:
         return self.data_template.format(**self._names(index, numbers[:2]))
 
-    def videos(self, index: int, numbers: Sequence[float]) -> dict[str, VideoPlace]:
-        found = {}
-        for place, camera in enumerate(self.cameras):
-            of_camera = numbers[2 + 3 * place : 5 + 3 * place]
-            path = self.video_template.format(**self._names(index, of_camera), video_key=camera)
-            found[camera] = VideoPlace(path, float(of_camera[2]) if of_camera else 0.0)
-        return found
+    def video(self, index: int, numbers: Sequence[float], camera: str) -> VideoPlace:
+        place = self.cameras.index(camera)
+        of_camera = numbers[2 + 3 * place : 5 + 3 * place]
+        path = self.video_template.format(**self._names(index, of_camera), video_key=camera)
+        return VideoPlace(path, float(of_camera[2]) if of_camera else 0.0)
 
     def _names(self, index: int, numbers: Sequence[float]) -> dict[str, float]:
         chunk = index // int(self.chunks_size)
@@ -97,7 +93,11 @@ class EpisodeMeta:
     @property
     def videos(self) -> dict[str, VideoPlace]:
         """For each camera where its frames are."""
-        return self._layout.videos(self.index, self._numbers)
+        return {camera: self.video(camera) for camera in self._layout.cameras}
+
+    def video(self, camera: str) -> VideoPlace:
+        """Return where the frames of one of the dataset's cameras are."""
+        return self._layout.video(self.index, self._numbers, camera)
 
 
 @dataclass(frozen=True)
@@ -257,10 +257,7 @@ def _read_episode_tables(folder: str) -> Iterator[dict[str, Any]]:
         raise DataError("no episode table", where=folder, expected="chunk-000/file-000.parquet", mend=REWRITE)
     for name in names:
         file_uri = storage.join(folder, name)
-        with storage.open_file(file_uri) as file, schema.intact_parquet(file_uri, mend=REWRITE):
-            every = pq.read_schema(file).names
-        wanted = [column for column in every if not column.startswith("stats/")]
-        for rows in schema.read_batches(file_uri, wanted):
+        for rows in schema.read_batches(file_uri, lambda column: not column.startswith("stats/")):
             for batch in rows.to_batches(PYTHON_ROWS):
                 yield from batch.to_pylist()
 
@@ -281,7 +278,8 @@ def _episode(layout: _Layout, row: Mapping[str, Any], uri: str, shared: dict[Any
     texts = tuple(str(task) for task in tasks)
     try:
         numbers = layout.numbers(row)
-        found = EpisodeMeta(index, length, shared.setdefault(texts, texts), _once(extra, shared), layout, numbers)
+        texts = shared.setdefault(("tasks", texts), texts)
+        found = EpisodeMeta(index, length, texts, _once(extra, shared), layout, numbers)
         _ = found.data_path, found.videos  # formed whenever they are asked for; here it shows whether they can be
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(
@@ -295,7 +293,7 @@ def _episode(layout: _Layout, row: Mapping[str, Any], uri: str, shared: dict[Any
 
 def _once(extra: dict[str, Any], shared: dict[Any, Any]) -> dict[str, Any]:
     """Return an equal one that was seen before; values of different types are not equal, and lists are left alone."""
-    key = tuple((name, type(value), value) for name, value in extra.items())
+    key = ("extra", *((name, type(value), value) for name, value in extra.items()))
     try:
         hash(key)
     except TypeError:

@@ -37,7 +37,7 @@ class RewardFile:
     """What such a file says about a dataset.
 
     Attributes:
-        progress: (F,) float32 in the order of ``dataset.frames``, NaN where not known.
+        progress: (F,) float32 in the order of the dataset's frames, NaN where not known.
         metadata: What the writer left in the Parquet metadata, such as ``reward_model_path`` or ``vlm_name``.
     """
 
@@ -54,11 +54,10 @@ def write_rewards(path: Path, dataset: Dataset, progress: FloatArray, *, metadat
         progress: (F,) in [0, 1], NaN where not known: LeRobot gives such frames a weight of 1.
         metadata: Goes into the Parquet metadata. ``reward_model_path`` is what LeRobot's own tools load again.
     """
-    keys = {name: dataset.frames.column(name).combine_chunks() for name in schema.KEYS}
     table = pa.table(
         {
             "index": pa.array(np.arange(dataset.num_frames), pa.int64()),
-            **keys,
+            **dataset.keys(0, dataset.num_frames),
             "progress_sparse": pa.array(progress.astype(np.float32), pa.float32()),
         }
     ).cast(pa.schema([*((name, pa.int64()) for name in KEYS), ("progress_sparse", pa.float32())]))

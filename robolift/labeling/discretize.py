@@ -208,7 +208,7 @@ class Ranking:
         """Return the slice of each frame by the edges of its group, -1 without slices, (n,)."""
         bins = np.full(len(values), -1, np.int16)
         if self._rule.num_slices is not None:
-            for number, rows in _members(group):
+            for number, rows in members(group):
                 bins[rows] = np.maximum(np.searchsorted(self._edges[number], values[rows], side="right") - 1, 0)
         return bins
 
@@ -256,7 +256,7 @@ def _population_codes(frames: Candidates) -> npt.NDArray[np.int64]:
     return to_codes(frames.group[frames.population], frames.advantage[frames.population])
 
 
-def _members(group: IntArray) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
+def members(group: IntArray) -> Iterator[tuple[int, npt.NDArray[np.int64]]]:
     """Yield each group's number and its rows in ascending order."""
     rows = np.argsort(group, kind="stable")
     numbers, first = np.unique(group[rows], return_index=True)

@@ -1,6 +1,6 @@
 """Order statistics of more numbers than fit in memory, exact, from seeing all of them twice.
 
-As in :mod:`robolift.data.exact_statistics`: a float32 read as an integer in the right way orders as the number does.
+A float32 read as an integer in the right way orders as the number does (:mod:`robolift.float_order`).
 The first pass counts the upper bits, which tell where each wanted order statistic lies; the second counts the lower 16
 bits there. Here a group's number stands above the bits of the number, so that one order holds all groups one after the
 other, and counts are kept only of what occurs: thousands of groups cost what their numbers differ by.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from robolift.data.exact_statistics import HALF, from_order_keys, order_keys
+from robolift.float_order import HALF, from_order_keys, order_keys
 from robolift.labeling.returns import Float64Array, FloatArray, IntArray
 
 Int64Array = npt.NDArray[np.int64]

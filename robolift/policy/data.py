@@ -5,7 +5,7 @@ Shape letters: F frames, D observation (states, then features), H action horizon
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from robolift.data.dataset import Dataset
+from robolift.data.same_frames import check_keys
 from robolift.data.split import split_episodes
 from robolift.errors import DataError, UsageError
 from robolift.labeling.prompts import BINARY_LABELS, PromptTable, prompt
@@ -48,7 +49,7 @@ class Labels:
         Raises:
             DataError: If its frames are not the dataset's, a prompt is outside the table or a weight is not a number.
         """
-        check_same_frames(table, dataset, where=where)
+        check_keys(table, dataset, where=where)
         labels = cls(*(table.column(name).to_numpy() for name in ("prompt_index", "weight", "reason")))
         last = len(prompts.prompts) - 1
         for name, wrong, expected in (
@@ -60,22 +61,6 @@ class Labels:
                 value = table.column(name)[row].as_py()
                 raise DataError(f"column {name} is {value} in row {row}", where=where, expected=expected)
         return labels
-
-
-def check_same_frames(table: pa.Table, dataset: Dataset, *, where: str) -> None:
-    """Check that a sidecar has the dataset's frames, all of them, in the same order.
-
-    Raises:
-        DataError: If it was made for another dataset.
-    """
-    for key in ("episode_index", "frame_index"):
-        if not np.array_equal(table.column(key).to_numpy(), dataset.frames.column(key).to_numpy()):
-            raise DataError(
-                f"the frames are not the dataset's ({table.num_rows} rows, the dataset has {dataset.num_frames})",
-                where=where,
-                expected="one row for each frame of the dataset, in order",
-                mend="run the stage that made it on this dataset",
-            )
 
 
 def frames_left(starts: np.ndarray, paused: np.ndarray) -> np.ndarray:
@@ -333,7 +318,7 @@ def finite_column(dataset: Dataset, name: str) -> np.ndarray:
     wrong = ~np.isfinite(column).all(1)
     if wrong.any():
         row = int(wrong.argmax())
-        where: Mapping[str, int] = {k: dataset.frames.column(k)[row].as_py() for k in ("episode_index", "frame_index")}
+        where = {name: int(key[0]) for name, key in dataset.keys(row, row + 1).items()}
         raise DataError(
             f"column {name} is not finite",
             where=f"episode {where['episode_index']}, frame {where['frame_index']}",

@@ -13,11 +13,11 @@ from robolift.data.dataset import Dataset
 from robolift.data.frame_cache import CacheFacts
 from robolift.data.frame_coding import Coding
 from robolift.data.frames import DecodedFrames
+from robolift.data.same_frames import check_keys
 from robolift.errors import DataError
 from robolift.manifest import Manifest
 from robolift.policy import encoder
 from robolift.policy.checkpoint import read_tensors
-from robolift.policy.data import check_same_frames
 from robolift.policy.encoder import EncoderSpec
 
 CHECKPOINT_FILE = "checkpoint.json"
@@ -118,7 +118,7 @@ def read_features(values: Manifest, dataset: Dataset, frozen: FrozenEncoder) -> 
             mend="predict again, or train with vision: none",
         )
     table = schema.read_parquet(where)
-    check_same_frames(table, dataset, where=where)
+    check_keys(table, dataset, where=where)
     column = table.column("features").combine_chunks()
     features = np.asarray(column.flatten().to_numpy(zero_copy_only=False), np.float32).reshape(table.num_rows, -1)
     expected = frozen.encode_frame(dataset, 0, _seen_as(values))

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from robolift import schema
 from robolift.data.dataset import Dataset
+from robolift.data.same_frames import check_keys
 from robolift.errors import DataError
 from robolift.manifest import Manifest
 
@@ -89,9 +90,8 @@ def load_frames(dataset: Dataset, *, targets: Manifest | None, values: Manifest,
     Raises:
         DataError: If a table has other frames than the dataset, or a category the contract does not know.
     """
-    frames = dataset.frames
     tables = {
-        name: same_frames(frames, made, name)
+        name: same_frames(dataset, made, name)
         for name, made in (("targets", targets), ("values", values), ("labels", labels))
         if made is not None
     }
@@ -102,7 +102,7 @@ def load_frames(dataset: Dataset, *, targets: Manifest | None, values: Manifest,
     return FrameFacts(
         starts=starts,
         episodes=dataset.episodes,
-        control_mode=codes(frames.column("control_mode"), schema.CONTROL_MODES),
+        control_mode=codes(dataset.frames.column("control_mode"), schema.CONTROL_MODES),
         outcome=np.repeat(outcome, np.diff(starts)),
         value_target=_floats(tables["targets"], "value_target") if "targets" in tables else None,
         value=_floats(value, "value"),
@@ -120,21 +120,14 @@ def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:
     return np.asarray(table.column(name).to_numpy(), dtype=np.float64)
 
 
-def same_frames(frames: pa.Table, made: Manifest, name: str) -> pa.Table:
+def same_frames(dataset: Dataset, made: Manifest, name: str) -> pa.Table:
     """Read table ``name`` of an output.
 
     Raises:
         DataError: If it has other frames than the dataset.
     """
     table = made.table(name)
-    for key in schema.KEYS:
-        if not frames.column(key).equals(table.column(key)):
-            raise DataError(
-                f"table {name} ({table.num_rows} rows) has other frames than the dataset ({frames.num_rows} rows)",
-                where=made.file(f"{name}.parquet"),
-                expected="one row for each frame of the dataset",
-                mend=f"give the {name} that were made from this dataset",
-            )
+    check_keys(table, dataset, where=made.file(f"{name}.parquet"))
     return table
 
 

@@ -158,7 +158,7 @@ def _someone(dataset: Dataset, made: Manifest | None) -> RewardColumns | None:
 
 
 def _columns(dataset: Dataset, made: Manifest) -> RewardColumns:
-    table = same_frames(dataset.frames, made, "rewards")
+    table = same_frames(dataset, made, "rewards")
     names = ("progress", "success_prob", "tri", "reward")
     return RewardColumns(
         **{name: _floats(table.column(name)) for name in names},

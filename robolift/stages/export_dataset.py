@@ -13,6 +13,7 @@ from robolift import schema, storage
 from robolift.data import lerobot_format as fmt
 from robolift.data.dataset import Dataset
 from robolift.data.export import Additions, Beside, export
+from robolift.data.same_frames import check_keys
 from robolift.errors import DataError, UsageError
 from robolift.labeling.advantage import absolute_advantage
 from robolift.labeling.prompts import PromptTable
@@ -187,13 +188,14 @@ def _table(dataset: Dataset, origin: Manifest, made: Manifest, name: str) -> pa.
     table = made.table(name)
     parents = made.inputs.get("dataset", [])
     same = all(parent.digest == origin.digest for parent in parents)
-    if not same or not all(table.column(key).equals(dataset.frames.column(key)) for key in schema.KEYS):
+    if not same:
         raise DataError(
             f"table {name} ({table.num_rows} rows) was made from another dataset",
             where=made.file(f"{name}.parquet"),
             expected=f"a row for each of the {dataset.num_frames} frames of {origin.uri}",
             mend=f"give the {name} that were made from this dataset",
         )
+    check_keys(table, dataset, where=made.file(f"{name}.parquet"))
     return table
 
 

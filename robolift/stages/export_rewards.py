@@ -98,7 +98,7 @@ class RewardTable:
 
     def _unlabelled(self, part: str, unknown: np.ndarray[Any, Any], use: str, mend: str) -> DataError:
         row = int(np.flatnonzero(unknown)[0])
-        key = {name: self.dataset.frames.column(name)[row].as_py() for name in ("episode_index", "frame_index")}
+        key = {name: int(column[0]) for name, column in self.dataset.keys(row, row + 1).items()}
         where = f"first: episode {key['episode_index']}, frame {key['frame_index']}"
         return DataError(
             f"{part} is not known in {int(unknown.sum())} of {len(unknown)} frames, and {use} needs it",

@@ -180,8 +180,7 @@ def _table(dataset: Dataset, common: Mapping[int, Consensus], job: Job) -> pa.Ta
     }
     return pa.table(
         {
-            "episode_index": dataset.frames.column("episode_index"),
-            "frame_index": dataset.frames.column("frame_index"),
+            **dataset.keys(0, dataset.num_frames),
             **arrays,
             "anchor": anchor & said,
             "source": np.where(said, "human", "none"),

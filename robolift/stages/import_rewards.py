@@ -53,11 +53,12 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
             mend="name the other head, or let the labeller run first",
         )
     count = dataset.num_frames
+    keys = dataset.keys(0, count)
     nothing = {name: pa.nulls(count, schema.REWARDS.field(name).type) for name in ("success_prob", "reward", "stage")}
     output.write_table(
         "rewards",
         {
-            **{name: dataset.frames.column(name) for name in schema.KEYS},
+            **keys,
             **nothing,
             "progress": pa.array(found.progress, mask=~known),
             "tri": pa.nulls(count, pa.int8()),
@@ -68,10 +69,9 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
         },
     )
     output.write_json("labeller.json", {"protocol": "lerobot", "head": config.head, "stated": found.metadata})
-    episodes = dataset.frames.column("episode_index").to_numpy()[known]
     return {
         "episodes": dataset.num_episodes,
         "frames": count,
-        "labelled": len(np.unique(episodes)),
+        "labelled": len(np.unique(keys[schema.EPISODE_INDEX][known])),
         "labelled_frames": int(known.sum()),
     }

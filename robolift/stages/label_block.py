@@ -12,14 +12,17 @@ import pyarrow as pa
 
 from robolift import schema
 from robolift.data.columns import to_model
+from robolift.data.same_frames import check_keys
 from robolift.errors import DataError, UsageError
 from robolift.labeling.population import Role
 from robolift.labeling.returns import BoolArray, FloatArray
 from robolift.stages.label_faults import Fault, Faults
-from robolift.stages.label_sources import COUNTED, Sources, check_keys, check_lookahead, codes
+from robolift.stages.label_sources import COUNTED, Sources, codes
 from robolift.table_files import TableReader
 
 PROGRESS_SLACK = 1e-6
+MOST_PROGRESS = np.float64(1e100)
+"""Progress whose square can be added up as float64."""
 ROLE_OF_MODE = {
     "demo": Role.DEMO,
     "autonomous": Role.AUTONOMOUS,
@@ -147,23 +150,17 @@ class Block:
     def _rows(self) -> npt.NDArray[np.int64]:
         return np.arange(self._first, self._first + self.num_frames)
 
-    def relative_advantage(self, lookahead: int) -> FloatArray:
-        """Return what a two-frame estimator predicted for each frame and the one ``lookahead`` later, float32.
+    def progress(self, name: str) -> FloatArray:
+        """Return a column of progress, NaN where it is not known; that a number is infinite, or as good as, is noted.
 
         Raises:
-            UsageError: If neither the values nor the dataset has such a column, or the values have another lookahead.
-            DataError: If the values were predicted by another kind of model.
+            UsageError: If there is no such column.
+            DataError: If it is not one number a frame.
         """
-        if self.sources.predicts("relative_advantage"):
-            if self.sources.is_empty("relative_advantage"):
-                raise DataError(
-                    "relative_advantage is null in all frames: the values are not those of a two-frame estimator",
-                    where="values, column relative_advantage",
-                    expected="values predicted by a model of train_value with head: relative",
-                    mend="train and predict with that head, or take source: absolute_advantage, which any head gives",
-                )
-            check_lookahead(self.sources.given["values"], lookahead)
-        return self.column("relative_advantage")
+        column = self.column(name)
+        large = np.abs(column) > MOST_PROGRESS
+        self._check(f"size of {name}", column, np.ones(len(column), dtype=bool), large, _infinite(name))
+        return np.where(large, np.nan, column)
 
     def stage_progress(self, name: str, rows: BoolArray) -> FloatArray:
         """Return the stage progress, known in ``rows``; a prediction may stray from [0, 1], a record may not.
@@ -222,6 +219,18 @@ class Block:
     def per_frame(self, of_episode: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Return for each frame what its episode has in ``of_episode``, (E,) over all episodes."""
         return np.repeat(of_episode[self.episodes.start : self.episodes.stop], np.diff(self.starts))
+
+
+def _infinite(name: str) -> Any:
+    def tell(fault: Fault) -> DataError:
+        return DataError(
+            f"the progress {name} that frames are weighted by is {fault.value:g} in {fault.count} frames",
+            where=f"first at {fault.where}",
+            expected="a finite number, or NaN where progress is not known",
+            mend="mend the column, or name another weight_column",
+        )
+
+    return tell
 
 
 def _outside(name: str) -> Any:

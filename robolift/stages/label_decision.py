@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from robolift import schema
 from robolift.errors import DataError, UsageError
 from robolift.labeling.advantage import (
     absolute_advantage,
@@ -74,15 +73,12 @@ def _given_advantage(config: Config, block: Block) -> npt.NDArray[np.float32]:
             f"source {source} needs input values, or a dataset with a column {source}, as kai0 writes it; this one "
             f"has: {', '.join(sorted(dataset.features))}"
         )
-    relative = source == Source.RELATIVE_ADVANTAGE
-    found = block.relative_advantage(config.lookahead) if relative else block.column(source)
-    return found.astype(np.float32)
+    return block.column(source).astype(np.float32)
 
 
 def _failure_ends(block: Block, lookahead: int) -> BoolArray:
     """Return which frames are among the last ``lookahead`` of a failure, (n,)."""
-    failed = block.per_frame(block.sources.outcome == schema.OUTCOMES.index("failure"))
-    excluded: BoolArray = failed & (frames_to_end(block.starts) < lookahead)
+    excluded: BoolArray = block.per_frame(block.sources.is_failure) & (frames_to_end(block.starts) < lookahead)
     return excluded
 
 
@@ -164,6 +160,8 @@ class Decision:
         """First pass: read, measure, check, count, and keep what is needed again."""
         config, faults = self._config, Faults()
         self._num_members = self._num_population = 0
+        if config.source == Source.RELATIVE_ADVANTAGE:
+            self._sources.check_relative_advantage(config.lookahead)
         for block in read_blocks(self._sources, faults):
             self.weights.measure(block)
             advantage, valid = measure_advantage(config, block)
@@ -171,7 +169,7 @@ class Decision:
             role = block.roles(mode)
             reason = label_reasons(role, valid, intervention=config.intervention, demo=config.demo)
             scored = reason == Reason.THRESHOLD
-            members = population_mask(role, config.population, block.per_frame(self._is_latest()))
+            members = population_mask(role, config.population, block.per_frame(self._sources.is_latest))
             population = valid & members
             ranked = population | scored
             block.check_finite(advantage, ranked, what=f"the advantage from {config.source} {config.column}".rstrip())
@@ -182,13 +180,8 @@ class Decision:
                 facts = _pack(reason=reason, valid=valid, population=population, mode=mode)
                 self._waiting.add(advantage, facts, *stage)
                 self._ranking.count(self._candidates(block.episodes, advantage, facts, *stage))
-        faults.complain()
         self._check_population()
-
-    def _is_latest(self) -> BoolArray:
-        iteration = self._sources.iteration
-        latest: BoolArray = iteration == iteration.max()
-        return latest
+        faults.complain()
 
     def _stages(self, block: Block, ranked: BoolArray, faults: Faults) -> list[npt.NDArray[Any]]:
         """Return the task stage of each ranked frame, 0 elsewhere, (n,), if groups ask for it; else nothing."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from robolift.labeling.discretize import Candidates, Cut
+from robolift.labeling.discretize import Candidates, Cut, members
 from robolift.labeling.exact_sum import ExactSum
 from robolift.labeling.histogram import Histogram
 from robolift.labeling.population import Reason
@@ -66,8 +66,8 @@ class Shown:
 
     def _spread(self, spreads: dict[int, _Spread], block: Decided, rows: IntArray) -> None:
         num = self._config.slices or 0
-        for number in np.unique(block.group[rows]).tolist():
-            here = rows[block.group[rows] == number]
+        for number, places in members(block.group[rows]):
+            here = rows[places]
             spread = spreads.setdefault(number, _Spread(num))
             spread.add(block.advantage[here].astype(np.float64))
             if num:
@@ -85,7 +85,8 @@ class Shown:
             f"labels: {whole['positive']:,} positive, {whole['negative']:,} negative, {whole['none']:,} none{among}",
             "",
         ]
-        numbers = [decision.group_names.index(cut.group) for cut in cuts]
+        number_of = {name: number for number, name in enumerate(decision.group_names)}
+        numbers = [number_of[cut.group] for cut in cuts]
         spreads = {number: self._ranked.get(number) or self._population[number] for number in numbers}
         histograms = self._second_look(spreads, numbers[:MAX_HISTOGRAMS])
         column = max(len(name) for name in [*decision.group_names, "group"]) + 1
@@ -105,9 +106,10 @@ class Shown:
     def _second_look(self, spreads: Mapping[int, _Spread], drawn: Sequence[int]) -> dict[int, Histogram]:
         """Go through all frames again, now that means and extremes are known."""
         histograms = {number: Histogram(spreads[number].least, spreads[number].most) for number in drawn}
+        means = {number: spread.sum.mean() for number, spread in spreads.items()}
         for frames in self._decision.candidates():
             for number, values in self._in_groups(frames):
-                spreads[number].squares.add((values - spreads[number].sum.mean()) ** 2)
+                spreads[number].squares.add((values - means[number]) ** 2)
                 if number in histograms:
                     histograms[number].add(values)
         return histograms
@@ -115,9 +117,11 @@ class Shown:
     def _in_groups(self, frames: Candidates) -> list[tuple[int, Float64Array]]:
         """Return the groups of a block and the advantages that count in each."""
         found = []
-        for number in np.unique(frames.group[frames.group >= 0]).tolist():
-            here = (frames.group == number) & (frames.scored if number in self._ranked else frames.population)
-            found.append((number, frames.advantage[here].astype(np.float64)))
+        rows = np.flatnonzero(frames.group >= 0)
+        for number, places in members(frames.group[rows]):
+            here = rows[places]
+            counts = (frames.scored if number in self._ranked else frames.population)[here]
+            found.append((number, frames.advantage[here[counts]].astype(np.float64)))
         return found
 
     def _others(self) -> str:

@@ -88,9 +88,25 @@ class Sources:
 
     def _look(self, name: str) -> bool:
         with TableReader(self.given["values"].uri, "values", [name]) as reader:
-            step = schema.ROW_GROUP_ROWS
-            blocks = ((first, min(first + step, reader.num_rows)) for first in range(0, reader.num_rows, step))
-            return all(reader.read(*block).column(name).null_count == block[1] - block[0] for block in blocks)
+            return all(rows.column(name).null_count == rows.num_rows for _, rows in reader.blocks())
+
+    def check_relative_advantage(self, lookahead: int) -> None:
+        """Check that a two-frame estimator predicted what the values table says of a frame and a later one.
+
+        Raises:
+            DataError: If another kind of model predicted it.
+            UsageError: If the later frame is not the one ``lookahead`` frames later.
+        """
+        if not self.predicts("relative_advantage"):
+            return
+        if self.is_empty("relative_advantage"):
+            raise DataError(
+                "relative_advantage is null in all frames: the values are not those of a two-frame estimator",
+                where="values, column relative_advantage",
+                expected="values predicted by a model of train_value with head: relative",
+                mend="train and predict with that head, or take source: absolute_advantage, which any head gives",
+            )
+        check_lookahead(self.given["values"], lookahead)
 
     @functools.cached_property
     def task(self) -> npt.NDArray[np.int64]:
@@ -116,6 +132,11 @@ class Sources:
         return codes(self.dataset.episodes.column("outcome"), schema.OUTCOMES)
 
     @functools.cached_property
+    def is_failure(self) -> npt.NDArray[np.bool_]:
+        """Whether each episode failed, (E,)."""
+        return np.equal(self.outcome, schema.OUTCOMES.index("failure"))
+
+    @functools.cached_property
     def is_demo(self) -> npt.NDArray[np.bool_]:
         """Whether each episode is a demonstration, (E,)."""
         kind = codes(self.dataset.episodes.column("kind"), schema.EPISODE_KINDS)
@@ -125,6 +146,11 @@ class Sources:
     def iteration(self) -> npt.NDArray[np.int32]:
         """Iteration of each episode, (E,)."""
         return np.asarray(self.dataset.episodes.column("iteration").to_numpy())
+
+    @functools.cached_property
+    def is_latest(self) -> npt.NDArray[np.bool_]:
+        """Whether each episode is of the latest iteration, (E,)."""
+        return np.asarray(self.iteration == self.iteration.max())
 
 
 def codes(column: pa.ChunkedArray, names: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -162,52 +188,9 @@ def check_lookahead(values: Manifest, lookahead: int) -> None:
     Raises:
         UsageError: Naming both numbers.
     """
-    for shard in values.parents("shards")[:1]:
+    for shard in values.parents("shards", most=1):
         if shard.config.get("lookahead", lookahead) != lookahead:
             raise UsageError(
                 f"lookahead is {lookahead}, and relative_advantage was predicted over {shard.config['lookahead']} "
                 f"frames ({values.uri}); set lookahead to that, or predict again"
             )
-
-
-def check_keys(
-    table: pa.Table,
-    dataset: Dataset,
-    *,
-    where: str,
-    first: int = 0,
-    end: int | None = None,
-    num_rows: int | None = None,
-) -> None:
-    """Check that a table has exactly the dataset's frames, or a block of it those of the same rows.
-
-    Args:
-        table: The table, or its rows from ``first`` on.
-        dataset: The dataset.
-        where: The file.
-        first: First row of the block.
-        end: Row after its last; the dataset's last by default.
-        num_rows: Rows of the whole table; those of ``table`` by default.
-
-    Raises:
-        DataError: Naming the first frame that one of them lacks.
-    """
-    keys = dataset.keys(first, dataset.num_frames if end is None else end)
-    ours, theirs = ([source[key] for key in schema.KEYS] for source in (keys, _arrays(table)))
-    if all(map(np.array_equal, ours, theirs)):
-        return
-    shared = min(len(ours[0]), len(theirs[0]))
-    differs = np.any([a[:shared] != b[:shared] for a, b in zip(ours, theirs, strict=True)], axis=0)
-    row = int(differs.argmax()) if differs.any() else shared
-    episode, frame = (key[row] for key in (ours if len(ours[0]) > row else theirs))
-    total = table.num_rows if num_rows is None else num_rows
-    raise DataError(
-        f"its {total} frames are not the dataset's {dataset.num_frames} frames",
-        where=f"{where}, first difference at episode {episode}, frame {frame}",
-        expected="one row for each frame of the dataset",
-        mend="make the table again from this dataset",
-    )
-
-
-def _arrays(table: pa.Table) -> dict[str, npt.NDArray[np.int64]]:
-    return {key: table.column(key).to_numpy() for key in schema.KEYS}

@@ -10,12 +10,11 @@ import numpy.typing as npt
 
 from robolift.labeling.advantage import progress_rise, rabc_weights_of_rise
 from robolift.labeling.exact_sum import ExactSum
+from robolift.labeling.numpy_sum import NumpySum
 from robolift.labeling.returns import BoolArray
 from robolift.stages.label_block import Block
 from robolift.stages.label_config import Config, Weight
 from robolift.stages.spool import Spool
-
-NUMPY_BUFFER = 8192
 
 
 class Weights:
@@ -32,12 +31,12 @@ class Weights:
         self._rises = Spool(folder)
         self._rise = ExactSum()
         self._unknown = self._zeros = 0
-        self._sum = _RunningSum()
+        self._sum = NumpySum()
 
     def measure(self, block: Block) -> None:
         """First pass: look at the next block."""
         if self._config.weight == Weight.RABC:
-            column = block.column(self._config.weight_column)
+            column = block.progress(self._config.weight_column)
             rise = progress_rise(column, block.starts, lookahead=self._config.lookahead)
             self._rise.add(rise[~np.isnan(rise)])
             self._unknown += int(np.isnan(column).sum())
@@ -80,23 +79,3 @@ class Weights:
     def close(self) -> None:
         """Give back the room on the disk."""
         self._rises.close()
-
-
-class _RunningSum:
-    """The sum that NumPy has of one float32 array in float64, to the bit: it adds 8,192 numbers at a time."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._sum = 0.0
-        self._rest = np.zeros(0, np.float32)
-
-    def add(self, values: npt.NDArray[np.float32]) -> None:
-        self.count += len(values)
-        numbers = np.concatenate([self._rest, values])
-        whole = len(numbers) - len(numbers) % NUMPY_BUFFER
-        for chunk in numbers[:whole].reshape(-1, NUMPY_BUFFER):
-            self._sum += float(chunk.sum(dtype=np.float64))
-        self._rest = numbers[whole:]
-
-    def total(self) -> float:
-        return self._sum + float(self._rest.sum(dtype=np.float64))

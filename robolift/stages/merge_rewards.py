@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,14 +18,17 @@ from pydantic import Field
 
 from robolift import schema
 from robolift.data.dataset import Dataset
+from robolift.data.same_frames import check_keys
+from robolift.labeling.numpy_sum import pairwise_sum
 from robolift.labeling.returns import BoolArray, Float64Array, IntArray
 from robolift.labeling.rewards import Reward, derive_reward
 from robolift.logging import get_logger
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
-from robolift.stages.label_sources import check_keys, check_origin
+from robolift.stages.label_sources import check_origin
 from robolift.stages.quality_gate import check_measured, check_passed
 from robolift.stages.reward_columns import numbers, reward_rows, source_code, spoken
+from robolift.stages.spool import Spool
 from robolift.stages.stage import Input, Inputs, StageConfig
 from robolift.table_files import TableReader, episode_blocks
 
@@ -71,18 +77,17 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     of_a_frame = (*OF_A_FRAME, "reward") if config.reward == "human" else OF_A_FRAME
     counted: list[dict[str, Any]] = []
     rows: Counter[str] = Counter({f"rows_{name}": 0 for name in schema.REWARD_SOURCES})
-    known: list[Float64Array] = []  # kept, 8 bytes a frame: its mean is that of one array, to the last bit
-    with output.open_table("rewards") as table:
+    with closing(_Known(output.path)) as known, output.open_table("rewards") as table:
         for block in read_blocks(dataset, automatic, reviews):
             merged = merge(block, use_outcome=config.use_outcome, of_a_frame=of_a_frame)
             reward = _reward(config, block, merged)
             table.add(reward_rows(block.keys, merged.source, merged.anchor, {**merged.known, "reward": reward}))
-            known.append(reward[~np.isnan(reward)])
+            known.add(reward[~np.isnan(reward)])
             counted.append(compare(merged, block, success_threshold=config.success_threshold))
             counted[-1]["contradictions"] = contradictions(block, success_threshold=config.success_threshold)
             for name in schema.REWARD_SOURCES:
                 rows[f"rows_{name}"] += int((merged.source == source_code(name)).sum())
-    described = _describe(np.concatenate(known), dataset.num_frames)
+        described = known.describe(dataset.num_frames)
     if not described["known_share"]:
         get_logger("merge_rewards").warning("no frame has a reward: nobody said what it is made from", of=config.reward)
     totals = functools.reduce(added, counted)
@@ -248,13 +253,33 @@ def added(counts: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _describe(known: Float64Array, num_frames: int) -> dict[str, Any]:
-    if not len(known):
-        return {"known_share": 0.0}
-    return {
-        "known_share": len(known) / num_frames,
-        "nonzero_share": float((known != 0).mean()),
-        "min": known.min(),
-        "mean": known.mean(),
-        "max": known.max(),
-    }
+class _Known:
+    """What the rewards that are known are like; they wait on the disk, for their mean is that of one array."""
+
+    def __init__(self, folder: Path) -> None:
+        self._waiting = Spool(folder)
+        self._count = self._nonzero = 0
+        self._least, self._most = math.inf, -math.inf
+
+    def add(self, rewards: Float64Array) -> None:
+        if len(rewards):
+            self._waiting.add(rewards)
+            self._count += len(rewards)
+            self._nonzero += int((rewards != 0).sum())
+            self._least = min(self._least, float(rewards.min()))
+            self._most = max(self._most, float(rewards.max()))
+
+    def describe(self, num_frames: int) -> dict[str, Any]:
+        if not self._count:
+            return {"known_share": 0.0}
+        total = pairwise_sum((block[0] for block in self._waiting.read()), self._count)
+        return {
+            "known_share": self._count / num_frames,
+            "nonzero_share": self._nonzero / self._count,
+            "min": self._least,
+            "mean": total / self._count,
+            "max": self._most,
+        }
+
+    def close(self) -> None:
+        self._waiting.close()

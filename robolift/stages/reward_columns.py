@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from robolift import schema
 from robolift.data.dataset import Dataset
+from robolift.data.same_frames import check_keys
 from robolift.labeling.returns import BoolArray, Float64Array, FloatArray, IntArray
 from robolift.manifest import Manifest, Output
-from robolift.stages.label_sources import check_keys, check_origin, strings
+from robolift.stages.label_sources import check_origin, strings
 
 
 def source_code(name: str) -> int:

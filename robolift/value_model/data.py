@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from robolift import schema
 from robolift.data.dataset import Dataset
+from robolift.data.same_frames import check_keys
 from robolift.data.split import split_episodes
 from robolift.errors import DataError, UsageError
 from robolift.value_model.recipe import Recipe
@@ -232,14 +232,7 @@ def _success(dataset: Dataset) -> np.ndarray:
 
 
 def _checked(dataset: Dataset, targets: pa.Table) -> np.ndarray:
-    for key in schema.KEYS:
-        if not np.array_equal(targets.column(key).to_numpy(), dataset.frames.column(key).to_numpy()):
-            raise DataError(
-                f"the targets have other frames ({targets.num_rows} rows) than the dataset ({dataset.num_frames})",
-                where=f"targets, column {key}",
-                expected="one row for each frame of the dataset",
-                mend="run label_returns on this dataset",
-            )
+    check_keys(targets, dataset, where="targets")
     values: np.ndarray = targets.column("value_target").to_numpy().astype(np.float32)
     wrong = ~((values >= -1) & (values <= 0))
     if wrong.any():

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from robolift import schema, storage
 from robolift.errors import DataError
+from robolift.table_files import RowGroups
 
 FEATURES_FILE = "features.parquet"
 ROW_GROUP_ROWS = 8192
@@ -32,16 +33,13 @@ class FeatureWriter:
     def __init__(self, path: Path, num_features: int) -> None:
         self.schema = features_schema(num_features)
         # Random floats: a dictionary would only cost time.
-        self._writer = pq.ParquetWriter(path, self.schema, compression="zstd", use_dictionary=list(schema.KEYS))
-        self._waiting: list[pa.Table] = []
-        self._rows = 0
+        self._groups = RowGroups(
+            path, self.schema, ROW_GROUP_ROWS, compression="zstd", use_dictionary=list(schema.KEYS)
+        )
 
     def add(self, table: pa.Table) -> None:
         """Append rows; the table has the file's schema."""
-        self._waiting.append(table)
-        self._rows += table.num_rows
-        while self._rows >= ROW_GROUP_ROWS:
-            self._flush(ROW_GROUP_ROWS)
+        self._groups.add(table)
 
     def add_arrays(self, episode_index: np.ndarray, frame_index: np.ndarray, features: np.ndarray) -> None:
         """Append rows given as (B,) int64, (B,) int64 and (B, F) float32."""
@@ -50,17 +48,9 @@ class FeatureWriter:
         columns = [pa.array(episode_index), pa.array(frame_index), vector]
         self.add(pa.table(columns, schema=self.schema))
 
-    def _flush(self, rows: int) -> None:
-        table = pa.concat_tables(self._waiting).combine_chunks()
-        self._writer.write_table(table.slice(0, rows).combine_chunks(), row_group_size=ROW_GROUP_ROWS)
-        self._waiting = [table.slice(rows)]
-        self._rows -= rows
-
     def close(self) -> None:
         """Write what is left and finish the file."""
-        if self._rows:
-            self._flush(self._rows)
-        self._writer.close()
+        self._groups.close()
 
 
 def iterate(uri: str) -> Iterator[pa.Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -159,3 +160,13 @@ def test_a_small_file_is_read_once_to_be_checked_and_used(tmp_path, monkeypatch)
     storage.remove(f"{root}/small")
     with pytest.raises(DataError, match="file not found"):
         ContentCheck(root, imported).read("small")
+
+
+def test_a_small_file_that_has_grown_is_not_read(monkeypatch):
+    class Grown(io.BytesIO):
+        def read(self, size=-1, /):
+            raise AssertionError("it was read")
+
+    monkeypatch.setattr(storage, "open_file", lambda uri: Grown(bytes(100)))
+    with pytest.raises(DataError, match="changed or lost after the dataset was imported"):
+        ContentCheck("memory://grown", {"rows.parquet": {"bytes": 8, "sha256": ""}}).read("rows.parquet")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import synthetic
 from synthetic import BEHIND, ENVIRONMENT_STATE, STATE, TASK, TOPVIEW
@@ -208,3 +211,33 @@ def test_numbers_come_as_models_take_them():
     assert to_numpy(pa.chunked_array([], pa.list_(pa.int64()))).shape == (0, 0)
     with pytest.raises(DataError, match=r"lists of different lengths in one column\n  where: column a"):
         to_numpy(pa.chunked_array([pa.array([[1, 2], [3]])]), where="column a")
+
+
+@pytest.mark.parametrize("name", ["action", "index", "task_index", "episode_index", "frame_index"])
+def test_a_column_of_the_recordings_reads_no_frames(dataset, name):
+    opened = Dataset.open(dataset)
+    column = opened.column(name, [3, 1])
+    assert "frames" not in vars(opened)
+    if name in opened.frames.column_names:
+        whole = opened.frames.column(name).to_numpy()
+        assert column.tolist() == [*whole[46:61], *whole[6:22]]
+
+
+def test_another_process_reads_its_own_frames(dataset):
+    opened = Dataset.open(dataset)
+    frames = opened.frames
+    other = pickle.loads(pickle.dumps(opened))
+    assert "frames" not in vars(other)
+    assert other.frames == frames == opened.frames
+
+
+@pytest.mark.parametrize(("rows", "message"), [(122, "table frames has 122 rows"), (None, "frames.parquet")])
+def test_a_dataset_without_its_frames_is_not_opened(dataset, tmp_path, rows, message):
+    shutil.copytree(storage.local_path(dataset.uri), tmp_path / "broken")
+    file = tmp_path / "broken" / "frames.parquet"
+    if rows is None:
+        file.unlink()
+    else:
+        pq.write_table(pq.read_table(file).slice(0, rows), file)
+    with pytest.raises(DataError, match=message):
+        Dataset.open(dataclasses.replace(dataset, uri=f"file://{tmp_path}/broken"))

@@ -12,9 +12,12 @@ import synthetic
 
 from robolift import schema, storage
 from robolift.data.dataset import Dataset
+from robolift.data.episode_tables import EpisodeTables
+from robolift.data.lerobot_meta import read_meta
 from robolift.errors import DataError
 from robolift.manifest import Manifest
 from robolift.stages.stage import execute
+from robolift.table_files import TableWriter
 
 TABLES = ("frames.parquet", "episodes.parquet", "metrics.json")
 
@@ -112,3 +115,34 @@ def test_what_a_dataset_says_of_its_episodes_is_shared(recording, made):
     assert episodes[0].tasks is episodes[7].tasks
     assert episodes[0].extra == {"outcome": "success", "kind": "demo", "seed": 0}
     assert episodes[5].data_path == "data/chunk-000/file-000.parquet"
+
+
+def test_episodes_of_no_task_and_nothing_further_are_read(tmp_path):
+    other = tmp_path / "recording"
+    synthetic.write_recording(other, episodes=2, version="v2.1", cameras=(), extra=False)
+    synthetic.change_episodes(other, lambda row: row.update(tasks=[]))
+    assert [(episode.tasks, episode.extra) for episode in read_meta(str(other)).episodes] == [((), {})] * 2
+
+
+def test_a_file_of_meta_rows_is_opened_once_and_closed(recording, monkeypatch):
+    root = "memory://meta-once"
+    for path in recording.rglob("*"):
+        if path.is_file():
+            storage.write_bytes(f"{root}/{path.relative_to(recording)}", path.read_bytes())
+    opened = []
+    for_arrow = storage.open_for_arrow
+    monkeypatch.setattr(storage, "open_for_arrow", lambda uri: opened.append((uri, for_arrow(uri))) or opened[-1][1])
+    monkeypatch.setattr(schema.pq, "read_schema", lambda *_: pytest.fail("opened for its names alone"))
+    assert len(read_meta(root).episodes) == 8
+    assert [uri.removeprefix(root) for uri, _ in opened] == ["/meta/episodes/chunk-000/file-000.parquet"]
+    assert all(file.closed for _, file in opened)
+    storage.remove(root)
+
+
+def test_frames_imported_before_are_copied_once_an_episode_was_good(made, tmp_path):
+    before = Dataset.open(made)
+    with TableWriter(tmp_path / "frames.parquet", "frames") as frames:
+        tables = EpisodeTables(frames, before=before, iteration=2)
+        assert frames.num_rows == 0
+        assert tables.finish() == before.episodes
+        assert frames.num_rows == 123

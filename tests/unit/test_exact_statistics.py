@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from robolift.data.exact_statistics import from_order_keys, measure, order_keys
+from robolift.data.exact_statistics import measure
 from robolift.errors import DataError
+from robolift.float_order import from_order_keys, order_keys
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 EDGES = [-np.inf, -3.4e38, -1.5, -1e-42, -0.0, 0.0, 1e-45, 1.17e-38, 1.5, 3.4e38, np.inf]

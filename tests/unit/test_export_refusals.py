@@ -82,7 +82,7 @@ def test_labels_of_other_frames_are_refused(dataset, tmp_path, output_root):
     targets = publish(
         output_root, "label_returns", Kind.TARGETS, dataset, {"targets": {**keys, "value_target": rows, "reward": rows}}
     )
-    with pytest.raises(DataError, match=r"table targets \(22 rows\) was made from another dataset"):
+    with pytest.raises(DataError, match="its 22 frames are not the dataset's 123 frames"):
         run_export({"dataset": dataset.uri, "targets": targets.uri}, output_root, columns=["next_reward"])
 
 

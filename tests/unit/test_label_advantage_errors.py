@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,10 @@ def test_a_task_without_a_prompt_is_refused(output_root: str) -> None:
         label(output_root, dataset, values=values, source="column", column="value")
     assert "where: episode 1" in str(caught.value)
     assert caught.value.exit_code == 65
+
+
+def test_that_nobody_is_ranked_is_told_before_what_their_numbers_are(output_root):
+    dataset = publish_dataset(output_root, [3], kind="demo")
+    values = publish_values(output_root, dataset, [math.nan, 0, 0])
+    with pytest.raises(DataError, match="no frame belongs to the population rollout"):
+        label(output_root, dataset, values=values, targets=make_targets(output_root, dataset), population="rollout")

@@ -13,6 +13,7 @@ import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
+import synthetic
 from coded_dataset import (
     CAMERAS,
     EPISODES,
@@ -31,6 +32,7 @@ from coded_dataset import (
 from coded_video import read_code
 
 from robolift import storage
+from robolift.data import lerobot
 from robolift.data.lerobot import LeRobotReader
 from robolift.data.video_decoder import OpenVideos
 from robolift.errors import UsageError
@@ -280,3 +282,17 @@ def test_raw_rows_come_as_they_stand(v21: Path) -> None:
     reader = LeRobotReader.open(str(v21))
     assert reader.raw_table(0).column("adv_ind")[0].as_py() == "positive"
     assert "adv_ind" not in reader.raw_table(1).column_names
+
+
+def test_rows_in_another_file_are_looked_for_beside_the_stated_one(tmp_path, monkeypatch):
+    synthetic.write_recording(tmp_path / "d", episodes=6, version="v2.1", cameras=[])
+    four, five = (tmp_path / f"d/data/chunk-000/episode_00000{number}.parquet" for number in (4, 5))
+    rows = four.read_bytes()
+    four.write_bytes(five.read_bytes())
+    five.write_bytes(rows)
+    opened: list[str] = []
+    data_file = lerobot.DataFile
+    monkeypatch.setattr(lerobot, "DataFile", lambda uri, content: opened.append(uri[-9:-8]) or data_file(uri, content))
+    table = LeRobotReader.open(str(tmp_path / "d")).table(4, ["episode_index"])
+    assert set(table.column("episode_index").to_pylist()) == {4}
+    assert opened == ["4", "3", "5"]

@@ -244,7 +244,7 @@ def test_labels_of_other_frames_prompts_or_weights_are_refused(square):
     aligned = Labels.align(labels_table(square), square, TABLE, where="here")
     assert set(aligned.prompt) == {2}
     assert set(aligned.reason) == {RANKED}
-    with pytest.raises(DataError, match=rf"the dataset has {square.num_frames}\)"):
+    with pytest.raises(DataError, match=rf"are not the dataset's {square.num_frames} frames"):
         Labels.align(labels_table(square).slice(1), square, TABLE, where="here")
     prompt = np.full(square.num_frames, 2)
     prompt[5] = 3

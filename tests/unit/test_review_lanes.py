@@ -88,7 +88,7 @@ def test_an_output_of_another_dataset_is_refused(dataset, output_root):
     with pytest.raises(DataError, match="values are of another dataset"):
         Lanes(Dataset.open(dataset), dataset, values_uri=values)
     short = {name: column[:4] for name, column in VALUES.items()}
-    with pytest.raises(DataError, match="values are of another dataset"):
+    with pytest.raises(DataError, match="its 4 frames are not the dataset's 5 frames"):
         Lanes(Dataset.open(dataset), dataset, values_uri=output(output_root, dataset, Kind.VALUES, "values", short))
 
 

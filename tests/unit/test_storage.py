@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -300,3 +301,29 @@ def test_removing_what_another_process_removes_meanwhile_is_no_error(s3, tmp_pat
     monkeypatch.setattr(storage, "exists", lambda _: True)  # it was there when this process looked
     storage.remove(f"{s3}/gone")
     storage.remove(str(tmp_path / "gone"))
+
+
+def test_a_finished_file_gets_a_second_place(tmp_path):
+    storage.write_bytes(f"{tmp_path}/one", b"12")
+    storage.duplicate(f"{tmp_path}/one", f"{tmp_path}/other/two")
+    assert os.stat(tmp_path / "one").st_ino == os.stat(tmp_path / "other/two").st_ino
+    storage.duplicate(f"{tmp_path}/one", f"{tmp_path}/other/two")  # it has its place already
+    storage.duplicate(f"{tmp_path}/one", "memory://second/place")
+    storage.duplicate("memory://second/place", f"{tmp_path}/back/three")
+    assert (tmp_path / "back/three").read_bytes() == storage.read_bytes("memory://second/place") == b"12"
+    with pytest.raises(UsageError, match="neither is on this machine"):
+        storage.duplicate("memory://second/place", "memory://third/place")
+    with pytest.raises(DataError, match="file not found"):
+        storage.duplicate("memory://second/none", f"{tmp_path}/back/four")
+    storage.remove("memory://second")
+
+
+def test_a_second_place_on_another_disk_is_a_copy(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError(errno.EXDEV, "another disk")
+
+    monkeypatch.setattr(os, "link", refuse)
+    storage.write_bytes(f"{tmp_path}/one", b"12")
+    storage.duplicate(f"{tmp_path}/one", f"{tmp_path}/other/two")
+    assert (tmp_path / "other/two").read_bytes() == b"12"
+    assert (tmp_path / "other/two").stat().st_nlink == 1

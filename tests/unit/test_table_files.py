@@ -216,6 +216,25 @@ def test_reading_by_blocks_holds_one_row_group(tmp_path):
     assert peak[1] <= 1.2 * peak[0]
 
 
+def test_writing_by_pieces_holds_one_row_group(tmp_path):
+    """A process that writes 4 million rows in pieces needs no more memory than one that writes 800,000."""
+    code = (
+        "import pathlib, sys, numpy as np, pyarrow as pa\n"
+        "from robolift.table_files import TableWriter\n"
+        "some = np.zeros(50_000, np.float32)\n"
+        "with TableWriter(pathlib.Path(sys.argv[1]), 'values') as table:\n"
+        "    for episode in range(int(sys.argv[2])):\n"
+        "        keys = {'episode_index': np.full(len(some), episode), 'frame_index': np.arange(len(some))}\n"
+        "        table.add({**keys, **dict.fromkeys(('value', 'value_std', 'relative_advantage'), some)})\n"
+        "print(pa.default_memory_pool().max_memory())"
+    )
+    peak = []
+    for episodes in (16, 80):
+        command = [sys.executable, "-c", code, str(tmp_path / f"{episodes}.parquet"), str(episodes)]
+        peak.append(int(subprocess.run(command, capture_output=True, check=True).stdout))
+    assert peak[1] <= 1.2 * peak[0]
+
+
 def test_blocks_are_whole_episodes():
     starts = np.cumsum([0, *LENGTHS])
     assert list(episode_blocks(starts)) == [range(3), range(3, 4), range(4, 6)]

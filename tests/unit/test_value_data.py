@@ -97,9 +97,9 @@ def test_a_model_that_would_see_nothing_is_refused():
 
 def test_targets_of_other_frames_are_refused():
     dataset = DotDataset()
-    with pytest.raises(DataError, match="other frames"):
+    with pytest.raises(DataError, match="frames are not the dataset's 68 frames"):
         prepare(recipe(), dataset, dataset.targets.slice(0, 30))
-    with pytest.raises(DataError, match="other frames"):
+    with pytest.raises(DataError, match="frames are not the dataset's 68 frames"):
         prepare(recipe(), dataset, DotDataset(lengths=(9, 7, 5, 12, 8, 6, 10, 11)).targets)
 
 

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 
 from robolift import manifest as manifests
 from robolift.data.dataset import Dataset
+from robolift.data.same_frames import check_keys
 from robolift.errors import DataError
 from robolift.json_numbers import finite
 from robolift.manifest import Manifest
-from robolift.schema import KEYS, Kind
+from robolift.schema import Kind
 
 ADVANTAGE = {"positive": 1, "negative": -1, "none": 0}
 
@@ -75,14 +76,12 @@ def _table(uri: str, kind: Kind, name: str, dataset_manifest: Manifest, dataset:
     manifest = manifests.expect(manifests.load(uri), kind, name=name)
     parents = [parent.digest for parent in manifest.inputs.get("dataset", [])]
     table = manifest.table(name)
-    same = parents == [dataset_manifest.digest] and all(
-        table.column(key).equals(dataset.frames.column(key)) for key in KEYS
-    )
-    if not same:
+    if parents != [dataset_manifest.digest]:
         raise DataError(
             f"these {name} are of another dataset",
             where=uri,
             expected=f"an output made from {dataset.uri}",
             mend="give the output that was made from the dataset being labelled",
         )
+    check_keys(table, dataset, where=manifest.file(f"{name}.parquet"))
     return table

@@ -12,7 +12,7 @@ import functools
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,9 @@ from robolift.data.lerobot import LeRobotReader
 from robolift.errors import DataError, UsageError
 from robolift.manifest import Manifest
 from robolift.table_files import TableReader
+
+if TYPE_CHECKING:
+    from robolift.data.video_decoder import OpenVideos
 
 DATASET_FILE = "dataset.json"
 FRAMES = "frames"
@@ -129,10 +132,12 @@ class Dataset:
         self.starts: np.ndarray[Any, Any] = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         self._firsts = [source.first_episode for source in facts.sources]
         self._readers: dict[int, LeRobotReader] = {}
+        self._videos: OpenVideos | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return all but open files and table ``frames``: another process opens and reads its own."""
-        return {name: value for name, value in {**self.__dict__, "_readers": {}}.items() if name != FRAMES}
+        own = {**self.__dict__, "_readers": {}, "_videos": None}
+        return {name: value for name, value in own.items() if name != FRAMES}
 
     @classmethod
     def open(cls, manifest: Manifest) -> Dataset:
@@ -225,7 +230,7 @@ class Dataset:
         if source not in self._readers:
             facts = self.sources[source]
             check = ContentCheck(facts.uri, self.content(source))
-            reader = LeRobotReader.open(facts.uri, check=check)
+            reader = LeRobotReader.open(facts.uri, check=check, videos=self._open_videos())
             first, last = facts.first_episode, facts.first_episode + facts.num_episodes
             imported = self.episodes.column("length").to_numpy()[first:last].tolist()
             if [meta.length for meta in reader.episodes] != imported:
@@ -238,6 +243,14 @@ class Dataset:
             check.meta()
             self._readers[source] = reader
         return self._readers[source]
+
+    def _open_videos(self) -> OpenVideos:
+        """Return what holds videos open for all sources, however many there are."""
+        from robolift.data.video_decoder import OpenVideos  # noqa: PLC0415  (FFmpeg)
+
+        if self._videos is None:
+            self._videos = OpenVideos(fps=self.fps)
+        return self._videos
 
     def locate(self, episode: int) -> tuple[int, int]:
         """Return the number of the source that holds an episode, and the episode's index in it.

@@ -23,9 +23,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from robolift import manifest
+from robolift import logging, manifest
 from robolift.data.dataset import Dataset
 from robolift.data.decoding import Batch, Wanted, camera_frames, fill
+from robolift.data.lost_worker import WorkerLostError, lost
 from robolift.errors import RoboliftError
 
 STOP_TIMEOUT_S = 5.0
@@ -83,20 +84,26 @@ class DecodeWorkers:
         self._slots = _slots(memory, wanted)
         self._connections: list[Connection] = []
         self._processes: list[Any] = []
-        for number, share in enumerate(self._shares):
-            ours, theirs = context.Pipe()
-            process = context.Process(
-                target=serve, args=(theirs, memory, dataset.uri, wanted, share), name=f"decode-{number}", daemon=True
-            )
-            process.start()
-            theirs.close()  # so that reading from a dead process ends instead of waiting
-            self._connections.append(ours)
-            self._processes.append(process)
+        try:
+            for number, share in enumerate(self._shares):
+                ours, theirs = context.Pipe()
+                self._connections.append(ours)
+                with theirs:  # closed here, so that reading from a dead process ends instead of waiting
+                    arguments = (theirs, memory, dataset.uri, wanted, share)
+                    process = context.Process(target=serve, args=arguments, name=f"decode-{number}", daemon=True)
+                    process.start()
+                self._processes.append(process)
+        except BaseException:
+            self._stop()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         for connection in self._connections:
             connection.close()  # each process ends with the batch that it is decoding
         for process in self._processes:
@@ -110,7 +117,7 @@ class DecodeWorkers:
 
         Raises:
             DataError: As decoding in this process would raise, for the first batch with a broken frame.
-            RuntimeError: If a process died.
+            WorkerLostError: If a process died.
         """
         batches = self._wanted.batches(self._starts)
         ordered = deque(itertools.islice(batches, len(self._slots)))
@@ -141,8 +148,8 @@ class DecodeWorkers:
         for worker in self._of(batch):
             try:
                 failures += self._connections[worker].recv()
-            except (EOFError, OSError) as error:
-                raise self._died(worker) from error
+            except (EOFError, ConnectionError) as error:
+                raise self._died(worker, batch) from error
         if failures:
             _, raised = min(failures, key=lambda failure: failure[0])
             raise raised if isinstance(raised, RoboliftError) else RuntimeError(f"a decode process failed:\n{raised}")
@@ -150,21 +157,21 @@ class DecodeWorkers:
     def _of(self, batch: Batch) -> list[int]:
         return [n for n, share in enumerate(self._shares) if batch.number % share.num_lanes == share.lane]
 
-    def _died(self, worker: int) -> RuntimeError:
+    def _died(self, worker: int, batch: Batch) -> WorkerLostError:
         process = self._processes[worker]
-        process.join()
-        return RuntimeError(
-            f"decode process {worker} died with exit code {process.exitcode}; -9 usually means out of memory: "
-            "lower decode_workers or batch_size"
+        process.join(STOP_TIMEOUT_S)
+        return lost(
+            f"decode worker {worker}", process.exitcode, f"batch {batch.number} was there", setting="decode_workers"
         )
 
 
 def serve(connection: Connection, memory: Any, dataset_uri: str, wanted: Wanted, share: Share) -> None:
     """Decode the batches that are asked for, in order; the main function of a process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    logging.configure()
     slots = _slots(memory, wanted)
     streams: dict[int, Iterator[np.ndarray]] = {}
-    with contextlib.suppress(EOFError, BrokenPipeError):  # the parent is gone
+    with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone, perhaps before it read an answer
         failures: list[Failure] = []
         while not failures:
             slot, batch = connection.recv()

@@ -12,7 +12,12 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
+from robolift import logging
+from robolift.data.lost_worker import lost
 from robolift.errors import RoboliftError
+
+END_TIMEOUT_S = 10.0
+"""How long a process may take to end once it has closed its connection."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -30,15 +35,18 @@ def each(work: Callable[[Job], Result], jobs: Mapping[int, Job], *, num_workers:
 
     Raises:
         RoboliftError: What a job raised, if it was one.
-        RuntimeError: If a job failed otherwise, or its process died.
+        WorkerLostError: If the process of a job died.
+        RuntimeError: If a job failed otherwise.
     """
     if min(num_workers, len(jobs)) <= 1:
         for number, job in jobs.items():
             yield number, work(job)
         return
-    workers = [_Worker(work) for _ in range(min(num_workers, len(jobs)))]
+    workers: list[_Worker[Job, Result]] = []
     coming = iter(jobs.items())
     try:
+        for _ in range(min(num_workers, len(jobs))):
+            workers.append(_Worker(work))  # one by one: those that were started are stopped if one can't be
         busy = {worker.connection: worker for worker in workers}
         for worker in workers:
             worker.begin(next(coming))
@@ -62,9 +70,9 @@ class _Worker(Generic[Job, Result]):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.number = -1
-        self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-        self._process.start()
-        theirs.close()  # so that reading from a dead worker ends instead of waiting
+        with theirs:  # closed here, so that reading from a dead worker ends instead of waiting
+            self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+            self._process.start()
 
     def begin(self, job: tuple[int, Job]) -> None:
         self.number = job[0]
@@ -74,12 +82,10 @@ class _Worker(Generic[Job, Result]):
     def result(self) -> Result:
         try:
             reply, failed = self.connection.recv()
-        except (EOFError, OSError):
-            self._process.join()
-            raise RuntimeError(
-                f"a process of job {self.number} died with exit code {self._process.exitcode}; -9 usually means out of "
-                "memory: lower num_workers"
-            ) from None
+        except (EOFError, ConnectionError) as error:
+            self._process.join(END_TIMEOUT_S)
+            code, number = self._process.exitcode, self.number
+            raise lost(f"worker of job {number}", code, f"job {number} was done", setting="num_workers") from error
         if isinstance(reply, RoboliftError):
             raise reply
         if failed:
@@ -97,15 +103,17 @@ def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
     """Do jobs until the process that sends them is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    while True:
-        job = connection.recv()
-        try:
-            reply: tuple[Any, bool] = work(job), False
-        except RoboliftError as error:
-            reply = error, True
-        except Exception:
-            reply = traceback.format_exc(), True
-        connection.send(reply)
+    logging.configure()
+    with suppress(EOFError, ConnectionError):
+        while True:
+            job = connection.recv()
+            try:
+                reply: tuple[Any, bool] = work(job), False
+            except RoboliftError as error:
+                reply = error, True
+            except Exception:
+                reply = traceback.format_exc(), True
+            connection.send(reply)
 
 
 def _end_with_parent() -> None:

@@ -13,6 +13,7 @@ import multiprocessing
 import multiprocessing.context
 import os
 import pickle
+import resource
 import socket
 import struct
 import tempfile
@@ -24,14 +25,17 @@ from typing import Any
 
 import numpy as np
 
-from robolift.errors import RoboliftError
+from robolift.errors import RoboliftError, UsageError
 
 ALIGNMENT = 64
 """Arrays begin at multiples of this, as NumPy's and JAX's own do for the sake of vector instructions."""
 HEADER = struct.Struct("!QQ")
 MAX_FILES = 64
 """Files that one object may hold open."""
-GONE = "the other end of the connection is gone"
+
+
+class GoneError(Exception):
+    """The other end of a connection is gone."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +111,15 @@ class Connection:
         """Send anything that pickles.
 
         Raises:
-            OSError: If the other end is gone.
+            GoneError: If the other end is gone.
         """
         with packed(value) as ready:
             self.send_packed(ready)
 
     def send_packed(self, ready: Packed) -> None:
         """Send an object that others may get, too; errors are the same."""
-        socket.send_fds(self._end, [ready.header], ready.files)
+        with _told_of_end():
+            socket.send_fds(self._end, [ready.header], ready.files)
 
     def receive(self, *, writable: bool = True) -> Any:
         """Return the next object.
@@ -123,13 +128,19 @@ class Connection:
             writable: Whether its arrays may be changed, which whoever shares them would see.
 
         Raises:
-            EOFError: If the other end is gone.
-            OSError: Likewise.
+            GoneError: If the other end is gone. Whatever keeps an object from being made again comes as it is.
+            UsageError: If this process may open no more files.
         """
-        header, files, _, _ = socket.recv_fds(self._end, HEADER.size, MAX_FILES, socket.MSG_WAITALL)
+        with _told_of_end():
+            header, files, flags, _ = socket.recv_fds(self._end, HEADER.size, MAX_FILES, socket.MSG_WAITALL)
         try:
             if len(header) < HEADER.size:
-                raise EOFError(GONE)
+                raise GoneError
+            if flags & socket.MSG_CTRUNC:
+                allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+                raise UsageError(
+                    f"a process may have {allowed} files open, too few to be handed another; raise the limit: ulimit -n"
+                )
             length, size = HEADER.unpack(header)
             access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
             memory = memoryview(mmap.mmap(files[0], size, access=access))
@@ -141,6 +152,14 @@ class Connection:
         finally:
             for file in files:
                 os.close(file)
+
+
+@contextmanager
+def _told_of_end() -> Iterator[None]:
+    try:
+        yield
+    except ConnectionError as error:
+        raise GoneError from error
 
 
 class _Descriptor:

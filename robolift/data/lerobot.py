@@ -10,6 +10,7 @@ import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,9 @@ from robolift.data.statistics import Statistics, aggregate, from_json
 from robolift.data.video import VideoClip, VideoFacts, probe
 from robolift.errors import DataError, UsageError
 from robolift.logging import get_logger
+
+if TYPE_CHECKING:
+    from robolift.data.video_decoder import OpenVideos
 
 __all__ = ["EpisodeMeta", "LeRobotReader", "VideoPlace"]
 
@@ -45,7 +49,9 @@ class LeRobotReader:
         episodes: By index.
     """
 
-    def __init__(self, uri: str, meta: Meta, check: ContentCheck | None = None) -> None:
+    def __init__(
+        self, uri: str, meta: Meta, check: ContentCheck | None = None, videos: OpenVideos | None = None
+    ) -> None:
         self.uri = uri
         self._check = check
         self.version = meta.version
@@ -63,21 +69,22 @@ class LeRobotReader:
         from robolift.data.video_decoder import OpenVideos  # noqa: PLC0415  (FFmpeg)
 
         self._probed: tuple[str, VideoFacts] | None = None
-        self._videos = OpenVideos(fps=meta.fps)
+        self._videos = OpenVideos(fps=meta.fps) if videos is None else videos
 
     @classmethod
-    def open(cls, uri: str, *, check: ContentCheck | None = None) -> LeRobotReader:
+    def open(cls, uri: str, *, check: ContentCheck | None = None, videos: OpenVideos | None = None) -> LeRobotReader:
         """Open a dataset; only its meta folder is read.
 
         Args:
             uri: The folder, at any address.
             check: Checks each data and video file before it is read. A data file that it lets pass is taken for what
                 was checked when it was imported, and its rows are not checked again.
+            videos: Holds videos open for readers of the same frame rate; the reader's own by default.
 
         Raises:
             DataError: If the meta folder is missing, garbled or does not add up.
         """
-        return cls(uri, read_meta(uri), check)
+        return cls(uri, read_meta(uri), check, videos)
 
     def close(self) -> None:
         """Close all open files; the reader opens them again when needed."""

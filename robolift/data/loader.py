@@ -16,20 +16,16 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from robolift.data.ahead import ahead as in_a_thread
-from robolift.data.handover import Connection, Failure, Packed, packed
-from robolift.errors import EXIT_TERMINATED, RoboliftError
+from robolift.data.handover import Connection, Failure, GoneError, Packed, packed
+from robolift.data.lost_worker import lost
 
 ItemT = TypeVar("ItemT")
 AHEAD = 2
 """Items a worker makes ahead by default: one that waits and one that is being made."""
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """What a worker is told: to take no GPU's memory, and to be one thread where it computes."""
-
-
-class WorkerLostError(RoboliftError):
-    """A process that makes items was killed; the same command goes on from the last saved state."""
-
-    exit_code = EXIT_TERMINATED
+END_TIMEOUT_S = 10.0
+"""How long a worker may take to end once it has closed its connection."""
 
 
 class Loader(Generic[ItemT]):
@@ -62,6 +58,7 @@ class Loader(Generic[ItemT]):
         self._ahead = max(ahead or AHEAD * num_workers, num_workers)
         self._workers: list[_Worker] = []
         self._thread: Generator[ItemT] | None = None
+        self._error: BaseException | None = None
         if not num_workers:
             self._thread = in_a_thread(fetch(step) for step in range(first_step, self._end))
             return
@@ -96,17 +93,29 @@ class Loader(Generic[ItemT]):
         """Return the item of the next step.
 
         Raises:
-            WorkerLostError: If a worker was killed. What ``fetch`` raises is raised here as it is.
+            WorkerLostError: If a worker was killed. What ``fetch`` raises is raised here as it is, and again by each
+                later call: there is no item after one that failed.
         """
-        if self._thread is not None:
-            return next(self._thread)
+        if self._error is not None:
+            raise self._error
         if self._next == self._end:
             self.close()
             raise StopIteration
-        item: ItemT = self._worker(self._next).answer(self._next)
-        if self._next + self._ahead < self._end:
-            self._worker(self._next + self._ahead).ask(self._next + self._ahead)
+        try:
+            item = self._item(self._next)
+        except BaseException as error:
+            self._error = error
+            self.close()
+            raise
         self._next += 1
+        return item
+
+    def _item(self, step: int) -> ItemT:
+        if self._thread is not None:
+            return next(self._thread)
+        item: ItemT = self._worker(step).answer(step)
+        if step + self._ahead < self._end:
+            self._worker(step + self._ahead).ask(step + self._ahead)
         return item
 
     def close(self) -> None:
@@ -126,30 +135,34 @@ class _Worker:
         ours, theirs = socket.socketpair()
         self._connection = Connection(ours)
         with theirs:
-            # Its standard input ends when this process does, however it ends.
+            # Its standard input ends when this process does, however it ends. It finds modules where this process does
+            # and not where it was started, and a signal to the terminal's processes is not for it.
+            path = os.pathsep.join(place or os.getcwd() for place in sys.path)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "robolift.data.loader_worker", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "robolift.data.loader_worker", str(theirs.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
-                env={**os.environ, **ENVIRONMENT},
+                env={**os.environ, **ENVIRONMENT, "PYTHONPATH": path},
+                start_new_session=True,
             )
 
     def begin(self, fetch: Packed) -> None:
         """Tell it what makes the items."""
-        with self._told_of_loss("before the first item"):
-            self._connection.send(sys.path)
+        with self._told_of_loss("it was ready"):
             self._connection.send_packed(fetch)
 
     def ask(self, step: int) -> None:
         """Ask for the item of a step; they are made in the order asked for."""
-        with self._told_of_loss(f"before the item of step {step}"):
+        with self._told_of_loss(f"the item of step {step} was there"):
             self._connection.send(step)
 
     def answer(self, step: int) -> Any:
         """Return the item of a step, which was asked for."""
-        with self._told_of_loss(f"before the item of step {step} was there"):
-            item = self._connection.receive()
+        with self._told_of_loss(f"the item of step {step} was there"):
+            made, item = self._connection.receive()
+        if made != step:
+            raise RuntimeError(f"loader worker {self._number} made the item of step {made} instead of {step}")
         if isinstance(item, Failure):
             raise item.error
         return item
@@ -166,10 +179,9 @@ class _Worker:
     def _told_of_loss(self, when: str) -> Iterator[None]:
         try:
             yield
-        except (EOFError, OSError) as error:
-            code = self._process.wait()
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with {code}"
-            raise WorkerLostError(
-                f"loader worker {self._number} {how} {when}; where memory ran out, ask for fewer loader_workers or "
-                "more memory, and run again to resume"
-            ) from error
+        except GoneError as error:
+            try:
+                code: int | None = self._process.wait(END_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                code = None
+            raise lost(f"loader worker {self._number}", code, when, setting="loader_workers") from error

@@ -15,11 +15,11 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from robolift import logging
-from robolift.data.handover import Connection, Failure, packed
+from robolift.data.handover import Connection, Failure, GoneError, packed
 
 
 def serve(connection: Connection) -> None:
-    """Answer each step with its item until the other end is gone; the first object received makes the items."""
+    """Answer each step with it and its item until the other end is gone; the first object received makes the items."""
     try:
         fetch: Callable[[int], Any] = connection.receive(writable=False)
     except Exception as error:
@@ -28,14 +28,14 @@ def serve(connection: Connection) -> None:
         def fetch(_step: int) -> Any:
             raise failed
 
-    with suppress(EOFError, OSError):
+    with suppress(GoneError):
         while True:
             step = connection.receive()
             with ExitStack() as stack:
                 try:
-                    ready = stack.enter_context(packed(fetch(step)))
+                    ready = stack.enter_context(packed((step, fetch(step))))
                 except Exception as error:
-                    ready = stack.enter_context(packed(Failure.of(error)))
+                    ready = stack.enter_context(packed((step, Failure.of(error))))
                 connection.send_packed(ready)
 
 
@@ -48,14 +48,11 @@ def _end_with_parent() -> None:
 def main(descriptor: int) -> None:
     """Serve the socket that was passed as ``descriptor``."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    # A signal to the whole group is for the parent, which may yet need an item for the step it finishes.
+    # A signal to all processes of a machine is for the parent, which may yet need an item for the step it finishes.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     logging.configure()
-    connection = Connection(socket.socket(fileno=descriptor))
-    with suppress(EOFError, OSError):
-        sys.path[:] = connection.receive()
-        serve(connection)
+    serve(Connection(socket.socket(fileno=descriptor)))
 
 
 if __name__ == "__main__":

@@ -297,15 +297,17 @@ def run(
         advance = compiled_step(learner, recipe, places, rows)
         measure = None if held_out is None else learner.measure(frozen, held_out, mesh)
         first = int(state.step)
-        loader = Loader(
-            StepRows(data, make_sampler(recipe, data.num_rows), hosts.own_rows(rows, recipe.batch_size)),
-            first_step=first,
-            num_steps=recipe.steps - first,
-            num_workers=recipe.loader_workers,
-        )
+        rows_of = StepRows(data, make_sampler(recipe, data.num_rows), hosts.own_rows(rows, recipe.batch_size))
+        left, workers = recipe.steps - first, recipe.loader_workers
         trace = StepTrace(profile if hosts.this_host().is_main else NO_PROFILE, JaxRecorder())
         # A SIGTERM after the last step must not cut the last save off either, so it is complete before the end.
-        with stop_requests() as asked, contextlib.closing(store), loader as batches, jax.set_mesh(mesh), trace:
+        with (
+            stop_requests() as asked,
+            contextlib.closing(store),
+            Loader(rows_of, first_step=first, num_steps=left, num_workers=workers) as batches,
+            jax.set_mesh(mesh),
+            trace,
+        ):
             for step, batch in enumerate(batches, first):
                 state = advance(state, hosts.put_rows(batch, rows, recipe.batch_size), frozen)
                 done = step + 1

@@ -70,16 +70,17 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     from robolift.data.dataset import Dataset  # noqa: PLC0415
     from robolift.data.frame_cache import View, open_cache  # noqa: PLC0415
     from robolift.training.device import device_for, threads  # noqa: PLC0415  (torch takes seconds to import)
-    from robolift.value_model.checkpoint import load  # noqa: PLC0415
+    from robolift.value_model.checkpoint import load, read  # noqa: PLC0415
     from robolift.value_model.predict import predict, shard_episodes  # noqa: PLC0415
 
     dataset = Dataset.open(inputs.one("dataset"))
-    model, checkpoint = load(inputs.one("checkpoint").uri, config.step)
-    episodes = shard_episodes(dataset.starts, config.shard, config.num_shards)
-    cache, frames = given_frames(inputs), None
+    trained = inputs.one("checkpoint").uri
+    checkpoint, cache, frames = read(trained, config.step), given_frames(inputs), None
     if cache is not None and checkpoint.cameras:
         view = View(cameras=checkpoint.cameras, size=checkpoint.image_size, padded=checkpoint.padded)
         frames = open_cache(cache, view, num_frames=dataset.num_frames)
+    episodes = shard_episodes(dataset.starts, config.shard, config.num_shards)
+    model, _ = load(trained, config.step)  # last: weights may take minutes
     with threads(config.threads):
         columns = predict(
             model.to(device_for(config.device)),

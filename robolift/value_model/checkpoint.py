@@ -66,7 +66,7 @@ class Checkpoint:
     @property
     def padded(self) -> bool:
         """Whether images keep their shape and black fills the rest, instead of being stretched."""
-        return isinstance(self.config, TokenModelConfig) and self.config.padded
+        return self.config.padded
 
     @property
     def shape(self) -> ModelShape:
@@ -190,6 +190,19 @@ def save(folder: Path, checkpoint: Checkpoint, weights: Mapping[str, torch.Tenso
         storage.write_bytes(str(folder / CHECKPOINT_FILE), storage.to_json_bytes(checkpoint.to_dict()))
 
 
+def read(uri: str, step: int | None = None) -> Checkpoint:
+    """Return a value model's description without its weights; arguments and errors as of :func:`load`."""
+    where = storage.join(uri, CHECKPOINT_FILE)
+    if step is not None:
+        where = storage.join(kept_state(uri, step), ASSETS, CHECKPOINT_FILE)
+    try:
+        return Checkpoint.from_dict(storage.read_json(where))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"not a value model's checkpoint: {error!r}", where=where, expected="what train_value writes"
+        ) from error
+
+
 def load(uri: str, step: int | None = None) -> tuple[ValueNetwork, Checkpoint]:
     """Load a value model, ready to predict.
 
@@ -201,19 +214,9 @@ def load(uri: str, step: int | None = None) -> tuple[ValueNetwork, Checkpoint]:
         DataError: If a file is missing, or names other weights than the architecture has.
         UsageError: If no state of ``step`` was kept.
     """
-    if step is not None:
-        uri, described = kept_state(uri, step), f"{ASSETS}/{CHECKPOINT_FILE}"
-    else:
-        described = CHECKPOINT_FILE
-    where = storage.join(uri, described)
-    try:
-        checkpoint = Checkpoint.from_dict(storage.read_json(where))
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(
-            f"not a value model's checkpoint: {error!r}", where=where, expected="what train_value writes"
-        ) from error
+    checkpoint = read(uri, step)
     model = _unfilled(checkpoint)
-    where = storage.join(uri, WEIGHTS_FILE)
+    where = storage.join(uri if step is None else kept_state(uri, step), WEIGHTS_FILE)
     try:
         with storage.as_local(where) as file:
             # Its tensors become the model's, so that no weight is ever there twice.

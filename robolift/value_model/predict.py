@@ -6,6 +6,7 @@ The bits don't depend on how the episodes are cut into shards: see robolift.valu
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -67,7 +68,7 @@ def predict(
         folder: Where features go.
         save_features: Whether to write them, where they are compact; a model of patches has millions a frame.
         precision: Arithmetic of towers; heads are float32 in any case.
-        decode_workers: Processes that decode, 0 for a thread.
+        decode_workers: Processes that decode, 0 for a thread; none where ``frames`` are given.
         frames: The dataset's pictures as the checkpoint wants them, instead of its videos.
 
     Raises:
@@ -78,7 +79,7 @@ def predict(
         raise UsageError(f"precision {precision} is for towers; set float32 for preset {checkpoint.config.preset}")
     checkpoint.check_dataset(dataset)
     starts = dataset.starts[episodes.start : episodes.stop + 1]
-    keys = {name: dataset.frames.column(name).to_numpy()[starts[0] : starts[-1]] for name in schema.KEYS}
+    keys = dataset.keys(int(starts[0]), int(starts[-1]))
     if not episodes:
         nothing = np.empty(0, np.float32)
         return {**keys, "value": nothing, "value_std": nothing, "relative_advantage": nothing}
@@ -135,10 +136,13 @@ def images_of(
 ) -> Iterator[Iterator[np.ndarray]]:
     """Give an iterator over the images of each batch, (B, K, H, W, 3) uint8, made while the one before is used.
 
-    An array is only valid until the next is asked for. See :func:`predict`; without cameras there is nothing to give.
+    An array is only valid until the next is asked for. See :func:`predict`; without cameras there is nothing to give,
+    and with ``frames`` nothing for ``decode_workers`` to do.
     """
     if frames is None and decode_workers and wanted.cameras:
         with DecodeWorkers(dataset, wanted, decode_workers) as workers:
             yield workers.images()
         return
-    yield ahead(decoded(dataset, wanted) if frames is None else packed(frames, wanted, dataset.starts))
+    coming = decoded(dataset, wanted) if frames is None else packed(frames, wanted, dataset.starts)
+    with contextlib.closing(ahead(coming)) as images:
+        yield images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class ValueModelConfig:
         low: Lowest value of the distribution.
         high: Highest value of the distribution.
         head: What the value is read from, a key of robolift.value_model.heads.HEADS; the recipe chooses it.
+        padded: Images are always stretched.
     """
 
     preset: str
@@ -56,6 +57,7 @@ class ValueModelConfig:
     low: float
     high: float
     head: str = "distribution"
+    padded: ClassVar[bool] = False
 
 
 def tiny() -> ValueModelConfig:

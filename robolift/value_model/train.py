@@ -21,7 +21,6 @@ from robolift.data.frames import PRIVATE, Frames, PackedFrames, pack_frames
 from robolift.data.models import model_digest
 from robolift.errors import UsageError
 from robolift.json_numbers import finite
-from robolift.manifest import Manifest
 from robolift.training import distributed
 from robolift.training.checkpoint import StateStore
 from robolift.training.device import check_compiler, device_for, threads
@@ -78,7 +77,7 @@ def train(recipe: Recipe, places: Places) -> None:
         DataError: If dataset and targets don't fit, or hold numbers that can't be trained on.
         TrainingStoppedError: If a process was stopped or lost; the same call resumes.
     """
-    dataset, data = _open(recipe, places)
+    dataset, data, frames = _open(recipe, places)
     if recipe.weights and not recipe.weights_sha256:
         # Worked out once for all processes, and a copy made for an earlier run is found by it.
         recipe = recipe.model_copy(update={"weights_sha256": model_digest(recipe.weights)})
@@ -94,7 +93,7 @@ def train(recipe: Recipe, places: Places) -> None:
                 error_file=Path(folder) / "error.json",
             )
         return
-    train_here(recipe, places, world or World(), dataset, data)
+    train_here(recipe, places, world or World(), dataset, data, frames)
 
 
 def train_worker(recipe: Recipe, places: Places) -> None:
@@ -104,21 +103,29 @@ def train_worker(recipe: Recipe, places: Places) -> None:
     train_here(recipe, places, world, *_open(recipe, places))
 
 
-def _open(recipe: Recipe, places: Places) -> tuple[Dataset, TrainingData]:
+def _open(recipe: Recipe, places: Places) -> tuple[Dataset, TrainingData, Frames | None]:
+    """Open what is trained on, the pictures too where a cache has them; nothing is built before all is found right."""
     if recipe.preset not in PRESETS:
         hint = "; a recipe goes into recipe" if recipe.preset in RECIPES else ""
         raise UsageError(f"preset {recipe.preset!r} is unknown; there are: {', '.join(PRESETS)}{hint}")
-    check_installed(PRESETS[recipe.preset]())
+    config = PRESETS[recipe.preset]()
+    check_installed(config)
     device_for(recipe.device)
     if recipe.compile:
         check_compiler(recipe.device)
     dataset = Dataset.open(manifest.load(places.dataset_uri))
     targets = manifest.load(places.targets_uri).table("targets") if places.targets_uri else None
-    return dataset, prepare(recipe, dataset, targets)
+    data, frames = prepare(recipe, dataset, targets), None
+    if places.frames_uri and data.cameras:
+        view = View(cameras=data.cameras, size=recipe.image_size, padded=config.padded)
+        frames = open_cache(manifest.load(places.frames_uri), view, num_frames=dataset.num_frames)
+    return dataset, data, frames
 
 
-def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, data: TrainingData) -> None:
-    """Train in this process, together with the others of ``world``."""
+def train_here(
+    recipe: Recipe, places: Places, world: World, dataset: Dataset, data: TrainingData, frames: Frames | None = None
+) -> None:
+    """Train in this process, together with the others of ``world``; without ``frames`` they are decoded first."""
     if world.size != recipe.num_processes:
         raise UsageError(
             f"{world.size} processes were started and num_processes is {recipe.num_processes}; "
@@ -130,8 +137,7 @@ def train_here(recipe: Recipe, places: Places, world: World, dataset: Dataset, d
     with threads(recipe.threads), distributed.connected(world, device):
         model = initial_model(checkpoint, recipe.seed, empty_towers=bool(recipe.weights))
         model = trainable(model, recipe, world, device)
-        cache = manifest.load(places.frames_uri) if places.frames_uri else None
-        with packed(recipe, world, dataset, data, padded=checkpoint.padded, cache=cache) as images:
+        with packed(recipe, world, dataset, data, padded=checkpoint.padded, cached=frames) as images:
             objective = ValueObjective(model=model, data=data, images=images, recipe=recipe, world=world)
             profile = Profile(places.profile_steps, places.profile_uri)
             with contextlib.closing(objective):
@@ -223,17 +229,15 @@ def packed(
     data: TrainingData,
     *,
     padded: bool,
-    cache: Manifest | None = None,
+    cached: Frames | None = None,
 ) -> Iterator[Frames | None]:
-    """Give all frames: those of a cache that has them, else one array, decoded once a machine; None without cameras.
+    """Give all frames: those of a cache if there are, else one array, decoded once a machine; None without cameras.
 
     The array's file loses its name as soon as every process has it open, and one that a killed process left is removed
     by the next, so gigabytes never pile up on the machine's disk.
     """
-    view = View(cameras=data.cameras, size=recipe.image_size, padded=padded)
-    found = open_cache(cache, view, num_frames=dataset.num_frames) if cache is not None and data.cameras else None
-    if found is not None or not data.cameras:
-        yield found
+    if cached is not None or not data.cameras:
+        yield cached
         return
     layout = None
     with contextlib.ExitStack() as leavings:

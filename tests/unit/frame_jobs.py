@@ -12,6 +12,7 @@ from robolift.data.frame_cache import CachedFrames, CacheFacts, View
 from robolift.data.frame_coding import Coding
 from robolift.data.frame_packing import Packing, pack
 from robolift.errors import DataError
+from robolift.logging import get_logger
 from robolift.storage import join
 
 
@@ -31,6 +32,8 @@ def act(job: str) -> str:
         raise DataError("broken", where="here")
     if job == "bug":
         raise ValueError("a slip")
+    if job == "warn":
+        get_logger("jobs").warning("a warning")
     if job == "die":
         os._exit(9)
     return job.upper()

@@ -28,6 +28,7 @@ class Squares:
     Attributes:
         table: (N, 3) float64.
         wrong: Step that has no data.
+        broken: Step whose item pickles, but not back.
         unpicklable: Step whose item does not pickle.
         deadly: Step at which the process is killed.
         slow: Step at which it sleeps for minutes, after it has said so by a file.
@@ -36,6 +37,7 @@ class Squares:
 
     table: np.ndarray
     wrong: int = -1
+    broken: int = -1
     unpicklable: int = -1
     deadly: int = -1
     slow: int = -1
@@ -44,6 +46,8 @@ class Squares:
     def __call__(self, step: int) -> Any:
         if step == self.wrong:
             raise DataError("no such row", where=f"step {step}", mend="add it")
+        if step == self.broken:
+            return Broken()
         if step == self.unpicklable:
             return lambda: step
         if step == self.deadly:

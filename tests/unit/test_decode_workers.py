@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import math
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import av
@@ -17,8 +21,9 @@ from coded_dataset import LENGTHS, TOP, WRIST, write_dataset, write_packed
 from coded_video import coded_image, read_code
 
 from robolift.data.dataset import Dataset
-from robolift.data.decode_workers import DecodeWorkers, Share, shares
+from robolift.data.decode_workers import DecodeWorkers, Share, serve, shares
 from robolift.data.decoding import Batch, Wanted, cut, decoded
+from robolift.data.lost_worker import WorkerLostError
 from robolift.data.video import VideoClip
 from robolift.data.video_decoder import decode_frames
 from robolift.errors import DataError
@@ -117,8 +122,41 @@ def test_a_process_that_dies_says_so(packed: Dataset) -> None:
         next(images)
         (pid,) = [process.pid for process in workers._processes]
         os.kill(pid, signal.SIGKILL)
-        with pytest.raises(RuntimeError, match=r"decode process 0 died with exit code -9(.|\n)*lower decode_workers"):
+        told = r"decode worker 0 was killed by signal 9 before batch \d+ was there; .* fewer decode_workers"
+        with pytest.raises(WorkerLostError, match=told) as found:
             list(images)
+        assert found.value.exit_code == 143
+
+
+def test_a_process_ends_quietly_when_its_answer_is_not_read_any_more(packed: Dataset) -> None:
+    ours, theirs = multiprocessing.Pipe()
+    theirs.send([])  # so that the end of the connection is a reset
+    ours.close()
+    some = wanted(batch_size=1)
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        serve(theirs, bytearray(math.prod(some.shape)), packed.uri, some, shares(2, 1)[0])
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+
+
+def test_where_a_process_can_not_be_started_those_that_were_are_stopped(
+    packed: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[SpawnProcess] = []
+    start = SpawnProcess.start
+
+    def refused(process: SpawnProcess) -> None:
+        if started:
+            raise BlockingIOError(errno.EAGAIN, "no more processes")
+        started.append(process)
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", refused)
+    with pytest.raises(BlockingIOError) as found:
+        DecodeWorkers(packed, wanted(), 2)
+    assert found.value.errno == errno.EAGAIN
+    assert [process.is_alive() for process in started] == [False]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import pytest
 from frame_jobs import act
 
 from robolift.data.frame_workers import each
+from robolift.data.lost_worker import WorkerLostError
 from robolift.errors import DataError
 
 
@@ -28,8 +31,33 @@ def test_what_a_job_raised_comes_as_itself_and_a_lost_process_is_told():
         list(each(act, {0: "data", 1: "a"}, num_workers=2))
     with pytest.raises(RuntimeError, match=r"job 1 failed:[\s\S]*ValueError: a slip"):
         list(each(act, {0: "a", 1: "bug"}, num_workers=2))
-    with pytest.raises(RuntimeError, match=r"a process of job 0 died with exit code 9; .*lower num_workers"):
+    told = r"worker of job 0 ended with 9 before job 0 was done; .* fewer num_workers"
+    with pytest.raises(WorkerLostError, match=told) as found:
         list(each(act, {0: "die", 1: "a"}, num_workers=2))
+    assert found.value.exit_code == 143
+
+
+def test_what_a_job_warns_of_goes_where_the_log_goes(capfd):
+    assert dict(each(act, {0: "warn", 1: "a"}, num_workers=2)) == {0: "WARN", 1: "A"}
+    out, log = capfd.readouterr()
+    assert out == ""
+    assert "a warning" in log
+
+
+def test_where_a_process_can_not_be_started_those_that_were_are_stopped(monkeypatch):
+    started, start = [], SpawnProcess.start
+
+    def refused(process):
+        if started:
+            raise BlockingIOError(errno.EAGAIN, "no more processes")
+        started.append(process)
+        start(process)
+
+    monkeypatch.setattr(SpawnProcess, "start", refused)
+    with pytest.raises(BlockingIOError) as found:
+        list(each(act, {0: "a", 1: "b"}, num_workers=2))
+    assert found.value.errno == errno.EAGAIN
+    assert [process.exitcode for process in started] == [-signal.SIGTERM]
 
 
 def _is_alive(process: int) -> bool:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import pickle
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import synthetic
 
 from robolift.data.dataset import Dataset
 from robolift.data.frames import DecodedFrames, pack_frames
 from robolift.errors import DataError, UsageError
 from robolift.manifest import Manifest
+from robolift.stages.stage import execute
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,29 @@ def test_frames_decoded_when_asked_for_are_the_packed_ones(opened: Dataset, tmp_
         found = decoded[rows]
         assert found.dtype == np.uint8
         assert np.array_equal(found, packed[rows])
+
+
+def test_few_videos_stay_open_however_many_sources_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robolift.data.video_decoder.OPEN_VIDEOS", 1)
+    whole = None
+    for seed in range(2):
+        synthetic.write_recording(tmp_path / f"{seed}", episodes=1, seed=seed, cameras=[synthetic.TOPVIEW])
+        inputs = {} if whole is None else {"previous": whole.uri}
+        told = {"dataset_uri": str(tmp_path / f"{seed}")}
+        whole = execute("import_dataset", told, inputs, str(tmp_path / "runs"))
+    assert whole is not None
+    dataset = pickle.loads(pickle.dumps(Dataset.open(whole)))
+    here = {str(path) for path in tmp_path.rglob("*.mp4")}
+    assert len(here) == 2
+    for episode in range(2):
+        dataset.images(episode, synthetic.TOPVIEW, np.array([1]))
+    held = [os.readlink(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd") if _is_open(number)]
+    assert len(here.intersection(held)) == 1
+    pickle.dumps(dataset)
+
+
+def _is_open(number: str) -> bool:
+    return os.path.lexists(f"/proc/self/fd/{number}")
 
 
 def test_what_the_disk_has_no_room_for_is_refused_before_decoding(

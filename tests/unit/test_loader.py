@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -17,10 +18,11 @@ import numpy as np
 import pytest
 from loader_items import Broken, Squares
 
-from robolift.data.handover import Connection, Failure, packed
-from robolift.data.loader import Loader, WorkerLostError
+from robolift.data.handover import Connection, Failure, GoneError, packed
+from robolift.data.loader import Loader
 from robolift.data.loader_worker import serve
-from robolift.errors import DataError
+from robolift.data.lost_worker import WorkerLostError
+from robolift.errors import DataError, UsageError
 
 TABLE = np.arange(30.0).reshape(10, 3)
 
@@ -145,7 +147,9 @@ def test_a_worker_serves_until_the_other_end_is_gone(ends):
     answers = []
     for step in range(3):
         ours.send(step)
-        answers.append(ours.receive())
+        made, answer = ours.receive()
+        assert made == step
+        answers.append(answer)
     ours.close()
     thread.join(timeout=60)
     assert not thread.is_alive()
@@ -160,9 +164,10 @@ def test_what_does_not_arrive_whole_fails_at_the_first_item(ends):
     thread.start()
     ours.send(Broken())
     ours.send(0)
-    failure = ours.receive()
+    step, failure = ours.receive()
     ours.close()
     thread.join(timeout=60)
+    assert step == 0
     assert isinstance(failure.error, FileNotFoundError)
     assert "the table is gone" in str(failure.error)
 
@@ -230,8 +235,52 @@ def test_a_connection_that_ends_is_noticed(ends):
     ours, theirs = ends
     ours._end.sendall(b"1234567")
     ours.close()
-    with pytest.raises(EOFError, match="gone"):
+    with pytest.raises(GoneError):
         theirs.receive()
+    with pytest.raises(GoneError):
+        theirs.send(TABLE)
+
+
+def test_an_item_that_can_not_be_made_again_here_fails_as_it_does_and_so_does_the_loader_from_then_on():
+    with Loader(Squares(TABLE, broken=1), first_step=0, num_steps=3, num_workers=1) as loader:
+        assert next(loader).step == 0
+        (worker,) = loader._workers
+        for _ in range(2):
+            with pytest.raises(FileNotFoundError, match="the table is gone"):
+                next(loader)
+        assert worker._process.returncode == -9
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_nothing_comes_after_an_error_but_the_same(num_workers):
+    with Loader(Squares(TABLE, wrong=1), first_step=0, num_steps=3, num_workers=num_workers) as loader:
+        assert next(loader).step == 0
+        for _ in range(2):
+            with pytest.raises(DataError, match="no such row"):
+                next(loader)
+
+
+def test_a_process_that_may_open_no_more_files_is_told_so(ends):
+    ours, theirs = ends
+    ours.send(TABLE)
+    free = os.dup(0)
+    os.close(free)
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, allowed[1]))
+    try:
+        with pytest.raises(UsageError, match=f"may have {free} files open, .* ulimit -n"):
+            theirs.receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
+
+
+def test_workers_find_modules_where_this_process_does(tmp_path, monkeypatch):
+    (tmp_path / "robolift").mkdir()
+    (tmp_path / "robolift/__init__.py").write_text("raise ImportError('another program of this name')")
+    monkeypatch.chdir(tmp_path)
+    with Loader(Squares(TABLE), first_step=0, num_steps=1, num_workers=1) as loader:
+        item = next(loader)
+        assert os.getsid(item.process) == item.process  # Ctrl-C is not for it
 
 
 class StrangeError(Exception):

@@ -20,6 +20,7 @@ from robolift.stages.frame_views import view_of
 from robolift.stages.frames_input import input_identity
 from robolift.stages.preflight import find_problems
 from robolift.stages.stage import execute, load_inputs, parse_config, plan
+from robolift.value_model import checkpoint, train
 
 QUICK = {"image_size": [32, 32], "steps": 4, "batch_size": 8, "warmup_steps": 1, "val_fraction": 0.25}
 SEEN = {"size": [32, 32], "num_workers": 1}
@@ -197,7 +198,7 @@ def test_what_identifies_an_input_of_frames(dataset, pack):
     assert input_identity("dataset", [dataset]) == [dataset.digest]
 
 
-def test_a_cache_that_lacks_what_is_wanted(dataset, targets, pack, root, tmp_path, caplog):
+def test_a_cache_that_lacks_what_is_wanted(dataset, pack, tmp_path, caplog):
     opened = Dataset.open(dataset)
     wanted = {"cameras": opened.cameras, "size": (20, 24), "padded": True, "num_workers": 1}
     array = pack_frames(opened, opened.cameras, size=(20, 24), folder=tmp_path, padded=True)
@@ -211,11 +212,24 @@ def test_a_cache_that_lacks_what_is_wanted(dataset, targets, pack, root, tmp_pat
     with pytest.raises(UsageError, match=told):
         open_frames(opened, cache=pack(format="jpeg"), folder=None, **wanted)
     one = pack(format="jpeg", cameras=[synthetic.TOPVIEW])
-    inputs = {"dataset": dataset.uri, "targets": targets.uri, "frames": one.uri}
-    with pytest.raises(UsageError, match=r"holds observation\.images\.topview at 32x32"):
-        execute("train_value", QUICK, inputs, root)
     with pytest.raises(DataError, match=r"has \d+ frames[\s\S]*those of the dataset"):
         open_cache(one, View(cameras=(), size=(32, 32), padded=False), num_frames=3)
+
+
+def test_a_cache_that_lacks_what_is_wanted_is_refused_before_a_model_is_built(
+    dataset, targets, pack, root, monkeypatch
+):
+    one = pack(format="jpeg", cameras=[synthetic.TOPVIEW])
+    given = {"dataset": dataset.uri, "targets": targets.uri}
+    trained = execute("train_value", QUICK, given, root)
+    monkeypatch.setattr(train, "initial_model", lambda *_, **__: pytest.fail("built"))
+    monkeypatch.setattr(checkpoint, "_unfilled", lambda *_: pytest.fail("built"))
+    told = r"holds observation\.images\.topview at 32x32"
+    with pytest.raises(UsageError, match=told):
+        execute("train_value", QUICK, {**given, "frames": one.uri}, root)
+    inputs = {"dataset": dataset.uri, "checkpoint": trained.uri, "frames": one.uri}
+    with pytest.raises(UsageError, match=told):
+        execute("predict_values", {}, inputs, root)
 
 
 def test_the_cache_of_another_dataset_is_refused(dataset, recording_uri, targets, pack, root):

@@ -62,6 +62,16 @@ def test_merged_values_are_the_same_bytes_however_they_were_cut(dataset, checkpo
     manifest.verify(merged[1])
 
 
+def test_a_shard_reads_no_table_of_all_frames(dataset, checkpoint, tmp_path, three, monkeypatch):
+    def whole(_):
+        raise AssertionError("table frames is as long as the dataset")
+
+    monkeypatch.setattr(Dataset, "frames", property(whole))
+    inputs = {"dataset": dataset.uri, "checkpoint": checkpoint.uri}
+    found = execute("predict_values", {"shard": 1, "num_shards": 3}, inputs, str(tmp_path))
+    assert found.files == three[1].files
+
+
 def test_decode_processes_change_neither_the_bytes_nor_the_identity(dataset, checkpoint, tmp_path, one):
     (found,) = shards(dataset, checkpoint, str(tmp_path), 1, decode_workers=2)
     assert found.digest == one[0].digest

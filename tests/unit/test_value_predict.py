@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import contextlib
+import threading
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from dot_world import DotDataset
 
+from robolift.data.decoding import Wanted
 from robolift.errors import DataError, UsageError
 from robolift.training import device
 from robolift.value_model import predict, train
@@ -124,6 +128,17 @@ def test_pictures_that_are_there_already_take_the_place_of_videos(tmp_path):
     frames = dataset.all_frames(dataset.cameras, (24, 24))
     packed = values_of(Blind(), model, checkpoint, tmp_path / "packed", num_shards=2, frames=frames, decode_workers=2)
     assert packed["value"].tolist() == decoded["value"].tolist()
+
+
+def test_what_makes_images_ends_with_their_use():
+    dataset, before = DotDataset(), threading.active_count()
+    wanted = Wanted(cameras=dataset.cameras, size=(24, 24), padded=False, episodes=range(8), batch_size=4)
+    with contextlib.suppress(DataError), predict.images_of(dataset, wanted) as images:
+        next(images)
+        assert threading.active_count() == before + 1
+        raise DataError("broken")
+    assert threading.active_count() == before
+    assert next(images, None) is None
 
 
 def test_a_model_without_towers_is_never_rounded(tmp_path):

@@ -23,7 +23,9 @@ def main() -> int:
     for module in modules(args.names):
         doc, benchmarks = load(module)
         for benchmark in benchmarks:
-            rounds = measure(module, benchmark, rounds=args.rounds or benchmark.rounds)
+            number = args.rounds or benchmark.rounds
+            publish = not args.dry_run and number >= benchmark.rounds
+            rounds = measure(module, benchmark, rounds=number, publish=publish)
             found = results.entry(doc, benchmark, rounds, os.getloadavg()[0])
             worse = results.losses(benchmark, found, written.get(benchmark.name))
             if worse and args.because:

@@ -13,8 +13,10 @@ from robolift.planner.costs import Counts, Form, evaluate
 
 DECODED = ("picture", "pixel_h264", "pixel_av1", "byte_h264", "byte_av1")
 """What decoding is made of, measured by itself."""
-DECODING = ("pack_frames", "train_value", "predict_values")
-"""The stages that decode each picture once."""
+DECODING = ("pack_frames",)
+"""The stage that decodes each picture once."""
+SHOWN = ("train_value", "predict_values")
+"""Those that look at packed pictures."""
 CPU: dict[str, tuple[str, ...]] = {
     "import_dataset": ("start", "frame", "episode", "data_file", "video_file"),
     "label_returns": ("start", "frame", "episode"),
@@ -28,7 +30,7 @@ CPU: dict[str, tuple[str, ...]] = {
     "train_policy": ("start", "frame", "row"),
     "write_report": ("start", "frame", "episode"),
 }
-MEMORY = {name: ("start",) if name in DECODING else ("start", "frame") for name in CPU}
+MEMORY = {name: ("start",) if name in (*DECODING, *SHOWN) else ("start", "frame") for name in CPU}
 WRITTEN = {
     **dict.fromkeys(CPU, ("start", "frame", "episode")),
     "import_dataset": ("start", "frame", "episode", "data_file", "video_file"),
@@ -37,7 +39,10 @@ WRITTEN = {
     **dict.fromkeys(("train_value", "train_policy", "compute_norm_stats"), ("start",)),
 }
 REQUESTS = ("start", "episode", "data_file", "video_file", "clip", "shard", "page")
-READ = ("start", "frame", "data_byte", "window_byte")
+READ = {
+    **dict.fromkeys(CPU, ("start", "frame", "data_byte", "window_byte")),
+    **dict.fromkeys(SHOWN, ("start", "frame", "data_byte", "packed_byte")),
+}
 DIGITS = 4
 
 

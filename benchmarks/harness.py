@@ -96,6 +96,7 @@ class Benchmark:
         goals: What is to be reached.
         prepare: Makes what the ways work on, in the folder that they get; not measured.
         rounds: How often each way runs.
+        publish: Puts what was measured in the folder where the program reads it; called when results are written.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Benchmark:
     goals: tuple[Goal, ...] = field(default=())
     prepare: Work | None = None
     rounds: int = 5
+    publish: Callable[[Path], None] | None = None
 
     def way(self, name: str) -> Way:
         """Return the way of a name."""

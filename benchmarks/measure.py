@@ -17,8 +17,8 @@ from benchmarks.harness import Benchmark, Round, Way
 ROOT = Path(__file__).parents[1]
 
 
-def measure(module: str, benchmark: Benchmark, *, rounds: int) -> list[Round]:
-    """Return the numbers of every way that can run here, round by round.
+def measure(module: str, benchmark: Benchmark, *, rounds: int, publish: bool = False) -> list[Round]:
+    """Return the numbers of every way that can run here, round by round; publish what the benchmark says, if told so.
 
     Raises:
         subprocess.CalledProcessError: If a way fails; what it printed was shown.
@@ -33,6 +33,8 @@ def measure(module: str, benchmark: Benchmark, *, rounds: int) -> list[Round]:
                 for way in ways:
                     found[-1][way.name] = _run(module, benchmark, way, Path(folder))
                     bar.update()
+        if publish and benchmark.publish is not None:
+            benchmark.publish(Path(folder))
     return found
 
 

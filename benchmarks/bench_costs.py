@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import statistics
 import tempfile
 import time
@@ -56,12 +57,15 @@ CLIPS = tuple(
     for size in (SMALL, LARGE)
     for noise in (3, 16)
 )
-PICTURES = (Shape(4, 150, cameras=2, size=SMALL), Shape(16, 150, cameras=2, size=SMALL))
+PICTURES = (Shape(8, 75, cameras=2, size=SMALL), Shape(32, 75, cameras=2, size=SMALL))
+"""Of an episode for each process that packs, and more: an episode is packed by one."""
 TABLES_CHECK = tuple((500 * times, 500) for times in (1, 4, 16))
 ROWS_CHECK = tuple(Shape(100 * times, 500) for times in (1, 4, 16))
-PICTURES_CHECK = tuple(Shape(4 * times, 120, cameras=2, size=(360, 480), codec="av1") for times in (1, 4, 16))
+PREDICTED, PREDICTED_CHECK = (Shape(number, 300, cameras=2) for number in (48, 64))
+"""Many small pictures: the small model takes little of each."""
+PICTURES_CHECK = tuple(Shape(8 * times, 30, cameras=2, size=(360, 480), codec="av1") for times in (1, 4, 16))
 STEPS, STEPS_CHECK = (4, 80), (16, 64, 256)
-POLICY_STEPS, POLICY_STEPS_CHECK = (100, 1600), (200, 800, 3200)
+POLICY_STEPS, POLICY_STEPS_CHECK = (100, 3200), (200, 800, 3200)
 STORED = (
     *(Shape(e, 20, v, cameras=c) for v in ("v2.1", "v3.0") for e, c in ((4, 1), (8, 1), (4, 2))),
     Shape(2, 100_000, "v3.0"),
@@ -84,14 +88,16 @@ def prepare(folder: Path) -> None:
         RuntimeError: If something of a stage is not known after it.
     """
     reading: list[costs.Form] = []
-    taken = at_once(
-        partial(measure_tables, folder, TABLES, repeats=REPEATS),
+    *taken, asked = at_once(
         partial(measure_rows, folder, ROWS, steps=POLICY_STEPS, repeats=REPEATS),
         partial(measure_pictures, folder, PICTURES, steps=STEPS, repeats=REPEATS, reading=reading),
+        partial(measure_prediction, folder, PREDICTED, repeats=REPEATS),
+        partial(measure_tables, folder, TABLES, repeats=REPEATS),
+        partial(measure_requests, folder),
     )
     decoding = measure_decoding(folder, CLIPS, repeats=REPEATS)
-    stages = fit(taken, {one.run.uri: written(one.run.uri) for one in taken}, decoding)
-    asked = measure_requests(folder)
+    runs = [one for found in taken for one in found]
+    stages = fit(runs, {one.run.uri: written(one.run.uri) for one in runs}, decoding)
     document = {
         "measured": machine(),
         "counted": costs.COUNTED,
@@ -102,7 +108,8 @@ def prepare(folder: Path) -> None:
     (folder / COSTS_FILE).write_bytes(storage.to_json_bytes(document))
     if lacking := incomplete(costs.load(folder / COSTS_FILE)):
         raise RuntimeError(f"not measured: {', '.join(lacking)}")
-    for shape in (*ROWS_CHECK, *PICTURES_CHECK):
+    _clear(folder)
+    for shape in (*ROWS_CHECK, *PICTURES_CHECK, PREDICTED_CHECK):
         write(folder, shape)
 
 
@@ -122,10 +129,10 @@ def incomplete(known: costs.Costs) -> list[str]:
     return found
 
 
-def at_once(*measured: Callable[[], list[Taken]]) -> list[Taken]:
-    """Return all runs of several measurements, of which two go on at a time."""
+def at_once(*measured: Callable[[], Any]) -> list[Any]:
+    """Return what several measurements give, of which two go on at a time: the longest come first."""
     with ThreadPoolExecutor(2) as pool:
-        return [one for found in pool.map(lambda measure: measure(), measured) for one in found]
+        return list(pool.map(lambda measure: measure(), measured))
 
 
 def machine() -> dict[str, Any]:
@@ -212,6 +219,16 @@ def measure_pictures(
     return taken
 
 
+def measure_prediction(folder: Path, shape: Shape, *, repeats: int) -> list[Taken]:
+    """Predict the values of a recording."""
+    work = Path(tempfile.mkdtemp(dir=folder))
+    chain = Chain.of(str(write(folder, shape)), work, str(work / shape.name))
+    for repeat in range(repeats):
+        dataset = chain.dataset(repeat)
+        chain.prediction(dataset, chain.targets(dataset, repeat=repeat), repeat=repeat)
+    return chain.taken
+
+
 def measure_reading(dataset_uri: str, packed_uri: str, *, repeats: int) -> costs.Form:
     """Return what it costs to read packed pictures in random order, CPU seconds."""
     dataset = Dataset.open(manifest.load(dataset_uri))
@@ -291,12 +308,22 @@ def _stored(chain: Chain, shape: Shape) -> None:
 def check(folder: Path) -> dict[str, float]:
     """Return predicted / measured of every stage, on recordings that nothing was fitted to."""
     taken = at_once(
-        partial(measure_tables, folder, TABLES_CHECK, repeats=1),
-        partial(measure_rows, folder, ROWS_CHECK, steps=POLICY_STEPS_CHECK, repeats=1),
         partial(measure_pictures, folder, PICTURES_CHECK, steps=STEPS_CHECK, repeats=1),
+        partial(measure_rows, folder, ROWS_CHECK, steps=POLICY_STEPS_CHECK, repeats=1),
+        partial(measure_prediction, folder, PREDICTED_CHECK, repeats=1),
+        partial(measure_tables, folder, TABLES_CHECK, repeats=1),
     )
+    runs = [one for found in taken for one in found]
     known = costs.load(folder / COSTS_FILE)
-    return {f"{name} {what}": number for name in CHECKED for what, number in ratios(known, taken, name).items()}
+    found = {f"{name} {what}": number for name in CHECKED for what, number in ratios(known, runs, name).items()}
+    _clear(folder)
+    return found
+
+
+def _clear(folder: Path) -> None:
+    """Delete the outputs of stages, gigabytes of pictures among them; the recordings stay."""
+    for work in folder.glob(f"{tempfile.gettempprefix()}*"):
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def ratios(known: costs.Costs, taken: Sequence[Taken], stage: str) -> dict[str, float]:

@@ -26,7 +26,16 @@ SIDE, SMALL_SIDE = 224, 96
 """Pixels of packed pictures, for models with towers and for the small ones."""
 SHARD_MB = 16
 """Of packed pictures, so that a small recording gives work to each process."""
+SEEN_BYTES = SMALL_SIDE**2 * 3
 BATCH = 16
+TRAINED = {
+    "preset": "tiny",
+    "val_fraction": 0,
+    "warmup_steps": 0,
+    "batch_size": BATCH,
+    "steps": 1,
+    "image_size": [SMALL_SIDE, SMALL_SIDE],
+}
 
 
 @dataclass(frozen=True)
@@ -71,8 +80,7 @@ class Chain:
         Raises:
             RuntimeError: If it had nothing to do.
         """
-        root = f"{self.root}-{repeat}" if repeat else self.root
-        found = self.runner(stage, self.folder, root=root, inputs=inputs, config=config)
+        found = self.runner(stage, self.folder, root=self._at(repeat), inputs=inputs, config=config)
         if any(found.uri == one.run.uri for one in self.taken):
             raise RuntimeError(f"{stage} found {found.uri} of an earlier run: nothing was measured")
         self.taken.append(Taken(stage, counted(self.recordings, **counts), found))
@@ -117,19 +125,34 @@ class Chain:
         self.do("export_dataset", {"columns": ["next_reward"]}, shown, repeat=repeat)
         told = {"size": [SIDE, SIDE], "num_workers": PACK.cores, "shard_mb": SHARD_MB}
         packed = self.do("pack_frames", told, {"dataset": dataset}, repeat=repeat)
-        # The small models look at smaller pictures; what it takes to pack those is none of the costs.
-        small = {"size": [SMALL_SIDE, SMALL_SIDE], "num_workers": 1}
-        root = f"{self.root}-{repeat}" if repeat else self.root
-        seen = self.runner("pack_frames", self.folder, root=root, inputs={"dataset": dataset}, config=small).uri
-        looked = SMALL_SIDE**2 * 3 * len(self.recordings.cameras)
+        seen, looked = self._seen(dataset, repeat), SEEN_BYTES * len(self.recordings.cameras)
         for number in steps:
-            told = {"preset": "tiny", "val_fraction": 0, "warmup_steps": 0, "batch_size": BATCH, "steps": number}
-            told |= {"image_size": [SMALL_SIDE, SMALL_SIDE]}
+            told = TRAINED | {"steps": number}
             counts = {"step": number, "row": number * BATCH, "packed_byte": number * BATCH * looked}
             checkpoint = self.do("train_value", told, {**shown, "frames": seen}, repeat=repeat, **counts)
-        given = {"dataset": dataset, "checkpoint": checkpoint, "frames": seen}
-        self.do("predict_values", {}, given, repeat=repeat, packed_byte=self.recordings.frames * looked)
+        self._predict(dataset, checkpoint, seen, repeat)
         return packed
+
+    def prediction(self, dataset: str, targets: str, *, repeat: int = 0) -> None:
+        """Predict alone, with a model that was trained for a step."""
+        seen = self._seen(dataset, repeat)
+        shown = {"dataset": dataset, "targets": targets, "frames": seen}
+        made = self.runner("train_value", self.folder, root=self._at(repeat), inputs=shown, config=TRAINED)
+        self._predict(dataset, made.uri, seen, repeat)
+
+    def _seen(self, dataset: str, repeat: int) -> str:
+        """Pack what the small models look at; what that takes is none of the costs."""
+        told = {"size": [SMALL_SIDE, SMALL_SIDE], "num_workers": 1}
+        inputs = {"dataset": dataset}
+        return self.runner("pack_frames", self.folder, root=self._at(repeat), inputs=inputs, config=told).uri
+
+    def _predict(self, dataset: str, checkpoint: str, seen: str, repeat: int) -> None:
+        given = {"dataset": dataset, "checkpoint": checkpoint, "frames": seen}
+        looked = self.recordings.pictures * SEEN_BYTES
+        self.do("predict_values", {}, given, repeat=repeat, packed_byte=looked)
+
+    def _at(self, repeat: int) -> str:
+        return f"{self.root}-{repeat}" if repeat else self.root
 
 
 def publish_tables(root: str, episodes: int, length: int) -> str:

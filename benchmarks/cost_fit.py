@@ -44,6 +44,8 @@ READ = {
     **dict.fromkeys(SHOWN, ("start", "frame", "data_byte", "packed_byte")),
 }
 DIGITS = 4
+FLAT = 0.05
+"""Share of a stage's memory up to which what grows with the recording is noise, and not to be extrapolated."""
 
 
 def coefficients(terms: Sequence[str], runs: Sequence[tuple[Counts, float]], *, exact: bool = False) -> Form:
@@ -102,12 +104,23 @@ def fit(taken: Sequence[Taken], written: Mapping[str, float], decoding: Form) ->
         rest = [(counts, max(0.0, numbers["cpu_s"] - evaluate(known, counts))) for counts, numbers in runs]
         own = coefficients(CPU[stage], rest)
         forms = {
-            name: coefficients(of[stage], [(counts, numbers[name]) for counts, numbers in runs])
-            for name, of in (("memory_bytes", MEMORY), ("written_bytes", WRITTEN))
+            "memory_bytes": _held(MEMORY[stage], [(counts, numbers["memory_bytes"]) for counts, numbers in runs]),
+            "written_bytes": coefficients(
+                WRITTEN[stage], [(counts, numbers["written_bytes"]) for counts, numbers in runs]
+            ),
         }
         names = dict.fromkeys([*own, *known])
         found[stage] = {"cpu_s": {n: _rounded(own.get(n, 0.0) + known.get(n, 0.0)) for n in names}, **forms}
     return found
+
+
+def _held(terms: Sequence[str], runs: Sequence[tuple[Counts, float]]) -> Form:
+    """Return what a stage holds: what it starts with alone, if the rest is within the noise of the largest run."""
+    form = coefficients(terms, runs)
+    least = {name: value for name, value in form.items() if name == "start"}
+    if all(evaluate(form, counts) - evaluate(least, counts) <= FLAT * number for counts, number in runs):
+        return coefficients(("start",), runs)
+    return form
 
 
 def slope(axis: Sequence[float], numbers: Sequence[float]) -> float:

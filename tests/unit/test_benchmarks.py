@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,14 @@ def test_every_way_of_every_round_is_a_process_of_its_own(toy: str) -> None:
     assert "| [toy](#toy) | public | not run | >= 1 |  |" in page
     assert "What a toy costs." in page
     assert "Details" not in page
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_was_measured_is_published_if_results_are_written(toy: str, tmp_path: Path, told: bool) -> None:
+    kept = tmp_path / "kept"
+    benchmark = replace(load(toy)[1][0], publish=lambda folder: kept.write_text((folder / "data").read_text()))
+    measure(toy, benchmark, rounds=1, publish=told)
+    assert kept.exists() == told
 
 
 def test_a_ratio_is_taken_within_a_round() -> None:

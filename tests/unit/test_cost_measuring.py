@@ -38,6 +38,16 @@ def test_runs_of_equal_counts_are_one_of_their_medians():
     assert run == ({"start": 1.0}, {"cpu_s": 2.0, "memory_bytes": 20.0, "written_bytes": 5.0})
 
 
+@pytest.mark.parametrize(("grown", "form"), [(4e6, {"start": 2.02e8}), (4e7, {"start": 2e8, "frame": 10.0})])
+def test_memory_that_grows_by_noise_alone_is_flat(grown, form):
+    taken = [
+        Taken("label_returns", {"start": 1.0, "frame": n}, Run(uri=str(n), cpu_s=1, peak_bytes=2e8 + grown * n / 4e6))
+        for n in (0.0, 4e6)
+    ]
+    found = cost_fit.fit(taken, {"0.0": 1.0, "4000000.0": 1.0}, {})["label_returns"]["memory_bytes"]
+    assert found == pytest.approx(form, rel=1e-2)
+
+
 def test_a_slope_is_that_of_the_line():
     assert cost_fit.slope([1, 4, 16], [5, 11, 35]) == pytest.approx(2)
 

@@ -1,6 +1,7 @@
 """Writes a dataset with further columns as one standalone LeRobot dataset of real files.
 
 Rows, Arrow types and metadata of the sources are kept as they are; only the numbering changes where sources are joined.
+A file of one episode that stays one (v2.1) is spliced: its columns are copied as they are encoded, beside the new ones.
 Videos are copied. They are cut by packets where v2.1 wants a file of its own for each episode, and encoded again only
 where an episode does not begin at a keyframe.
 """
@@ -27,8 +28,8 @@ from robolift.data.export_meta import EpisodeRow, read_episode_statistics, read_
 from robolift.data.export_rows import Rows, dtype_of, write_beside
 from robolift.data.lerobot import LeRobotReader, VideoPlace
 from robolift.data.lerobot_files import Files, PackedFiles, SeparateFiles
-from robolift.data.statistics import ImageStatistics, Statistics, column_statistics, sample_indices
-from robolift.data.validate import data_files, split_episodes
+from robolift.data.statistics import ImageStatistics, Statistics, column_statistics, is_finite, sample_indices
+from robolift.data.validate import data_files, split_episodes, table_features
 from robolift.data.video_decoder import decode_frames
 from robolift.errors import DataError
 from robolift.logging import get_logger, progress
@@ -82,7 +83,8 @@ def export(
         How many videos were ``copied``, ``cut`` and ``encoded``.
 
     Raises:
-        DataError: If a source can't be read, or sources store a column in types that don't agree.
+        DataError: If a source can't be read or was changed since its import, or sources store a column in types that
+            don't agree.
     """
     return _Export(dataset, additions, path, version, beside).run()
 
@@ -174,8 +176,9 @@ class _Export:
         more = {**additions.columns, **beside.columns} if beside else {}
         self._more_rows = Rows(numbering, more, dataset.features, version)
         self._sharing = [_sharing(dataset.reader(number)) for number in range(len(dataset.sources))]
-        self._statistics: list[dict[int, dict[str, Statistics]]] = [
-            read_episode_statistics(dataset.reader(number)) for number in range(len(dataset.sources))
+        self._statistics = [
+            read_episode_statistics(dataset.reader(number), without=self._fresh)
+            for number in range(len(dataset.sources))
         ]
 
     def run(self) -> dict[str, int]:
@@ -210,20 +213,24 @@ class _Export:
         # v2.1 has them per episode, and those of one source say nothing of all.
         single = len(self._dataset.sources) == 1 and reader.version == fmt.V30
         if single and storage.exists(storage.join(reader.uri, fmt.STATS_FILE)):
-            stated = {name: facts for name, facts in read_statistics(reader.uri).items() if _is_finite(facts)}
+            stated = {name: facts for name, facts in read_statistics(reader.uri).items() if is_finite(facts)}
         numbers = {name: array for name, array in self._fresh.items() if not is_text(array.type)}
         return stated | {
             name: column_statistics(array.to_numpy(zero_copy_only=False), where=name) for name, array in numbers.items()
         }
 
-    def _stored(self) -> Iterator[tuple[int, int, pa.Table]]:
-        """Yield (episode, source, rows as stored) of the whole dataset in order."""
+    def _stored(self) -> Iterator[tuple[int, int, pa.Table | bytes]]:
+        """Yield (episode, source, rows as stored or finished file) of the whole dataset in order."""
         for number, source in enumerate(self._dataset.sources):
             reader = self._dataset.reader(number)
             expected = source.first_episode
             for name in data_files(reader):
-                uri = storage.join(reader.uri, name)
-                for index, rows in split_episodes(_read_rows(uri)):
+                uri, content = storage.join(reader.uri, name), reader.data(name)
+                if content and (spliced := self._spliced(expected, number, content, uri)):
+                    yield expected, number, spliced
+                    expected += 1
+                    continue
+                for index, rows in split_episodes(_read_rows(uri, content)):
                     length = reader.episodes[index].length if 0 <= index < len(reader.episodes) else -1
                     if source.first_episode + index != expected or rows.num_rows != length:
                         raise DataError(
@@ -235,16 +242,35 @@ class _Export:
                     yield expected, number, rows
                     expected += 1
 
-    def _add(self, episode: int, source: int, stored: pa.Table) -> EpisodeRow:
+    def _spliced(self, episode: int, number: int, content: bytes, uri: str) -> bytes | None:
+        """Return the episode's file made of the source's, None if its rows have to be read: to be measured, for one."""
+        source = self._dataset.sources[number]
+        index = episode - source.first_episode
+        whole = self._version == source.version == fmt.V21 and self._beside is None
+        stated = self._statistics[number].get(index, {})
+        if not whole or not all(name in self._fresh or name in stated for name in self._measured(number)):
+            return None
+        # An import has checked that these count from 0 on.
+        same = {"episode_index", "index"} - set(self._additions.columns) if number == 0 else set[str]()
+        with schema.intact_parquet(uri):
+            return self._rows.splice(content, index, self._span(episode), same=same)
+
+    def _measured(self, number: int) -> list[str]:
+        """Return the stored columns that have statistics."""
+        features = table_features(self._dataset.reader(number))
+        return [
+            name for name, facts in features.items() if name in self._dataset.features and facts["dtype"] != "string"
+        ]
+
+    def _span(self, episode: int) -> slice:
+        return slice(int(self._dataset.starts[episode]), int(self._dataset.starts[episode + 1]))
+
+    def _add(self, episode: int, source: int, stored: pa.Table | bytes) -> EpisodeRow:
         """Write one episode's rows and videos."""
         dataset, reader = self._dataset, self._dataset.reader(source)
-        span = slice(int(dataset.starts[episode]), int(dataset.starts[episode + 1]))
-        table = self._rows.table(stored, span, where=f"episode {episode}")
-        if self._beside:
-            more = self._more_rows.table(stored, span, where=f"episode {episode}")
-            write_beside(self._path, self._beside.folder, episode, more, chunk_size=CHUNK_SIZE)
+        span = self._span(episode)
         meta = reader.episodes[episode - dataset.sources[source].first_episode]
-        places = self._files.add(episode, table, {})
+        places = self._write_rows(episode, span, stored)
         for camera in dataset.cameras:
             clip = reader.clip(meta.index, camera)
             places |= self._videos.add(episode, camera, clip, alone=self._is_alone(source, meta.videos[camera]))
@@ -258,23 +284,34 @@ class _Export:
             places=places,
             # A later import of the export finds what this import found out.
             extra={**meta.extra, **{name: described[name] for name in ("outcome", "kind", "iteration")}},
-            statistics=self._measure(source, meta.index, table),
+            statistics=self._measure(source, meta.index, span, stored),
         )
+
+    def _write_rows(self, episode: int, span: slice, stored: pa.Table | bytes) -> dict[str, Any]:
+        if isinstance(stored, bytes) and isinstance(self._files, SeparateFiles):
+            self._files.add_file(episode, stored)
+            return {}
+        where = f"episode {episode}"
+        if self._beside:
+            more = self._more_rows.table(stored, span, where=where)
+            write_beside(self._path, self._beside.folder, episode, more, chunk_size=CHUNK_SIZE)
+        return self._files.add(episode, self._rows.table(stored, span, where=where), {})
 
     def _is_alone(self, source: int, place: VideoPlace) -> bool:
         """Tell whether a clip is all there is in its video file."""
         return self._sharing[source][place.path] == 1 and place.start_s == 0
 
-    def _measure(self, source: int, index: int, table: pa.Table) -> dict[str, Statistics]:
+    def _measure(self, source: int, index: int, span: slice, stored: pa.Table | bytes) -> dict[str, Statistics]:
         """Return an episode's statistics: the source's where they still hold, measured where not."""
-        stated = self._statistics[source].get(index, {})
-        found = {name: facts for name, facts in stated.items() if name not in self._fresh and _is_finite(facts)}
+        found = self._statistics[source].get(index, {})
+        columns = {} if isinstance(stored, bytes) else dict(zip(stored.column_names, stored.columns, strict=True))
+        columns |= {name: pa.chunked_array([array]) for name, array in self._rows.part(span).items()}
         statistics: dict[str, Statistics] = {}
-        for name in table.column_names:
+        for name in self._rows.numbers:
             if name in found:
                 statistics[name] = found[name]
-            elif not is_text(table.schema.field(name).type):
-                values = to_numpy(table.column(name))
+            else:
+                values = to_numpy(columns[name])
                 # A column that may hold NaN has nothing to measure in some episodes; LeRobot merges the others.
                 if np.isfinite(values.reshape(len(values), -1)).all(axis=1).any():
                     statistics[name] = column_statistics(values, where=f"episode {index}, column {name}")
@@ -310,17 +347,17 @@ def _image_statistics(reader: LeRobotReader, episode: int, camera: str) -> Stati
     return statistics.result()
 
 
-def _read_rows(uri: str) -> pa.Table:
+def _read_rows(uri: str, content: bytes | None) -> pa.Table:
     """Read a data file whole, in one thread: there are many of them, and most are small."""
-    with schema.intact_parquet(uri), storage.open_file(uri) as file, pq.ParquetFile(file) as opened:
+    with (
+        schema.intact_parquet(uri),
+        storage.open_file(uri) if content is None else pa.BufferReader(content) as file,
+        pq.ParquetFile(file) as opened,
+    ):
         # A chunk for each row group, because where chunks end can show in the pages that are written of them.
         return pa.concat_tables(
             opened.read_row_group(group, use_threads=False) for group in range(opened.num_row_groups)
         )
-
-
-def _is_finite(statistics: Statistics) -> bool:
-    return bool(np.isfinite(np.concatenate([value.reshape(-1) for value in statistics.values()])).all())
 
 
 def packed_video_path(camera: str, number: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from robolift.data import lerobot_format as fmt
 from robolift.data.dataset import Dataset
 from robolift.data.lerobot import LeRobotReader
 from robolift.data.lerobot_meta import read_lines
-from robolift.data.statistics import Statistics, aggregate, from_json, to_json
+from robolift.data.statistics import Statistics, aggregate, from_json, is_finite, to_json
 from robolift.errors import DataError
 
 STATS_PREFIX = "stats/"
@@ -53,12 +53,17 @@ class EpisodeRow:
     statistics: dict[str, Statistics]
 
 
-def read_episode_statistics(reader: LeRobotReader) -> dict[int, dict[str, Statistics]]:
-    """Return what a dataset states about each episode's features, empty where it states nothing."""
+def read_episode_statistics(reader: LeRobotReader, *, without: Collection[str]) -> dict[int, dict[str, Statistics]]:
+    """Return what a dataset states about each episode's features, empty where it states nothing.
+
+    Args:
+        reader: The dataset.
+        without: Features that are not asked for; nor are those that are not finite.
+    """
     if reader.version == fmt.V21:
         uri = storage.join(reader.uri, fmt.EPISODES_STATS_JSONL)
         rows = read_lines(uri) if storage.exists(uri) else []
-        return {row["episode_index"]: {name: from_json(facts) for name, facts in row["stats"].items()} for row in rows}
+        return {row["episode_index"]: _usable(row["stats"], without) for row in rows}
     found: dict[int, dict[str, Statistics]] = {}
     folder = storage.join(reader.uri, fmt.EPISODES_FOLDER)
     for name in (name for name, _ in storage.list_files(folder) if name.endswith(".parquet")):
@@ -68,8 +73,13 @@ def read_episode_statistics(reader: LeRobotReader) -> dict[int, dict[str, Statis
                 if key.startswith(STATS_PREFIX) and value is not None:
                     feature, _, statistic = key.removeprefix(STATS_PREFIX).rpartition("/")
                     features.setdefault(feature, {})[statistic] = value
-            found[row["episode_index"]] = {feature: from_json(facts) for feature, facts in features.items()}
+            found[row["episode_index"]] = _usable(features, without)
     return found
+
+
+def _usable(features: Mapping[str, dict[str, Any]], without: Collection[str]) -> dict[str, Statistics]:
+    stated = {name: from_json(facts) for name, facts in features.items() if name not in without}
+    return {name: statistics for name, statistics in stated.items() if is_finite(statistics)}
 
 
 def read_statistics(uri: str) -> dict[str, Statistics]:

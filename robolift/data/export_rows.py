@@ -15,7 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from robolift.data import lerobot_format as fmt
+from robolift.data.columns import is_text
+from robolift.data.parquet_splice import Splicer
 from robolift.errors import DataError
+from robolift.schema import EPISODE_INDEX
 
 # `datasets` 4, which LeRobot v3.0 uses, calls List what 3.x called Sequence, and 3.x does not know the other name.
 LIST_NAMES = {fmt.V21: ("List", "Sequence"), fmt.V30: ("Sequence", "List")}
@@ -37,6 +40,7 @@ class Rows:
     features: Collection[str]
     version: str
     _schema: pa.Schema | None = field(default=None, repr=False)
+    _splicer: Splicer | None = field(default=None, repr=False)
 
     @property
     def fresh(self) -> dict[str, pa.Array]:
@@ -49,16 +53,50 @@ class Rows:
         Raises:
             DataError: If a column is of another type than in the first source.
         """
-        fresh = {name: array.slice(span.start, span.stop - span.start) for name, array in self.fresh.items()}
-        if self._schema is None:
-            self._schema = self._joined_schema(stored.schema)
+        fresh = self.part(span)
         columns = []
-        for place in self._schema:
+        for place in self.schema(stored.schema):
             column = fresh[place.name] if place.name in fresh else stored.column(place.name)
             if column.type != place.type:
                 column = _cast(column, place, where=where)
             columns.append(column)
         return pa.Table.from_arrays(columns, schema=self._schema)
+
+    @property
+    def numbers(self) -> list[str]:
+        """Columns of the rows that were made or spliced that are not text, in their order."""
+        return [place.name for place in self._schema or () if not is_text(place.type)]
+
+    def part(self, span: slice) -> dict[str, pa.Array]:
+        """Return the rows at ``span`` of every column that is not as it was stored."""
+        return {name: array.slice(span.start, span.stop - span.start) for name, array in self.fresh.items()}
+
+    def schema(self, stored: pa.Schema) -> pa.Schema:
+        """Return the schema of all rows; ``stored``, of the first that are asked for, decides it."""
+        if self._schema is None:
+            self._schema = self._joined_schema(stored)
+        return self._schema
+
+    def splice(self, content: bytes, episode: int, span: slice, *, same: Collection[str]) -> bytes | None:
+        """Return the file of :meth:`table` made of a stored one, without decoding the columns that stay.
+
+        Args:
+            content: The stored file.
+            episode: The only episode that it must hold, as it is numbered there.
+            span: Where the episode lies in the whole.
+            same: Columns that count anew to the numbers that are stored.
+
+        Returns:
+            None if the file is not one to be spliced; it is read and written then.
+        """
+        if self._splicer is None:
+            with pq.ParquetFile(pa.BufferReader(content)) as opened:
+                self._splicer = Splicer(self.schema(opened.schema_arrow))
+        stored = self._splicer.open(content)
+        if stored is None or stored.rows != span.stop - span.start or stored.only(EPISODE_INDEX) != episode:
+            return None
+        fresh = {name: array for name, array in self.part(span).items() if name not in same}
+        return self._splicer.splice(stored, fresh)
 
     def _joined_schema(self, stored: pa.Schema) -> pa.Schema:
         """Return the first source's schema with the new columns, there and in the metadata of Hugging Face."""

@@ -132,6 +132,14 @@ class LeRobotReader:
             file = self._file_of(meta)
             return file.rows(episode, file.columns)
 
+    def data(self, path: str) -> bytes | None:
+        """Return the bytes of a data file, checked to be what was imported; None if they are too many to hold.
+
+        Raises:
+            DataError: If it was changed or is gone.
+        """
+        return self._check.read(path) if self._check else None
+
     def video(
         self,
         episode: int,
@@ -278,8 +286,7 @@ class LeRobotReader:
     def _open(self, path: str) -> DataFile:
         file = self._data_files.pop(path, None)
         if file is None:
-            content = self._check.read(path) if self._check else None
-            file = DataFile(storage.join(self.uri, path), content)
+            file = DataFile(storage.join(self.uri, path), self.data(path))
         self._data_files[path] = file
         if len(self._data_files) > OPEN_DATA_FILES:
             self._data_files.popitem(last=False)[1].close()

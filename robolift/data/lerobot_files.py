@@ -54,14 +54,21 @@ class SeparateFiles:
 
     def add(self, episode: int, table: pa.Table, clips: Mapping[str, int]) -> dict[str, Any]:
         """Write the rows; the clips lie in their places already."""
-        name = DATA_PATHS[V21].format(episode_chunk=episode // self._chunk_size, episode_index=episode)
-        path = self._root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, path, compression="snappy")
-        self.data_files.append(path)
+        pq.write_table(table, self._data_path(episode), compression="snappy")
         for camera in clips:
             self.first_videos.setdefault(camera, self.clip_path(episode, camera))
         return {}
+
+    def add_file(self, episode: int, content: bytes) -> None:
+        """Take over an episode without videos whose rows are a whole Parquet file already."""
+        self._data_path(episode).write_bytes(content)
+
+    def _data_path(self, episode: int) -> Path:
+        name = DATA_PATHS[V21].format(episode_chunk=episode // self._chunk_size, episode_index=episode)
+        path = self._root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.data_files.append(path)
+        return path
 
     def finish(self) -> None:
         """Do nothing: every file was complete when it was written."""

@@ -15,6 +15,8 @@ from robolift.errors import DataError
 
 QUANTILES: dict[str, float] = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
 SHARES = np.array(list(QUANTILES.values()))
+# Below this, sums of whole numbers are exact in float64.
+EXACT_SUM = 1 << 53
 MIN_SAMPLES = 100
 MAX_SAMPLES = 10_000
 SAMPLE_POWER = 0.75
@@ -43,6 +45,8 @@ def column_statistics(values: np.ndarray, *, where: str = "") -> Statistics:
         rows = rows[np.isfinite(rows).all(axis=1)]
     if not len(rows):
         raise DataError("a column has no finite value", where=where, expected="at least one number")
+    if _is_one_whole_number(rows):
+        return _constant_statistics(rows)
     exact = rows.astype(np.float64)
     quantiles = _whole_quantiles(exact) if rows.dtype.kind in "iu" else np.quantile(exact, SHARES, axis=0)
     return {
@@ -53,6 +57,20 @@ def column_statistics(values: np.ndarray, *, where: str = "") -> Statistics:
         "count": np.array([len(rows)], np.int64),
         **dict(zip(QUANTILES, quantiles, strict=True)),
     }
+
+
+def _is_one_whole_number(rows: np.ndarray) -> bool:
+    """Tell whether each column holds one whole number, and the sum of its rows is exact in float64."""
+    if rows.dtype.kind not in "iu" or (rows != rows[0]).any():
+        return False
+    return bool(np.abs(rows[0].astype(np.float64)).max() * len(rows) < EXACT_SUM)
+
+
+def _constant_statistics(rows: np.ndarray) -> Statistics:
+    """Return the statistics of one whole number in each column, to the bit what sums of it give: they are exact."""
+    number = rows[0].astype(np.float64)
+    fields = {"min": rows[0], "max": rows[0], "mean": number, "std": np.zeros_like(number)}
+    return {**fields, "count": np.array([len(rows)], np.int64), **dict.fromkeys(QUANTILES, number)}
 
 
 def _whole_quantiles(rows: np.ndarray) -> np.ndarray:
@@ -165,6 +183,11 @@ def aggregate(parts: Sequence[Statistics]) -> Statistics:
         if all(name in part for part in parts):
             merged[name] = (np.stack([part[name] for part in parts]) * shaped).sum(axis=0) / total
     return merged
+
+
+def is_finite(statistics: Statistics) -> bool:
+    """Tell whether nothing in them is NaN or infinite."""
+    return bool(np.isfinite(np.concatenate([value.reshape(-1) for value in statistics.values()])).all())
 
 
 def to_json(statistics: Statistics) -> dict[str, Any]:

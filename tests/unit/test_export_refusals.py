@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import synthetic
 from exported_dataset import (
@@ -17,10 +18,11 @@ from exported_dataset import (
     record_both,
     run_export,
 )
-from synthetic import TASK, change_rows, set_column
+from synthetic import TASK
 
 from robolift import storage
 from robolift.__main__ import main
+from robolift.data.export_rows import Rows
 from robolift.errors import DataError, UsageError
 from robolift.schema import Kind
 from robolift.stages.stage import execute
@@ -101,23 +103,32 @@ def test_a_prompt_that_is_not_in_the_table_is_refused(dataset, tmp_path, output_
         run_export(inputs, output_root, columns=["kai0"])
 
 
-def test_rows_that_changed_after_the_import_are_refused(recordings, tmp_path, output_root):
-    path = Path(shutil.copytree(recordings["v2.1"], tmp_path / "recording"))
+@pytest.mark.parametrize("version", ["v2.1", "v3.0"])
+def test_rows_that_changed_after_the_import_are_refused(version, recordings, tmp_path, output_root):
+    path = Path(shutil.copytree(recordings[version], tmp_path / "recording"))
     inputs = learned(str(tmp_path), execute("import_dataset", {"dataset_uri": str(path)}, {}, str(tmp_path)))
-    change_rows(path, 4, lambda table: table.slice(1))
-    with pytest.raises(DataError, match="rows of episode 4 are incomplete or out of order"):
+    file = sorted((path / "data/chunk-000").iterdir())[-1]
+    pq.write_table(pq.read_table(file), file, compression="zstd")
+    with pytest.raises(DataError, match=f"changed or lost after the dataset was imported\n  where: .*{file.name}"):
         run_export(inputs, output_root)
 
 
-def test_types_that_do_not_agree_are_refused(tmp_path, output_root):
-    for number in range(2):
-        synthetic.write_recording(tmp_path / f"r{number}", episodes=1, cameras=[], version="v2.1", seed=number)
-    first = execute("import_dataset", {"dataset_uri": str(tmp_path / "r0")}, {}, str(tmp_path))
-    both = execute("import_dataset", {"dataset_uri": str(tmp_path / "r1")}, {"previous": first.uri}, str(tmp_path))
-    inputs = learned(str(tmp_path), both)
-    change_rows(tmp_path / "r1", 0, set_column("action", lambda old: pa.array(["x"] * len(old))))
-    with pytest.raises(DataError, match="column action is string, fixed_size_list"):
+def test_files_in_another_order_than_their_names_are_refused(recordings, tmp_path, output_root):
+    path = Path(shutil.copytree(recordings["v2.1"], tmp_path / "recording"))
+    files = [path / f"data/chunk-000/episode_00000{episode}.parquet" for episode in (4, 5)]
+    contents = [file.read_bytes() for file in files]
+    for file, content in zip(files, reversed(contents), strict=True):
+        file.write_bytes(content)
+    inputs = learned(str(tmp_path), execute("import_dataset", {"dataset_uri": str(path)}, {}, str(tmp_path)))
+    with pytest.raises(DataError, match="rows of episode 5 are incomplete or out of order"):
         run_export(inputs, output_root)
+
+
+def test_types_that_do_not_agree_are_refused():
+    rows = Rows({"index": pa.array([0, 1])}, {}, ("action", "index"), "v2.1")
+    rows.table(pa.table({"action": [0.5], "index": [0]}), slice(0, 1), where="episode 0")
+    with pytest.raises(DataError, match="column action is string, double in the first source"):
+        rows.table(pa.table({"action": ["x"], "index": [0]}), slice(1, 2), where="episode 1")
 
 
 def test_meta_keys_of_different_types_are_refused(tmp_path, output_root):

@@ -123,3 +123,18 @@ def test_quantiles_of_whole_numbers_are_numpys_to_the_bit(num: int) -> None:
         found = column_statistics(values)
         expected = np.quantile(values.astype(np.float64), list(QUANTILES.values()), axis=0)
         assert [found[name].tolist() for name in QUANTILES] == expected.tolist()
+
+
+@pytest.mark.parametrize("number", [0, 1, -7, 12345, 2**31 - 1, -(2**40), 2**53 + 1, -(2**63)])
+@pytest.mark.parametrize("num", [1, 2, 9, 1000, 100_003])
+def test_one_whole_number_is_measured_as_numpy_does_to_the_bit(number: int, num: int) -> None:
+    rows = np.full((num, 2), number, np.int64)
+    exact = rows.astype(np.float64)
+    found = column_statistics(rows)
+    assert list(found) == ["min", "max", "mean", "std", "count", *QUANTILES]
+    assert found["min"].tolist() == found["max"].tolist() == [number, number]
+    assert found["min"].dtype == np.int64
+    for name, expected in {"mean": exact.mean(axis=0), "std": exact.std(axis=0)}.items():
+        assert found[name].tobytes() == expected.tobytes(), name
+    for name, share in QUANTILES.items():
+        assert found[name].tobytes() == np.quantile(exact, share, axis=0).tobytes(), name

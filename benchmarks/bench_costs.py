@@ -2,10 +2,11 @@
 
 ``prepare`` runs the real stages, each in a process of its own by the door that a pod uses, on recordings of several
 sizes, with H.264 and AV1 in two resolutions, and finds the coefficients of what ``robolift plan --dataset`` predicts.
-It counts requests in a local server that speaks S3. ``check`` then runs the stages on other recordings, of one, four
-and sixteen times as much, and the slope of CPU seconds that was predicted must lie within 10 % of the slope that is
+It counts requests in a local server that speaks S3. ``check`` then runs the stages on other recordings, of one and
+sixteen times as much, and the slope of CPU seconds that was predicted must lie within 10 % of the slope that is
 measured: a model of costs is right if it scales right. Written bytes and memory, which may not grow at all, are held to
-what the largest of these took. It is no comparison with others' work; the limit is the work itself.
+what the largest of these took, within 10 % and 20 %. It is no comparison with others' work; the limit is the work
+itself.
 
 costs.json is written when results are, after the check. Two stages run at a time, one a core.
 
@@ -45,7 +46,7 @@ from robolift.planner import costs
 from robolift.planner.recordings import Recordings, read
 from robolift.planner.workload import counted
 
-REPEATS = 3
+REPEATS = 2
 SHARDS = (4, 16)
 TABLES = ((1000, 1000), (4000, 1000), (8000, 125))
 """Episodes, and frames of each."""
@@ -59,13 +60,13 @@ CLIPS = tuple(
 )
 PICTURES = (Shape(8, 75, cameras=2, size=SMALL), Shape(32, 75, cameras=2, size=SMALL))
 """Of an episode for each process that packs, and more: an episode is packed by one."""
-TABLES_CHECK = tuple((500 * times, 500) for times in (1, 4, 16))
-ROWS_CHECK = tuple(Shape(100 * times, 500) for times in (1, 4, 16))
+TABLES_CHECK = tuple((500 * times, 500) for times in (1, 16))
+ROWS_CHECK = tuple(Shape(100 * times, 500) for times in (1, 16))
 PREDICTED, PREDICTED_CHECK = (Shape(number, 300, cameras=2) for number in (48, 64))
 """Many small pictures: the small model takes little of each."""
-PICTURES_CHECK = tuple(Shape(8 * times, 30, cameras=2, size=(360, 480), codec="av1") for times in (1, 4, 16))
-STEPS, STEPS_CHECK = (4, 80), (16, 64, 256)
-POLICY_STEPS, POLICY_STEPS_CHECK = (100, 3200), (200, 800, 3200)
+PICTURES_CHECK = tuple(Shape(8 * times, 30, cameras=2, size=(360, 480), codec="av1") for times in (1, 16))
+STEPS, STEPS_CHECK = (4, 80), (16, 256)
+POLICY_STEPS, POLICY_STEPS_CHECK = (100, 3200), (200, 3200)
 STORED = (
     *(Shape(e, 20, v, cameras=c) for v in ("v2.1", "v3.0") for e, c in ((4, 1), (8, 1), (4, 2))),
     Shape(2, 100_000, "v3.0"),
@@ -185,7 +186,7 @@ def measure_rows(folder: Path, shapes: Sequence[Shape], *, steps: Sequence[int],
         chain = Chain.of(str(write(folder, shape)), work, str(work / shape.name))
         for repeat in range(repeats):
             dataset = chain.dataset(repeat)
-            made = chain.labels(dataset, shards=SHARDS[0], repeat=repeat)
+            made = chain.labels(dataset, shards=SHARDS[0], report=False, repeat=repeat)
             chain.rows(dataset, made, repeat=repeat)
             for number in (steps, steps[:1])[place] if place < 2 else ():
                 chain.policy(made, steps=number, repeat=repeat)
@@ -357,14 +358,14 @@ CHECKED = {
     **dict.fromkeys(("train_value", "train_policy"), "row"),
 }
 COMPARED = {
-    "slope": "predicted / measured slope of CPU seconds",
-    "written": "predicted / measured written bytes",
-    "memory": "predicted / measured memory",
+    "slope": ("predicted / measured slope of CPU seconds", 0.1),
+    "written": ("predicted / measured written bytes", 0.1),
+    "memory": ("predicted / measured memory", 0.2),  # allocators keep more or less of it
 }
 GOALS = tuple(
-    Goal(f"{name}: {said}", over=("check",), of=f"{name} {what}", at_least=0.9, at_most=1.1)
+    Goal(f"{name}: {said}", over=("check",), of=f"{name} {what}", at_least=1 - off, at_most=1 + off)
     for name in CHECKED
-    for what, said in COMPARED.items()
+    for what, (said, off) in COMPARED.items()
 )
 BENCHMARK = Benchmark(
     name="costs", prepare=prepare, ways=(Way("check", check),), goals=GOALS, rounds=5, publish=publish

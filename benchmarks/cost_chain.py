@@ -94,14 +94,15 @@ class Chain:
         """Label returns."""
         return self.do("label_returns", {}, {"dataset": dataset}, repeat=repeat)
 
-    def labels(self, dataset: str, *, shards: int, repeat: int = 0) -> dict[str, str]:
-        """Run every stage that reads tables alone, on random values, and return all that was made."""
+    def labels(self, dataset: str, *, shards: int, report: bool = True, repeat: int = 0) -> dict[str, str]:
+        """Run the stages that read tables alone, on random values, and return all that was made."""
         made = {"dataset": dataset, "targets": self.targets(dataset, repeat=repeat)}
         cut = publish_values(self.root, manifest.load(dataset), shards)
         merged = {"dataset": dataset, "shards": cut}
         made["values"] = self.do("merge_values", {}, merged, repeat=repeat, shard=shards)
         made["labels"] = self.do("label_advantage", {}, made, repeat=repeat)
-        self.do("write_report", {}, made, repeat=repeat)
+        if report:
+            self.do("write_report", {}, made, repeat=repeat)
         return made
 
     def rows(self, dataset: str, made: Mapping[str, str], *, repeat: int = 0) -> None:

@@ -124,7 +124,9 @@ class Chain:
         """
         shown = {"dataset": dataset, "targets": targets}
         self.do("export_dataset", {"columns": ["next_reward"]}, shown, repeat=repeat)
-        told = {"size": [SIDE, SIDE], "num_workers": PACK.cores, "shard_mb": SHARD_MB}
+        # A store is asked for as many files as a pod would write.
+        shard_mb = None if "://" in self.root else SHARD_MB
+        told = {"size": [SIDE, SIDE], "num_workers": PACK.cores, "shard_mb": shard_mb}
         packed = self.do("pack_frames", told, {"dataset": dataset}, repeat=repeat)
         seen, looked = self._seen(dataset, repeat), SEEN_BYTES * len(self.recordings.cameras)
         for number in steps:

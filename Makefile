@@ -115,8 +115,9 @@ logs: install ## what the steps of a run printed: RUN= STEP=train_value
 cancel: install ## end a run: RUN= YES=1
 	@$(KFP) cancel $(call quote,$(RUN)) $(if $(YES),--yes) $(SERVER)
 
-docs: install ## write docs/stages.md from the stages' configurations
+docs: install ## write docs/stages.md from the stages' configurations, and the tables of docs/scaling.md from costs
 	@$(BIN)/python docs/generate_stages.py
+	@$(BIN)/python docs/generate_scaling.py
 
 bench: $(VENV)/.benched ## measure beside other ways, write benchmarks/RESULTS.md: ONLY="labels frames" ROUNDS=5 BECAUSE="why worse"
 	@$(BIN)/python -m benchmarks $(ONLY) $(call option,--rounds,ROUNDS) $(call option,--because,BECAUSE) $(if $(DRY_RUN),--dry-run)

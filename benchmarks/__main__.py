@@ -28,7 +28,9 @@ def main() -> int:
             complaints.append(f"{module}: {error}")
             continue
         for benchmark in benchmarks:
-            measured = measure(module, benchmark, rounds=args.rounds or benchmark.rounds)
+            number = args.rounds or benchmark.rounds
+            publish = not args.dry_run and number >= benchmark.rounds
+            measured = measure(module, benchmark, rounds=number, publish=publish)
             complaints += measured.failures
             if not measured.rounds and benchmark.name in written:
                 continue

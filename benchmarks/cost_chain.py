@@ -17,11 +17,25 @@ from robolift import manifest, storage
 from robolift.manifest import Manifest, Output, Plan
 from robolift.planner.costs import Counts
 from robolift.planner.recordings import Recordings, read
+from robolift.planner.steps import PACK
 from robolift.planner.workload import counted
 from robolift.schema import Kind
-from robolift.stages import NAMES
 
 LOOKAHEAD = 50
+SIDE, SMALL_SIDE = 224, 96
+"""Pixels of packed pictures, for models with towers and for the small ones."""
+SHARD_MB = 16
+"""Of packed pictures, so that a small recording gives work to each process."""
+SEEN_BYTES = SMALL_SIDE**2 * 3
+BATCH = 16
+TRAINED = {
+    "preset": "tiny",
+    "val_fraction": 0,
+    "warmup_steps": 0,
+    "batch_size": BATCH,
+    "steps": 1,
+    "image_size": [SMALL_SIDE, SMALL_SIDE],
+}
 
 
 @dataclass(frozen=True)
@@ -61,9 +75,14 @@ class Chain:
     def do(
         self, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Any], *, repeat: int = 0, **counts: float
     ) -> str:
-        """Run a stage and return the address of its output; repetitions go into roots of their own."""
-        root = f"{self.root}-{repeat}" if repeat else self.root
-        found = self.runner(stage, self.folder, root=root, inputs=inputs, config=config)
+        """Run a stage and return the address of its output; repetitions go into roots of their own.
+
+        Raises:
+            RuntimeError: If it had nothing to do.
+        """
+        found = self.runner(stage, self.folder, root=self._at(repeat), inputs=inputs, config=config)
+        if any(found.uri == one.run.uri for one in self.taken):
+            raise RuntimeError(f"{stage} found {found.uri} of an earlier run: nothing was measured")
         self.taken.append(Taken(stage, counted(self.recordings, **counts), found))
         return found.uri
 
@@ -71,14 +90,19 @@ class Chain:
         """Import."""
         return self.do("import_dataset", {"dataset_uri": self.source}, {}, repeat=repeat)
 
-    def labels(self, dataset: str, *, shards: int, repeat: int = 0) -> dict[str, str]:
-        """Run every stage that reads tables alone, on random values, and return all that was made."""
-        made = {"dataset": dataset, "targets": self.do("label_returns", {}, {"dataset": dataset}, repeat=repeat)}
+    def targets(self, dataset: str, *, repeat: int = 0) -> str:
+        """Label returns."""
+        return self.do("label_returns", {}, {"dataset": dataset}, repeat=repeat)
+
+    def labels(self, dataset: str, *, shards: int, report: bool = True, repeat: int = 0) -> dict[str, str]:
+        """Run the stages that read tables alone, on random values, and return all that was made."""
+        made = {"dataset": dataset, "targets": self.targets(dataset, repeat=repeat)}
         cut = publish_values(self.root, manifest.load(dataset), shards)
         merged = {"dataset": dataset, "shards": cut}
         made["values"] = self.do("merge_values", {}, merged, repeat=repeat, shard=shards)
         made["labels"] = self.do("label_advantage", {}, made, repeat=repeat)
-        self.do("write_report", {}, made, repeat=repeat)
+        if report:
+            self.do("write_report", {}, made, repeat=repeat)
         return made
 
     def rows(self, dataset: str, made: Mapping[str, str], *, repeat: int = 0) -> None:
@@ -92,17 +116,46 @@ class Chain:
         inputs = {name: made[name] for name in ("dataset", "labels")}
         self.do("train_policy", told, inputs, repeat=repeat, step=steps, row=steps * 64)
 
-    def pictures(self, dataset: str, *, steps: Sequence[int], repeat: int = 0) -> None:
-        """Run every stage that reads pictures, training for each number of ``steps``."""
-        targets = self.do("label_returns", {}, {"dataset": dataset}, repeat=repeat)
+    def pictures(self, dataset: str, targets: str, *, steps: Sequence[int], repeat: int = 0) -> str:
+        """Run every stage that packs or reads pictures, training for each number of ``steps``.
+
+        Returns:
+            The address of the packed pictures of SIDE.
+        """
         shown = {"dataset": dataset, "targets": targets}
-        for number in steps:
-            told = {"preset": "tiny", "val_fraction": 0, "warmup_steps": 0, "batch_size": 16, "steps": number}
-            checkpoint = self.do("train_value", told, shown, repeat=repeat, step=number, row=number * 16)
-        self.do("predict_values", {}, {"dataset": dataset, "checkpoint": checkpoint}, repeat=repeat)
         self.do("export_dataset", {"columns": ["next_reward"]}, shown, repeat=repeat)
-        if "pack_frames" in NAMES:
-            self.do("pack_frames", {}, {"dataset": dataset}, repeat=repeat)
+        # A store is asked for as many files as a pod would write.
+        shard_mb = None if "://" in self.root else SHARD_MB
+        told = {"size": [SIDE, SIDE], "num_workers": PACK.cores, "shard_mb": shard_mb}
+        packed = self.do("pack_frames", told, {"dataset": dataset}, repeat=repeat)
+        seen, looked = self._seen(dataset, repeat), SEEN_BYTES * len(self.recordings.cameras)
+        for number in steps:
+            told = TRAINED | {"steps": number}
+            counts = {"step": number, "row": number * BATCH, "packed_byte": number * BATCH * looked}
+            checkpoint = self.do("train_value", told, {**shown, "frames": seen}, repeat=repeat, **counts)
+        self._predict(dataset, checkpoint, seen, repeat)
+        return packed
+
+    def prediction(self, dataset: str, targets: str, *, repeat: int = 0) -> None:
+        """Predict alone, with a model that was trained for a step."""
+        seen = self._seen(dataset, repeat)
+        shown = {"dataset": dataset, "targets": targets, "frames": seen}
+        made = self.runner("train_value", self.folder, root=self._at(repeat), inputs=shown, config=TRAINED)
+        self._predict(dataset, made.uri, seen, repeat)
+
+    def _seen(self, dataset: str, repeat: int) -> str:
+        """Pack what the small models look at; what that takes is none of the costs."""
+        told = {"size": [SMALL_SIDE, SMALL_SIDE], "num_workers": 1}
+        inputs = {"dataset": dataset}
+        return self.runner("pack_frames", self.folder, root=self._at(repeat), inputs=inputs, config=told).uri
+
+    def _predict(self, dataset: str, checkpoint: str, seen: str, repeat: int) -> None:
+        given = {"dataset": dataset, "checkpoint": checkpoint, "frames": seen}
+        looked = self.recordings.pictures * SEEN_BYTES
+        self.do("predict_values", {}, given, repeat=repeat, packed_byte=looked)
+
+    def _at(self, repeat: int) -> str:
+        return f"{self.root}-{repeat}" if repeat else self.root
 
 
 def publish_tables(root: str, episodes: int, length: int) -> str:

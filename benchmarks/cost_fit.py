@@ -13,8 +13,10 @@ from robolift.planner.costs import Counts, Form, evaluate
 
 DECODED = ("picture", "pixel_h264", "pixel_av1", "byte_h264", "byte_av1")
 """What decoding is made of, measured by itself."""
-DECODING = ("pack_frames", "train_value", "predict_values")
-"""The stages that decode each picture once."""
+DECODING = ("pack_frames",)
+"""The stage that decodes each picture once."""
+SHOWN = ("train_value", "predict_values")
+"""Those that look at packed pictures."""
 CPU: dict[str, tuple[str, ...]] = {
     "import_dataset": ("start", "frame", "episode", "data_file", "video_file"),
     "label_returns": ("start", "frame", "episode"),
@@ -28,7 +30,7 @@ CPU: dict[str, tuple[str, ...]] = {
     "train_policy": ("start", "frame", "row"),
     "write_report": ("start", "frame", "episode"),
 }
-MEMORY = {name: ("start",) if name in DECODING else ("start", "frame") for name in CPU}
+MEMORY = {name: ("start",) if name in (*DECODING, *SHOWN) else ("start", "frame") for name in CPU}
 WRITTEN = {
     **dict.fromkeys(CPU, ("start", "frame", "episode")),
     "import_dataset": ("start", "frame", "episode", "data_file", "video_file"),
@@ -37,8 +39,13 @@ WRITTEN = {
     **dict.fromkeys(("train_value", "train_policy", "compute_norm_stats"), ("start",)),
 }
 REQUESTS = ("start", "episode", "data_file", "video_file", "clip", "shard", "page")
-READ = ("start", "frame", "data_byte", "window_byte")
+READ = {
+    **dict.fromkeys(CPU, ("start", "frame", "data_byte", "window_byte")),
+    **dict.fromkeys(SHOWN, ("start", "frame", "data_byte", "packed_byte")),
+}
 DIGITS = 4
+FLAT = 0.05
+"""Share of a stage's memory up to which what grows with the recording is noise, and not to be extrapolated."""
 
 
 def coefficients(terms: Sequence[str], runs: Sequence[tuple[Counts, float]], *, exact: bool = False) -> Form:
@@ -97,12 +104,23 @@ def fit(taken: Sequence[Taken], written: Mapping[str, float], decoding: Form) ->
         rest = [(counts, max(0.0, numbers["cpu_s"] - evaluate(known, counts))) for counts, numbers in runs]
         own = coefficients(CPU[stage], rest)
         forms = {
-            name: coefficients(of[stage], [(counts, numbers[name]) for counts, numbers in runs])
-            for name, of in (("memory_bytes", MEMORY), ("written_bytes", WRITTEN))
+            "memory_bytes": _held(MEMORY[stage], [(counts, numbers["memory_bytes"]) for counts, numbers in runs]),
+            "written_bytes": coefficients(
+                WRITTEN[stage], [(counts, numbers["written_bytes"]) for counts, numbers in runs]
+            ),
         }
         names = dict.fromkeys([*own, *known])
         found[stage] = {"cpu_s": {n: _rounded(own.get(n, 0.0) + known.get(n, 0.0)) for n in names}, **forms}
     return found
+
+
+def _held(terms: Sequence[str], runs: Sequence[tuple[Counts, float]]) -> Form:
+    """Return what a stage holds: what it starts with alone, if the rest is within the noise of the largest run."""
+    form = coefficients(terms, runs)
+    least = {name: value for name, value in form.items() if name == "start"}
+    if all(evaluate(form, counts) - evaluate(least, counts) <= FLAT * number for counts, number in runs):
+        return coefficients(("start",), runs)
+    return form
 
 
 def slope(axis: Sequence[float], numbers: Sequence[float]) -> float:

@@ -110,6 +110,7 @@ class Benchmark:
         prepare: Makes what the ways work on, in the folder that they get; not measured.
         rounds: How often each way runs.
         timeout_s: How long the preparation, and each way of each round, may take before it is ended.
+        publish: Puts what was measured in the folder where the program reads it; called when results are written.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Benchmark:
     prepare: Work | None = None
     rounds: int = 5
     timeout_s: float = 900
+    publish: Callable[[Path], None] | None = None
 
     def way(self, name: str) -> Way:
         """Return the way of a name."""

@@ -33,8 +33,11 @@ class Measured:
     failures: list[str] = field(default_factory=list)
 
 
-def measure(module: str, benchmark: Benchmark, *, rounds: int) -> Measured:
-    """Run every way that can run here; one that fails is not run again, and ends none of the others."""
+def measure(module: str, benchmark: Benchmark, *, rounds: int, publish: bool = False) -> Measured:
+    """Run every way that can run here; one that fails is not run again, and ends none of the others.
+
+    If nothing failed the benchmark publishes what it measured, if told so.
+    """
     ways, found = [way for way in benchmark.ways if way.available], Measured()
     if not ways:
         return found
@@ -47,6 +50,8 @@ def measure(module: str, benchmark: Benchmark, *, rounds: int) -> Measured:
                 found.rounds.append({way.name: told for way, told in numbers.items() if told is not None})
                 ways = [way for way, told in numbers.items() if told is not None]
                 bar.update(len(numbers))
+        if publish and benchmark.publish is not None and not found.failures:
+            benchmark.publish(Path(folder))
     return found
 
 

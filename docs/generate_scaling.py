@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from robolift.planner import costs, dataset_cli, forecast_table, limits
+from robolift.planner import costs, dataset_cli, forecast_table
 from robolift.planner.assumed import assumptions
 from robolift.planner.forecast import HOUR, Assumptions, Forecast, StageForecast, forecast
 from robolift.planner.recordings import Camera, Recordings
@@ -53,6 +53,7 @@ def assumed(pipeline: str) -> Assumptions:
     given = parser.parse_args(["--dataset", "unused", "--pipeline", pipeline])
     for name in ("gpus", "tflops", "mfu"):
         setattr(given, name, None)
+    dataset_cli.fill_in(given)
     return assumptions(given, cameras=3)
 
 
@@ -69,12 +70,14 @@ def tables() -> str:
         f"{measured['date']}. Assumed:",
         "",
     ]
-    lines += [f"- {note}" for note in forecast_table.assumptions(assumed("recap"), 3)]
+    notes = {name: forecast_table.assumptions(name, robot(1), assumed(name)) for name in PIPELINES}
+    lines += [f"- {note}" for note in notes["recap"]]
+    lines += [f"- stage_advantage: {note}" for note in notes["stage_advantage"] if note not in notes["recap"]]
     for pipeline in PIPELINES:
         for found in forecasts(pipeline):
             lines += ["", f"**{pipeline}, {forecast_table.headline(found.recordings)}**", ""]
             lines += [forecast_table.markdown(found), ""]
-            lines += [f"- {text}" for text in limits.limits(found, assumed(pipeline))]
+            lines += [f"- {text}" for text in forecast_table.remarks(found, assumed(pipeline))]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
 

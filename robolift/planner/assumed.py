@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from dataclasses import replace
 
 from robolift.errors import UsageError
 from robolift.planner import dataset_cli, plan, policy, value
@@ -35,8 +36,13 @@ def assumptions(args: argparse.Namespace, *, cameras: int) -> Assumptions:
     if args.policy_preset in POLICIES:
         policied = policy.network(POLICIES[args.policy_preset]())
     return Assumptions(
-        value=_training(args, "value", valued, config.vision.image_px if config else 96),
-        policy=_training(args, "policy", policied, 224),
+        value=replace(
+            _training(args, "value", valued, config.vision.image_px if config else 96),
+            padded=config is not None and config.padded,
+            looks=compared,
+        ),
+        # The small policy sees what the value model's encoder made of pictures.
+        policy=replace(_training(args, "policy", policied, 224), padded=True, looks=int(policied is not None)),
         frame_flops=frame_flops(config, cameras, compared) if config else 0.0,
         encodes_per_s=args.gpu_encodes_per_s,
         gpus=args.gpus or dataset_cli.GPUS,
@@ -45,8 +51,10 @@ def assumptions(args: argparse.Namespace, *, cameras: int) -> Assumptions:
         num_shards=args.num_shards,
         shard_minutes=args.shard_minutes,
         parallelism=args.parallelism,
-        decoders=args.decoders,
+        readers=args.readers,
         pod_start_s=args.pod_start_s,
+        baselines=args.baselines,
+        frame_format=args.frame_format,
     )
 
 

@@ -13,6 +13,8 @@ from robolift.planner.network import Network
 from robolift.planner.plan import GIB, Layout
 
 NAME = "plan"
+OF_TRAININGS = ("model", "nodes", "gpu_memory_gib", "fsdp", "batch_size", "steps")
+"""Options that only a training has, besides those of value models."""
 OF_VALUES = {"pictures": 3, "remat": "off", "freeze": "none", "accumulate": 1, "select": "last"}
 """Defaults of the options that only value models have, those of their recipe."""
 
@@ -20,13 +22,11 @@ OF_VALUES = {"pictures": 3, "remat": "off", "freeze": "none", "accumulate": 1, "
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("--preset", help="plan a training; size of the network: pi05, pi05_lora, ...")
-    parser.add_argument(
-        "--model", choices=("policy", "value"), default="policy", help="whose presets (default: policy)"
-    )
+    parser.add_argument("--model", choices=("policy", "value"), help="whose presets (default: policy)")
     where = parser.add_argument_group("on what")
     where.add_argument("--gpus", type=int, metavar="N", help="GPUs of a node (default: 1; 8 with --dataset)")
-    where.add_argument("--nodes", type=int, default=1, metavar="N", help="nodes (default: 1)")
-    where.add_argument("--gpu-memory-gib", type=float, default=80.0, metavar="GIB", help="of one GPU (default: 80)")
+    where.add_argument("--nodes", type=int, metavar="N", help="nodes (default: 1)")
+    where.add_argument("--gpu-memory-gib", type=float, metavar="GIB", help="of one GPU (default: 80)")
     where.add_argument("--fsdp", type=int, metavar="N", help="GPUs that share one copy (default: those of a node)")
     how = parser.add_argument_group("how")
     how.add_argument("--batch-size", type=int, metavar="N", help="rows of a step (default: the most that fit)")
@@ -67,7 +67,18 @@ def run(args: argparse.Namespace) -> Iterator[str]:
     """
     if (args.preset is None) == (args.dataset is None):
         raise UsageError("plan needs --preset, to plan a training, or --dataset, to plan a pipeline; one of them")
+    _check_mode(args)
     yield from dataset_cli.run(args) if args.dataset is not None else _training(args)
+
+
+def _check_mode(args: argparse.Namespace) -> None:
+    """Refuse the options of the other plan, which would change nothing."""
+    mode, others = "--preset", tuple(dataset_cli.DEFAULTS)
+    if args.dataset is not None:
+        mode, others = "--dataset", (*OF_TRAININGS, *OF_VALUES)
+    if given := [f"--{name.replace('_', '-')}" for name in others if getattr(args, name) is not None]:
+        other = "--preset, for one training" if mode == "--dataset" else "--dataset, for a pipeline"
+        raise UsageError(f"{', '.join(given)}: no option of {mode}; leave it out, or plan with {other}")
 
 
 def _training(args: argparse.Namespace) -> Iterator[str]:
@@ -103,8 +114,10 @@ def _training(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _fill_in(args: argparse.Namespace) -> None:
-    """Set the defaults of the options that only value models have, and of those that a dataset's plan has too."""
-    args.gpus = 1 if args.gpus is None else args.gpus
+    """Set the defaults of what wasn't given."""
+    for name, always in (("model", "policy"), ("gpus", 1), ("nodes", 1), ("gpu_memory_gib", 80.0)):
+        if getattr(args, name) is None:
+            setattr(args, name, always)
     for name, default in OF_VALUES.items():
         if getattr(args, name) is None:
             setattr(args, name, default)

@@ -34,6 +34,7 @@ COUNTED = {
     "data_byte": "a byte of the source's Parquet files",
     "window_byte": "a byte that the store's client may fetch around a clip: at most 50 MiB of its video's file",
     "page": "a further answer of a listing, which names a thousand files",
+    "packed_byte": "a byte of packed pictures that are looked at",
     "shard": "a shard that is merged",
     "step": "an optimizer step",
     "row": "a row of a training's batch",
@@ -71,11 +72,13 @@ class Costs:
     Attributes:
         measured: Machine, versions and date.
         decoding: CPU seconds of decoding pictures and scaling them down.
+        reading: CPU seconds of reading pictures from a frame cache, in random order.
         stages: By name.
     """
 
     measured: Mapping[str, Any]
     decoding: Form
+    reading: Form
     stages: Mapping[str, StageCost]
 
 
@@ -86,5 +89,6 @@ def load(path: Path = COSTS_FILE) -> Costs:
     return Costs(
         measured=document["measured"],
         decoding=document["decoding"],
+        reading=document["reading"],
         stages={name: StageCost(**cost) for name, cost in document["stages"].items()},
     )

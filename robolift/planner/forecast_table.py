@@ -8,11 +8,14 @@ from typing import Any
 from robolift.planner.forecast import HOUR, Assumptions, Forecast, StageForecast
 from robolift.planner.limits import limits
 from robolift.planner.recordings import Recordings
+from robolift.planner.steps import DATASETS, DEFAULT_SHARDS, PACK
+from robolift.planner.workload import DECODERS, OTHER_CODEC
 
 UNMEASURED = "-"
 UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 COLUMNS = (
     "stage",
+    "runs",
     "shards",
     "pods",
     "CPU h",
@@ -43,6 +46,7 @@ def rows(found: Forecast) -> list[tuple[str, ...]]:
     last = (
         "sum",
         "",
+        "",
         str(sum(stage.pods for stage in found.stages) + found.other_pods),
         *(number(found.total(name) / HOUR) for name in ("cpu_s", "gpu_s", "wall_s")),
         "",
@@ -55,6 +59,7 @@ def rows(found: Forecast) -> list[tuple[str, ...]]:
 def _row(stage: StageForecast) -> tuple[str, ...]:
     return (
         stage.step.stage,
+        str(stage.runs),
         str(stage.shards),
         str(stage.pods),
         *(number(getattr(stage, name) / HOUR) for name in ("cpu_s", "gpu_s", "wall_s")),
@@ -97,7 +102,13 @@ def render(found: Forecast, assumed: Assumptions) -> str:
         ).rstrip()
         for row in cells
     ]
-    return "\n".join([headline(found.recordings), *lines, *(f"! {text}" for text in limits(found, assumed))])
+    return "\n".join([headline(found.recordings), *lines, *(f"! {text}" for text in remarks(found, assumed))])
+
+
+def remarks(found: Forecast, assumed: Assumptions) -> list[str]:
+    """Return what the table leaves out, and the limits that it runs into."""
+    left = [f"{', '.join(found.unmeasured)} not measured: left out"] if found.unmeasured else []
+    return left + limits(found, assumed)
 
 
 def markdown(found: Forecast) -> str:
@@ -116,22 +127,33 @@ def document(found: Forecast, assumed: Assumptions) -> dict[str, Any]:
             "pods": sum(stage.pods for stage in found.stages) + found.other_pods,
             "requests": found.requests(),
         },
-        "limits": limits(found, assumed),
+        "limits": remarks(found, assumed),
     }
 
 
 def _document(stage: StageForecast) -> dict[str, Any]:
-    names = ("frames", "shards", "pods", "cpu_s", "gpu_s", "wall_s")
+    names = ("runs", "frames", "shards", "pods", "cpu_s", "gpu_s", "wall_s")
     sizes = ("memory_bytes", "scratch_bytes", "read_bytes", "written_bytes", "requests")
     return {"stage": stage.step.stage, **{name: getattr(stage, name) for name in (*names, *sizes)}}
 
 
-def assumptions(assumed: Assumptions, cameras: int) -> Sequence[str]:
+def assumptions(pipeline: str, recordings: Recordings, assumed: Assumptions) -> Sequence[str]:
     """Return what was assumed and not measured, in lines."""
+    cameras = len(recordings.cameras)
+    cut = f"shards of {assumed.shard_minutes:g} min" if assumed.num_shards is None else f"{assumed.num_shards} shards"
     said = [
-        f"shards of {assumed.shard_minutes:g} min, {assumed.parallelism} at a time; a pod starts in "
-        f"{assumed.pod_start_s:g} s; a stage that is no shard is one process on one core",
+        f"{cut}, {assumed.parallelism} at a time; the pipeline's own num_shards is {DEFAULT_SHARDS}",
+        f"a pod starts in {assumed.pod_start_s:g} s; a stage that is no shard is one process on one core, "
+        f"{PACK.stage} {PACK.cores} on as many",
+        f"one iteration; further policies to compare with: {assumed.baselines}; no evaluation is counted",
+        f"pictures are packed as {assumed.frame_format}"
+        + (": each stage decodes what it looks at" if assumed.frame_format == "none" else "; again for the policy"),
     ]
+    if DATASETS[pipeline] > 1:
+        said.append("labelled episodes are as many as new ones; what runs for both runs twice")
+    if others := [camera for camera in recordings.cameras if camera.codec not in DECODERS]:
+        seen = ", ".join(f"{camera.name} ({camera.codec or 'of unknown codec'})" for camera in others)
+        said.append(f"decoding is counted as that of {OTHER_CODEC.upper()} for {seen}")
     for name, training in (("value model", assumed.value), ("policy", assumed.policy)):
         size = "the small network, on a CPU"
         if training.network is not None:
@@ -140,7 +162,7 @@ def assumptions(assumed: Assumptions, cameras: int) -> Sequence[str]:
     if assumed.value.network is not None:
         rate = f"{1 / assumed.frame_gpu_s(cameras):.3g} frames/s" if cameras else "no pictures"
         why = "as told" if assumed.encodes_per_s is not None else f"{assumed.frame_flops / 1e12:.3g} TFLOP a frame"
-        said.append(f"a GPU predicts {rate} ({why}), with {assumed.decoders} decoding processes beside it")
+        said.append(f"a GPU predicts {rate} ({why}); processes that read pictures for it: {assumed.readers}")
     if assumed.value.network is not None or assumed.policy.network is not None:
         said.append(f"a GPU reaches {assumed.mfu:.0%} of {assumed.tflops:g} TFLOP/s: assumed, not measured")
     return said

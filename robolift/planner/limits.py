@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from robolift.planner.forecast import HOUR, Assumptions, Forecast, StageForecast
 from robolift.planner.recordings import Recordings
 from robolift.planner.steps import MOST_SHARDS
@@ -34,32 +36,29 @@ def limits(found: Forecast, assumed: Assumptions) -> list[str]:
 
 
 def _of_stage(stage: StageForecast, assumed: Assumptions, recordings: Recordings) -> list[str]:
-    name, step, said = stage.step.stage, stage.step, []
-    if step.kind == "shards" and stage.shards == MOST_SHARDS:
-        waves = -(-stage.shards // assumed.parallelism)
-        one_s = stage.wall_s / waves
-        if one_s > 60 * assumed.shard_minutes:
-            said.append(
-                f"{name}: there are at most {MOST_SHARDS} shards, so each takes {one_s / HOUR:.3g} h where "
-                f"{assumed.shard_minutes:g} min were meant, and a killed one loses as much: run the pipeline on "
-                f"{-(-one_s // (60 * assumed.shard_minutes)):.0f} parts of the dataset"
-            )
+    name, step = stage.step.stage, stage.step
+    said = _of_shards(stage, assumed, recordings) if step.kind == "shards" else []
     if stage.memory_bytes > step.memory_gib * GIB:
         said.append(
             f"{name} needs {stage.memory_bytes / GIB:.3g} GiB in one pod that gets {step.memory_gib}: give its size "
             "more in the placement file, or run the pipeline on parts of the dataset"
         )
-    if step.kind == "task" and stage.wall_s > step.hours * HOUR:
+    one_s = stage.wall_s / stage.runs
+    if step.kind in ("task", "packing") and one_s > step.hours * HOUR:
         said.append(
-            f"{name} takes {stage.wall_s / HOUR:.3g} h in one process and is ended after {step.hours}: run the "
-            "pipeline on parts of the dataset"
+            f"{name} takes {one_s / HOUR:.3g} h in one pod and is ended after {step.hours}: run the pipeline on parts "
+            "of the dataset"
         )
     if stage.scratch_bytes > LARGE_BYTES:
+        size = f"{stage.scratch_bytes / 1e12:.3g} TB"
         said.append(
-            f"{name} decodes all pictures to {stage.scratch_bytes / 1e12:.3g} TB of its pod's disk before it trains: "
-            "train on a sample of the episodes, or on fewer cameras"
+            f"{name} keeps {size} of pictures on its pod's disk before it uploads them: let it pack `format: jpeg`, a "
+            "twelfth, or fewer cameras, or run the pipeline on parts of the dataset"
+            if step.kind == "packing"
+            else f"{name} decodes all pictures to {size} of its pod's disk before it trains: train on a sample of the "
+            "episodes, or on fewer cameras"
         )
-    recorded = recordings.data_bytes + recordings.video_bytes
+    recorded = stage.runs * (recordings.data_bytes + recordings.video_bytes)
     if stage.read_bytes > max(LARGE_BYTES, MOST_READS * recorded):
         said.append(
             f"{name} fetches {stage.read_bytes / 1e12:.3g} TB of {recorded / 1e12:.3g} TB that were recorded: the "
@@ -67,3 +66,23 @@ def _of_stage(stage: StageForecast, assumed: Assumptions, recordings: Recordings
             "of about that size"
         )
     return said
+
+
+def _of_shards(stage: StageForecast, assumed: Assumptions, recordings: Recordings) -> list[str]:
+    """Return what to do about shards that take longer than was meant: more of them, while there may be."""
+    waves = stage.runs * -(-stage.shards // assumed.parallelism)
+    one_s, meant_s = stage.wall_s / waves, 60 * assumed.shard_minutes
+    most = min(MOST_SHARDS, int(recordings.episodes))
+    told = assumed.num_shards is not None and stage.shards < most
+    if one_s <= meant_s or not (told or stage.shards == MOST_SHARDS):
+        return []
+    longer = (
+        f"takes {one_s / HOUR:.3g} h where {assumed.shard_minutes:g} min were meant, and a killed one loses as much"
+    )
+    if told:
+        wanted = min(most, math.ceil(stage.shards * one_s / meant_s))
+        return [f"{stage.step.stage}: each of {stage.shards} shards {longer}: set num_shards to {wanted}"]
+    return [
+        f"{stage.step.stage}: there are at most {MOST_SHARDS} shards, so each {longer}: run the pipeline on "
+        f"{-(-one_s // meant_s):.0f} parts of the dataset"
+    ]

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from robolift import storage
 from robolift.errors import DataError
 
+# As robolift.data says, which the planner does not import: it is arithmetic, and starts without NumPy.
 INFO_FILE = "meta/info.json"
 DATASET_FILE = "dataset.json"
 EPISODES_FOLDER = "meta/episodes"
@@ -177,7 +178,15 @@ class _Files:
     some: Sequence[str]
 
     def total_bytes(self, uri: str) -> float:
-        sizes = [float(facts["size"]) for path in self.some if (facts := storage.info(storage.join(uri, path)))]
+        """Return about the bytes of all; DataError if one of those that are asked for is not there."""
+        sizes = []
+        for path in self.some:
+            where = storage.join(uri, path)
+            if (facts := storage.info(where)) is None:
+                raise DataError(
+                    "a file of the dataset is not there", where=where, expected="what the meta folder lists", mend=MEND
+                )
+            sizes.append(float(facts["size"]))
         return self.count * sum(sizes) / len(sizes) if sizes else 0.0
 
 

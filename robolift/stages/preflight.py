@@ -9,12 +9,10 @@ from typing import Any
 
 from robolift import manifest, storage
 from robolift.errors import DataError, UsageError
+from robolift.planner.steps import MOST_SHARDS
 from robolift.schema import Kind
 from robolift.stages.stage import find, parse_config
 from robolift.value_model.presets import TOWER_PRESETS
-
-MAX_SHARDS = 64
-"""Each shard is three pods on a cluster; more of them only wait for one another."""
 
 HANDED: Mapping[str, Mapping[str, str]] = {
     "simulate_episodes": {"seed": "seed"},
@@ -108,8 +106,8 @@ def find_problems(parameters: Mapping[str, Any], wiring: Wiring = RECAP) -> list
         problems += [line.removeprefix(f"{name}.") for line in lines]
     if "baselines" in parameters and not parameters["baselines"]:
         problems.append("baselines is empty, expected at least [plain]: a result says little without one")
-    if parameters.get("num_shards", 1) > MAX_SHARDS:
-        problems.append(f"num_shards is {parameters['num_shards']}, expected at most {MAX_SHARDS}")
+    if parameters.get("num_shards", 1) > MOST_SHARDS:
+        problems.append(f"num_shards is {parameters['num_shards']}, expected at most {MOST_SHARDS}")
     return list(dict.fromkeys(problems))  # a seed is checked by each stage that takes it
 
 
@@ -221,8 +219,8 @@ def plan_shards(num_shards: int) -> list[int]:
     Raises:
         UsageError: If ``num_shards`` is out of range.
     """
-    if not 1 <= num_shards <= MAX_SHARDS:
-        raise UsageError(f"num_shards is {int(num_shards)}, expected 1 to {MAX_SHARDS}")
+    if not 1 <= num_shards <= MOST_SHARDS:
+        raise UsageError(f"num_shards is {int(num_shards)}, expected 1 to {MOST_SHARDS}")
     return list(range(int(num_shards)))
 
 

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,14 @@ def test_a_megabyte_is_a_million_bytes_and_memory_is_the_greatest_of_a_process()
     assert peak_bytes() > 300_000_000
     assert took["cpu_s"] > 0
     assert took["wall_s"] > 0
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_what_was_measured_is_published_if_results_are_written(toy: str, tmp_path: Path, told: bool) -> None:
+    kept = tmp_path / "kept"
+    benchmark = replace(load(toy)[1][0], publish=lambda folder: kept.write_text((folder / "data").read_text()))
+    measure(toy, benchmark, rounds=1, publish=told)
+    assert kept.exists() == told
 
 
 def test_a_ratio_is_taken_within_a_round() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,13 +11,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import bench_costs, cost_fit, cost_requests
+from benchmarks import bench_costs, cost_fit, cost_requests, cost_runs
 from benchmarks.cost_chain import Chain, Taken, publish_tables, publish_values, written
 from benchmarks.cost_data import Shape, write
 from benchmarks.cost_runs import Run
 from robolift import manifest
-from robolift.planner import costs, recordings
-from robolift.stages import NAMES
+from robolift.planner import costs, recordings, steps
 from robolift.stages.stage import execute
 
 
@@ -38,25 +38,76 @@ def test_runs_of_equal_counts_are_one_of_their_medians():
     assert run == ({"start": 1.0}, {"cpu_s": 2.0, "memory_bytes": 20.0, "written_bytes": 5.0})
 
 
+@pytest.mark.parametrize(("grown", "form"), [(4e6, {"start": 2.02e8}), (4e7, {"start": 2e8, "frame": 10.0})])
+def test_memory_that_grows_by_noise_alone_is_flat(grown, form):
+    taken = [
+        Taken("label_returns", {"start": 1.0, "frame": n}, Run(uri=str(n), cpu_s=1, peak_bytes=2e8 + grown * n / 4e6))
+        for n in (0.0, 4e6)
+    ]
+    found = cost_fit.fit(taken, {"0.0": 1.0, "4000000.0": 1.0}, {})["label_returns"]["memory_bytes"]
+    assert found == pytest.approx(form, rel=1e-2)
+
+
 def test_a_slope_is_that_of_the_line():
     assert cost_fit.slope([1, 4, 16], [5, 11, 35]) == pytest.approx(2)
 
 
-def test_the_ratio_compares_slopes_and_not_what_a_start_costs():
+def test_the_ratio_compares_slopes_and_not_what_a_start_costs(tmp_path):
+    (tmp_path / "output").write_bytes(b"0" * 400)
     stage = costs.StageCost(
-        cpu_s={"start": 50.0, "frame": 2e-6}, memory_bytes={}, written_bytes={}, requests={}, read_bytes={}
+        cpu_s={"start": 50.0, "frame": 2e-6},
+        memory_bytes={"start": 3e8},
+        written_bytes={"frame": 2e-4},
+        requests={},
+        read_bytes={},
     )
-    known = costs.Costs(measured={}, decoding={}, stages={"label_returns": stage})
+    known = costs.Costs(measured={}, decoding={}, reading={}, stages={"label_returns": stage})
     taken = [
         Taken(
             "label_returns",
             {"start": 1.0, "frame": n, "picture": 0.0, "data_file": 0.0},
-            Run(uri="", cpu_s=1 + n * 1e-6, peak_bytes=0),
+            Run(uri=str(tmp_path), cpu_s=1 + n * 1e-6, peak_bytes=1.5e8),
         )
         for n in (1e6, 4e6)
     ]
-    assert bench_costs._ratio(known, taken, "label_returns", "frame") == pytest.approx(2)
-    assert bench_costs._ratio(known, taken, "merge_values", "frame") is None
+    found = bench_costs.ratios(known, taken, "label_returns")
+    assert found == {"slope": pytest.approx(2), "written": pytest.approx(2), "memory": pytest.approx(2)}
+    with pytest.raises(RuntimeError, match="merge_values did not run"):
+        bench_costs.ratios(known, taken, "merge_values")
+
+
+def test_what_was_not_measured_is_refused():
+    found = bench_costs.incomplete(costs.Costs(measured={}, decoding={}, reading={"picture": 1.0}, stages={}))
+    assert {"decoding", "requests of train_policy", "read_bytes of label_returns", "PUT of pack_frames"} <= set(found)
+
+
+def test_a_run_that_finds_its_output_is_no_measurement(tmp_path):
+    chain = Chain.of(
+        str(write(tmp_path, Shape(2, 6))),
+        tmp_path,
+        str(tmp_path / "runs"),
+        runner=lambda *_, **__: Run(uri="same", cpu_s=1, peak_bytes=1),
+    )
+    chain.dataset()
+    with pytest.raises(RuntimeError, match="import_dataset found same of an earlier run"):
+        chain.dataset()
+
+
+def test_memory_of_a_stage_is_that_of_its_processes_together():
+    child = "import time; held = bytearray(60_000_000); print(flush=True); time.sleep(60)"
+    parent = (
+        "import subprocess, sys\n"
+        f"found = [subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE) for _ in range(2)]\n"
+        "[one.stdout.readline() for one in found]; print(flush=True); sys.stdin.readline()\n"
+        "[one.kill() for one in found]"
+    )
+    words = [sys.executable, "-c", parent]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        members = cost_runs._family(process.pid)
+        assert len(members) == 3
+        assert sum(map(cost_runs._held, members)) > 120e6
+        process.stdin.write(b"\n")
 
 
 @pytest.mark.parametrize(
@@ -98,13 +149,13 @@ def test_what_decodes_costs_decoding_and_its_own():
     decoding = {"picture": 1e-3, "byte_av1": 1e-6}
     taken = [
         Taken(
-            "predict_values",
+            "pack_frames",
             {"start": 1.0, "picture": n, "byte_av1": 100 * n},
             Run(uri=f"{n}", cpu_s=3 + n * (1e-3 + 1e-4 + 5e-4), peak_bytes=4e8),
         )
         for n in (1000.0, 9000.0)
     ]
-    forms = cost_fit.fit(taken, {"1000.0": 5e3, "9000.0": 5e3}, decoding)["predict_values"]
+    forms = cost_fit.fit(taken, {"1000.0": 5e3, "9000.0": 5e3}, decoding)["pack_frames"]
     assert forms["cpu_s"] == pytest.approx({"start": 3, "picture": 1.5e-3, "byte_av1": 1e-6}, rel=1e-3)
     assert forms["memory_bytes"] == pytest.approx({"start": 4e8})
 
@@ -133,4 +184,8 @@ def test_a_stage_is_run_and_measured_by_its_own_door(tmp_path):
 
 
 def test_a_goal_stands_for_every_stage_that_is_planned():
-    assert {goal.of for goal in bench_costs.BENCHMARK.goals} == set(cost_fit.CPU) & set(NAMES)
+    planned = {step.stage for found in steps.PIPELINES.values() for step in found}
+    assert planned == set(cost_fit.CPU)
+    wanted = {f"{name} {what}" for name in planned for what in ("slope", "written", "memory")}
+    assert {goal.of for goal in bench_costs.BENCHMARK.goals} == wanted
+    assert bench_costs.BENCHMARK.rounds >= 5

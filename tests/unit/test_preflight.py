@@ -109,8 +109,8 @@ def test_a_later_iteration_s_dataset_is_missed_in_the_first(recording_uri, outpu
 
 def test_shards_are_those_that_prediction_cuts_into():
     assert preflight.plan_shards(3) == [0, 1, 2]
-    assert len(preflight.plan_shards(preflight.MAX_SHARDS)) == preflight.MAX_SHARDS
-    for wrong in (0, preflight.MAX_SHARDS + 1):
+    assert len(preflight.plan_shards(preflight.MOST_SHARDS)) == preflight.MOST_SHARDS
+    for wrong in (0, preflight.MOST_SHARDS + 1):
         with pytest.raises(UsageError, match=f"num_shards is {wrong}"):
             preflight.plan_shards(wrong)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tracemalloc
 
 import coded_dataset
@@ -12,6 +13,7 @@ import pytest
 from coded_dataset import TOP, WRIST
 
 from robolift import storage
+from robolift.data import dataset, lerobot_format
 from robolift.errors import DataError
 from robolift.planner import recordings
 from robolift.stages.stage import execute
@@ -96,6 +98,10 @@ def test_a_hundred_thousand_episodes_take_no_more_memory(tmp_path):
         "video_path": "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4",
     }
     (tmp_path / "meta/info.json").write_text(json.dumps(info))
+    for folder, files in (("data", 100), (f"videos/{camera}", 200)):
+        (tmp_path / folder / "chunk-000").mkdir(parents=True)
+        for number in range(files):
+            (tmp_path / folder / f"chunk-000/file-{number:03d}.{'mp4' if camera in folder else 'parquet'}").touch()
     tracemalloc.start()
     found = recordings.read(str(tmp_path))
     _, peak = tracemalloc.get_traced_memory()
@@ -136,3 +142,16 @@ def test_a_broken_episodes_table_is_refused(packed, tmp_path):
 def test_what_is_no_dataset_is_refused(tmp_path):
     with pytest.raises(DataError, match="no dataset"):
         recordings.read(storage.normalize(str(tmp_path)))
+
+
+def test_a_file_that_is_not_there_is_told(packed, tmp_path):
+    shutil.copytree(packed["v2.1"], tmp_path / "copy")
+    next((tmp_path / "copy").rglob("*.mp4")).unlink()
+    with pytest.raises(DataError, match="a file of the dataset is not there"):
+        recordings.read(str(tmp_path / "copy"))
+
+
+def test_names_are_those_of_the_reader_which_the_planner_does_not_import():
+    names = ("INFO_FILE", "EPISODES_FOLDER", "V21", "V30")
+    assert all(getattr(recordings, name) == getattr(lerobot_format, name) for name in names)
+    assert recordings.DATASET_FILE == dataset.DATASET_FILE

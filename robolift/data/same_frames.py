@@ -19,6 +19,7 @@ def check_keys(
     first: int = 0,
     end: int | None = None,
     num_rows: int | None = None,
+    mend: str = "make the table again from this dataset",
 ) -> None:
     """Check that a table has exactly the dataset's frames, or a block of it those of the same rows.
 
@@ -29,6 +30,7 @@ def check_keys(
         first: First row of the block.
         end: Row after its last; the dataset's last by default.
         num_rows: Rows of the whole table; those of ``table`` by default.
+        mend: What the error says to do.
 
     Raises:
         DataError: Naming the first frame that one of them lacks.
@@ -46,7 +48,7 @@ def check_keys(
         f"its {total} frames are not the dataset's {dataset.num_frames} frames",
         where=f"{where}, first difference at episode {episode}, frame {frame}",
         expected="one row for each frame of the dataset",
-        mend="make the table again from this dataset",
+        mend=mend,
     )
 
 

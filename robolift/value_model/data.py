@@ -232,7 +232,7 @@ def _success(dataset: Dataset) -> np.ndarray:
 
 
 def _checked(dataset: Dataset, targets: pa.Table) -> np.ndarray:
-    check_keys(targets, dataset, where="targets")
+    check_keys(targets, dataset, where="targets", mend="run label_returns on this dataset")
     values: np.ndarray = targets.column("value_target").to_numpy().astype(np.float32)
     wrong = ~((values >= -1) & (values <= 0))
     if wrong.any():

@@ -140,7 +140,7 @@ def test_the_first_process_of_a_machine_gets_the_weights_for_all(tmp_path, monke
 def test_the_digest_of_weights_is_worked_out_once_for_all_processes(tmp_path, monkeypatch):
     openpi_file(tmp_path / "model.safetensors", model_of("pi05_dummy"))
     jobs = []
-    monkeypatch.setattr(train, "_open", lambda *_: (None, None))
+    monkeypatch.setattr(train, "_open", lambda *_: (None, None, None))
     monkeypatch.setattr(
         distributed, "launch", lambda _, arguments, **__: jobs.append(json.loads(Path(arguments[0]).read_text()))
     )

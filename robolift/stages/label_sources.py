@@ -35,7 +35,9 @@ class Sources:
         recorded: Columns to read of the recordings.
     """
 
-    def __init__(self, inputs: Inputs, columns: Sequence[str] = (), signals: Mapping[str, Sequence[str]] | None = None):
+    def __init__(
+        self, inputs: Inputs, columns: Sequence[str] = (), signals: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         """Open the inputs.
 
         Args:

@@ -8,6 +8,8 @@ import json
 import math
 import os
 import platform
+import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,11 +143,15 @@ def _short(number: float) -> str:
 
 
 def machine() -> str:
-    """Return the processor, its cores, and the memory."""
+    """Return the processor, its cores, the memory, and the GPU where there is one."""
     facts = dict(line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().splitlines() if ":" in line)
     model = {key.strip(): value.strip() for key, value in facts.items()}.get("model name", platform.machine())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return f"{os.cpu_count()} x {model}, {memory:.0f} GiB"
+    found = f"{os.cpu_count()} x {model}, {memory:.0f} GiB"
+    if asks := shutil.which("nvidia-smi"):
+        told = subprocess.run([asks, "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+        found = ", ".join([found, *told.stdout.split("\n")[: told.returncode == 0]])
+    return found
 
 
 def versions() -> dict[str, str]:

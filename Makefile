@@ -54,7 +54,7 @@ test: install browser test-models openpi-client ## everything CI checks, lint fi
 	@$(MAKE) --no-print-directory lint
 	@$(BIN)/python -m pytest -n 2 -m "not slow and not oracle and not containers and not cluster and not gpu" --cov --cov-report=term:skip-covered -q
 
-test-slow: install openpi-client ## the pixel pipeline end to end and other minutes-long checks
+test-slow: install browser test-models openpi-client ## the pixel pipeline end to end and other minutes-long checks
 	@$(BIN)/python -m pytest -m slow -q
 
 oracle: install ## our files in LeRobot's own loader, in an environment of its own

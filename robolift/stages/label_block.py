@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from robolift import schema
 from robolift.data.columns import to_model
-from robolift.data.same_frames import check_keys
+from robolift.data.same_frames import read_frames
 from robolift.errors import DataError, UsageError
 from robolift.labeling.population import Role
 from robolift.labeling.returns import BoolArray, FloatArray
@@ -51,16 +51,9 @@ def read_blocks(sources: Sources, faults: Faults) -> Iterator[Block]:
         }
         for episodes in sources.episode_blocks():
             first, end = (int(dataset.starts[episode]) for episode in (episodes.start, episodes.stop))
-            tables = {}
-            for name, reader in readers.items():
-                tables[name] = reader.read(min(first, reader.num_rows), min(end, reader.num_rows))
-                check_keys(tables[name], dataset, where=reader.uri, first=first, end=end, num_rows=reader.num_rows)
+            tables = {name: read_frames(reader, dataset, first, end) for name, reader in readers.items()}
             recorded = dataset.stored_columns(sources.recorded, episodes) if sources.recorded else {}
             yield Block(sources, episodes, frames.read(first, end), tables, recorded, faults)
-        num = dataset.num_frames
-        for reader in readers.values():
-            more = reader.read(num, reader.num_rows) if reader.num_rows <= num else reader.read(num, num + 1)
-            check_keys(more, dataset, where=reader.uri, first=num, num_rows=reader.num_rows)
 
 
 class Block:

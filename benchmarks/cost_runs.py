@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from benchmarks.taken import cpu_s, peak_bytes
 
 ROOT = Path(__file__).parents[1]
 POLL_S, TIMEOUT_S = 0.1, 600.0
@@ -108,10 +109,7 @@ def main(stage: str, document: str, result: str) -> int:
     from robolift.__main__ import main as command  # noqa: PLC0415
 
     code = command([stage, "--config", document])
-    status = Path("/proc/self/status").read_text().splitlines()
-    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    Path(result).write_text(json.dumps({"cpu_s": sum(os.times()[:4]), "peak_bytes": max(peak, children) * 1024}))
+    Path(result).write_text(json.dumps({"cpu_s": cpu_s(), "peak_bytes": peak_bytes()}))
     return code
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -33,18 +32,8 @@ def create(uri: str, content: bytes) -> bool:
     if path is None:
         with storage.writable(uri):
             return _create_object(uri, content) or _holds(uri, content)
-    with storage.writable(uri):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+    with storage.complete(uri, path, content) as temporary:
         return _link(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _link(temporary: str, path: Path) -> bool:

@@ -201,6 +201,22 @@ def write_bytes(uri: str, content: bytes) -> None:
             fs, remote = filesystem(uri)
             fs.pipe_file(remote, content)
         return
+    with complete(uri, path, content) as temporary:
+        os.replace(temporary, path)
+
+
+@contextmanager
+def complete(uri: str, path: Path, content: bytes) -> Iterator[str]:
+    """Give a temporary file beside ``path`` that holds all of ``content``, to be renamed or linked; removed afterwards.
+
+    Args:
+        uri: What errors name.
+        path: Where the file is to lie; its folder is made if missing.
+        content: Brought to the disk before the file is given.
+
+    Raises:
+        UsageError: If nothing may be written there.
+    """
     with writable(uri):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -210,10 +226,9 @@ def write_bytes(uri: str, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
+        yield temporary
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def probe(uri: str) -> None:

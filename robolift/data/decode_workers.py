@@ -2,17 +2,15 @@
 
 Each process takes some cameras; beyond one process a camera, the processes of a camera take its batches in turn. Frames
 are written into a ring of batches in memory that has no name, so that nothing is left of it however a process ends.
-The processes end when their pipe does. They are spawned: what the parent has loaded (torch, its threads) stays there.
+The processes end when their pipe does.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import itertools
 import math
 import multiprocessing
-import signal
 import traceback
 from collections import deque
 from collections.abc import Iterator
@@ -23,10 +21,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from robolift import logging, manifest
+from robolift import manifest
 from robolift.data.dataset import Dataset
 from robolift.data.decoding import Batch, Wanted, camera_frames, fill
-from robolift.data.lost_worker import WorkerLostError, lost
+from robolift.data.spawned import Spawned
 from robolift.errors import RoboliftError
 
 STOP_TIMEOUT_S = 5.0
@@ -79,20 +77,12 @@ class DecodeWorkers:
         self._shares = shares(len(wanted.cameras), num_workers)
         # One batch in use; for each lane one that is being decoded and one that it goes on with.
         num_slots = 1 + 2 * self._shares[0].num_lanes
-        context = multiprocessing.get_context("spawn")
-        memory = context.RawArray(ctypes.c_uint8, num_slots * math.prod(wanted.shape))
+        memory = multiprocessing.get_context("spawn").RawArray(ctypes.c_uint8, num_slots * math.prod(wanted.shape))
         self._slots = _slots(memory, wanted)
-        self._connections: list[Connection] = []
-        self._processes: list[Any] = []
+        self._workers: list[Spawned] = []
         try:
             for number, share in enumerate(self._shares):
-                ours, theirs = context.Pipe()
-                self._connections.append(ours)
-                with theirs:  # closed here, so that reading from a dead process ends instead of waiting
-                    arguments = (theirs, memory, dataset.uri, wanted, share)
-                    process = context.Process(target=serve, args=arguments, name=f"decode-{number}", daemon=True)
-                    process.start()
-                self._processes.append(process)
+                self._workers.append(Spawned(serve, memory, dataset.uri, wanted, share, name=f"decode-{number}"))
         except BaseException:
             self._stop()
             raise
@@ -104,13 +94,10 @@ class DecodeWorkers:
         self._stop()
 
     def _stop(self) -> None:
-        for connection in self._connections:
-            connection.close()  # each process ends with the batch that it is decoding
-        for process in self._processes:
-            process.join(STOP_TIMEOUT_S)
-            if process.is_alive():
-                process.terminate()
-                process.join()
+        for worker in self._workers:
+            worker.connection.close()  # each process ends with the batch that it is decoding
+        for worker in self._workers:
+            worker.end(STOP_TIMEOUT_S)
 
     def images(self) -> Iterator[np.ndarray]:
         """Yield what robolift.data.decoding.decoded yields; an array is valid until the next is asked for.
@@ -140,16 +127,13 @@ class DecodeWorkers:
         images[: batch.places.start] = 0
         images[batch.places.stop :] = 0
         for worker in self._of(batch):
-            with contextlib.suppress(OSError):  # it died; why is said when its answer is due
-                self._connections[worker].send((self._slot(batch), batch))
+            self._workers[worker].send((self._slot(batch), batch))
 
     def _wait_for(self, batch: Batch) -> None:
         failures: list[Failure] = []
         for worker in self._of(batch):
-            try:
-                failures += self._connections[worker].recv()
-            except (EOFError, ConnectionError) as error:
-                raise self._died(worker, batch) from error
+            who, when = f"decode worker {worker}", f"batch {batch.number} was there"
+            failures += self._workers[worker].receive(who, when, setting="decode_workers")
         if failures:
             _, raised = min(failures, key=lambda failure: failure[0])
             raise raised if isinstance(raised, RoboliftError) else RuntimeError(f"a decode process failed:\n{raised}")
@@ -157,34 +141,24 @@ class DecodeWorkers:
     def _of(self, batch: Batch) -> list[int]:
         return [n for n, share in enumerate(self._shares) if batch.number % share.num_lanes == share.lane]
 
-    def _died(self, worker: int, batch: Batch) -> WorkerLostError:
-        process = self._processes[worker]
-        process.join(STOP_TIMEOUT_S)
-        return lost(
-            f"decode worker {worker}", process.exitcode, f"batch {batch.number} was there", setting="decode_workers"
-        )
-
 
 def serve(connection: Connection, memory: Any, dataset_uri: str, wanted: Wanted, share: Share) -> None:
-    """Decode the batches that are asked for, in order; the main function of a process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    logging.configure()
+    """Decode the batches that are asked for, in order, until the pipe ends; the work of a process."""
     slots = _slots(memory, wanted)
     streams: dict[int, Iterator[np.ndarray]] = {}
-    with contextlib.suppress(EOFError, ConnectionError):  # the parent is gone, perhaps before it read an answer
-        failures: list[Failure] = []
-        while not failures:
-            slot, batch = connection.recv()
-            for position in share.cameras:
-                try:
-                    if not streams:
-                        streams = _streams(dataset_uri, wanted, share)
-                    fill(slots[slot, batch.places, position], streams[position])
-                except RoboliftError as error:
-                    failures.append((position, error))
-                except Exception:
-                    failures.append((position, traceback.format_exc()))
-            connection.send(failures)
+    failures: list[Failure] = []
+    while not failures:
+        slot, batch = connection.recv()
+        for position in share.cameras:
+            try:
+                if not streams:
+                    streams = _streams(dataset_uri, wanted, share)
+                fill(slots[slot, batch.places, position], streams[position])
+            except RoboliftError as error:
+                failures.append((position, error))
+            except Exception:
+                failures.append((position, traceback.format_exc()))
+        connection.send(failures)
 
 
 def _streams(dataset_uri: str, wanted: Wanted, share: Share) -> dict[int, Iterator[np.ndarray]]:

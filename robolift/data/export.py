@@ -166,7 +166,7 @@ class _Export:
         self._videos = _Videos(path, version)
         self._tasks, self._task_index = _tasks(dataset, additions)
         numbering: dict[str, pa.Array] = {
-            "episode_index": dataset.frames.column("episode_index").combine_chunks(),
+            "episode_index": pa.array(dataset.keys(0, dataset.num_frames)[schema.EPISODE_INDEX]),
             "index": pa.array(np.arange(dataset.num_frames)),
             "task_index": pa.array(self._task_index),
         }

@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from robolift import logging
-from robolift.data.lost_worker import lost
+from robolift.data.spawned import Spawned
 from robolift.errors import RoboliftError
-
-END_TIMEOUT_S = 10.0
-"""How long a process may take to end once it has closed its connection."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -60,60 +54,44 @@ def each(work: Callable[[Job], Result], jobs: Mapping[int, Job], *, num_workers:
                     worker.begin(following)
     finally:
         for worker in workers:
-            worker.stop()
+            worker.end()
 
 
 class _Worker(Generic[Job, Result]):
     """A process that does one job after the other."""
 
     def __init__(self, work: Callable[[Job], Result]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
+        self._spawned = Spawned(_serve, work, name="worker")
+        self.connection, self.end = self._spawned.connection, self._spawned.end
         self.number = -1
-        with theirs:  # closed here, so that reading from a dead worker ends instead of waiting
-            self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-            self._process.start()
 
     def begin(self, job: tuple[int, Job]) -> None:
         self.number = job[0]
-        with suppress(OSError):  # a process that died is told of when its result is asked for
-            self.connection.send(job[1])
+        self._spawned.send(job[1])
 
     def result(self) -> Result:
-        try:
-            reply, failed = self.connection.recv()
-        except (EOFError, ConnectionError) as error:
-            self._process.join(END_TIMEOUT_S)
-            code, number = self._process.exitcode, self.number
-            raise lost(f"worker of job {number}", code, f"job {number} was done", setting="num_workers") from error
+        job = f"job {self.number}"
+        reply, failed = self._spawned.receive(f"worker of {job}", f"{job} was done", setting="num_workers")
         if isinstance(reply, RoboliftError):
             raise reply
         if failed:
-            raise RuntimeError(f"job {self.number} failed:\n{reply}")
+            raise RuntimeError(f"{job} failed:\n{reply}")
         result: Result = reply
         return result
-
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.join()
-        self.connection.close()
 
 
 def _serve(connection: Connection, work: Callable[[Any], Any]) -> None:
     """Do jobs until the process that sends them is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    logging.configure()
-    with suppress(EOFError, ConnectionError):
-        while True:
-            job = connection.recv()
-            try:
-                reply: tuple[Any, bool] = work(job), False
-            except RoboliftError as error:
-                reply = error, True
-            except Exception:
-                reply = traceback.format_exc(), True
-            connection.send(reply)
+    while True:
+        job = connection.recv()
+        try:
+            reply: tuple[Any, bool] = work(job), False
+        except RoboliftError as error:
+            reply = error, True
+        except Exception:
+            reply = traceback.format_exc(), True
+        connection.send(reply)
 
 
 def _end_with_parent() -> None:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from robolift import schema
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError
+from robolift.table_files import TableReader
 
 
 def check_keys(
@@ -50,6 +51,26 @@ def check_keys(
         expected="one row for each frame of the dataset",
         mend=mend,
     )
+
+
+def read_frames(reader: TableReader, dataset: Dataset, first: int, end: int) -> pa.Table:
+    """Return the rows of the dataset's frames ``first`` to ``end - 1`` of a table that has to have exactly its frames.
+
+    Args:
+        reader: The table, with its keys.
+        dataset: The dataset.
+        first: First row, where the block before ended.
+        end: Row after the last; with the dataset's last the table has to end.
+
+    Raises:
+        DataError: Naming the first frame that one of them lacks.
+    """
+    num_rows = reader.num_rows
+    rows = reader.read(min(first, num_rows), min(end, num_rows))
+    check_keys(rows, dataset, where=reader.uri, first=first, end=end, num_rows=num_rows)
+    if end == dataset.num_frames < num_rows:
+        check_keys(reader.read(end, end + 1), dataset, where=reader.uri, first=end, num_rows=num_rows)
+    return rows
 
 
 def _arrays(table: pa.Table) -> dict[str, npt.NDArray[np.int64]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from robolift.errors import DataError
 from robolift.manifest import Manifest
+from robolift.reports.lineage import check_origin
 from robolift.schema import read_parquet
 
 Floats = NDArray[np.float64]
@@ -89,29 +90,18 @@ def load(sources: ClipSources) -> tuple[Clip, ...]:
 
 
 def _check_origins(sources: ClipSources) -> None:
-    _check_origin(sources.scores, "model", sources.model)
-    _check_origin(sources.scores, "features", sources.features)
+    check_origin(sources.scores, "model", sources.model)
+    check_origin(sources.scores, "features", sources.features)
     if sources.features:
-        _check_origin(sources.features, "clips", sources.clips)
+        check_origin(sources.features, "clips", sources.clips)
     if sources.validation:
-        _check_origin(sources.validation, "scores", sources.scores)
+        check_origin(sources.validation, "scores", sources.scores)
     if sources.model:
-        _check_origin(sources.model, "clips", sources.clips)
-        _check_origin(sources.model, "preferences", sources.preferences)
+        check_origin(sources.model, "clips", sources.clips)
+        check_origin(sources.model, "preferences", sources.preferences)
     if sources.preferences:
-        _check_origin(sources.preferences, "pairs", sources.pairs)
-        _check_origin(sources.preferences, "clips", sources.clips)
-
-
-def _check_origin(made: Manifest, name: str, given: Manifest | None) -> None:
-    parents = [parent.digest for parent in made.inputs.get(name, [])]
-    if given and parents and given.digest not in parents:
-        raise DataError(
-            f"the output of {made.stage} was made from another {name}",
-            where=given.uri,
-            expected=f"the output {', '.join(parents)}",
-            mend=f"give the {name} that it was made from",
-        )
+        check_origin(sources.preferences, "pairs", sources.pairs)
+        check_origin(sources.preferences, "clips", sources.clips)
 
 
 def _rows(made: Manifest, file: str, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:

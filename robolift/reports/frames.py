@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +14,10 @@ from numpy.typing import NDArray
 
 from robolift import schema
 from robolift.data.dataset import Dataset
-from robolift.data.same_frames import check_keys
+from robolift.data.same_frames import check_keys, read_frames
 from robolift.errors import DataError
 from robolift.manifest import Manifest
+from robolift.table_files import TableReader
 
 GROUND_TRUTH = "is_good_gt"
 
@@ -84,40 +88,64 @@ def codes(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int64]:
     return np.asarray(found.to_numpy(), dtype=np.int64)
 
 
+_Column = tuple[type[Any], Callable[[pa.ChunkedArray], Any]]
+"""The dtype of a column in memory, and how its values are made."""
+_FLOATS: _Column = (np.float64, pa.ChunkedArray.to_numpy)
+_LABEL_COLUMNS: dict[str, _Column] = {
+    "advantage": _FLOATS,
+    "valid": (np.bool_, pa.ChunkedArray.to_numpy),
+    "advantage_label": (np.int64, partial(codes, names=schema.ADVANTAGE_LABELS)),
+    "slice": (np.int64, lambda column: pc.fill_null(column, pa.scalar(-1, pa.int16())).to_numpy()),
+    "reason": (np.int64, partial(codes, names=schema.LABEL_REASONS)),
+}
+
+
 def load_frames(dataset: Dataset, *, targets: Manifest | None, values: Manifest, labels: Manifest) -> FrameFacts:
     """Read and join the tables of one run.
 
     Raises:
         DataError: If a table has other frames than the dataset, or a category the contract does not know.
     """
-    tables = {
-        name: same_frames(dataset, made, name)
-        for name, made in (("targets", targets), ("values", values), ("labels", labels))
-        if made is not None
-    }
-    value, label = tables["values"], tables["labels"]
+    target = None if targets is None else _read(dataset, targets, "targets", {"value_target": _FLOATS})["value_target"]
+    value = _read(dataset, values, "values", {"value": _FLOATS, "value_std": _FLOATS})
+    label = _read(dataset, labels, "labels", _LABEL_COLUMNS)
     starts = np.asarray(dataset.starts, dtype=np.int64)
     outcome = codes(dataset.episodes.column("outcome"), schema.OUTCOMES)
-    slices = pc.fill_null(label.column("slice"), pa.scalar(-1, pa.int16()))
     return FrameFacts(
         starts=starts,
         episodes=dataset.episodes,
-        control_mode=codes(dataset.frames.column("control_mode"), schema.CONTROL_MODES),
+        control_mode=_control_modes(dataset),
         outcome=np.repeat(outcome, np.diff(starts)),
-        value_target=_floats(tables["targets"], "value_target") if "targets" in tables else None,
-        value=_floats(value, "value"),
-        value_std=_floats(value, "value_std"),
-        advantage=_floats(label, "advantage"),
-        valid=np.asarray(label.column("valid").to_numpy(), dtype=bool),
-        label=codes(label.column("advantage_label"), schema.ADVANTAGE_LABELS),
-        slice_index=np.asarray(slices.to_numpy(), dtype=np.int64),
-        reason=codes(label.column("reason"), schema.LABEL_REASONS),
+        value_target=target,
+        value=value["value"],
+        value_std=value["value_std"],
+        advantage=label["advantage"],
+        valid=label["valid"],
+        label=label["advantage_label"],
+        slice_index=label["slice"],
+        reason=label["reason"],
         is_good=_ground_truth(dataset),
     )
 
 
-def _floats(table: pa.Table, name: str) -> NDArray[np.float64]:
-    return np.asarray(table.column(name).to_numpy(), dtype=np.float64)
+def _read(dataset: Dataset, made: Manifest, name: str, columns: Mapping[str, _Column]) -> dict[str, NDArray[Any]]:
+    """Return columns of a table, (N,) each; of the table itself only a block is in memory."""
+    found = {column: np.empty(dataset.num_frames, dtype) for column, (dtype, _) in columns.items()}
+    with TableReader(made.uri, name, [*schema.KEYS, *columns]) as reader:
+        for first in range(0, dataset.num_frames, schema.ROW_GROUP_ROWS):
+            end = min(first + schema.ROW_GROUP_ROWS, dataset.num_frames)
+            rows = read_frames(reader, dataset, first, end)
+            for column, (_, values) in columns.items():
+                found[column][first:end] = values(rows.column(column))
+    return found
+
+
+def _control_modes(dataset: Dataset) -> NDArray[np.int64]:
+    found = np.empty(dataset.num_frames, np.int64)
+    with dataset.frame_blocks(["control_mode"]) as reader:
+        for first, rows in reader.blocks():
+            found[first : first + rows.num_rows] = codes(rows.column("control_mode"), schema.CONTROL_MODES)
+    return found
 
 
 def same_frames(dataset: Dataset, made: Manifest, name: str) -> pa.Table:

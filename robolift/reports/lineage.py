@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from robolift import manifest as manifests
+from robolift.errors import DataError
 from robolift.manifest import Manifest, Plan
 from robolift.reports.numbers import count
 from robolift.reports.success import variant_place
@@ -69,6 +70,22 @@ class Node:
         value = self.config[name]
         text = value if isinstance(value, str) and value else json.dumps(value, sort_keys=True, ensure_ascii=False)
         return f"{text}, and {len(self.members) - 1} more" if name in self.varying else text
+
+
+def check_origin(made: Manifest, name: str, given: Manifest | None) -> None:
+    """Check that an output was made from ``given``, if that is given and the output has an input of this ``name``.
+
+    Raises:
+        DataError: Naming what it was made from.
+    """
+    parents = [parent.digest for parent in made.inputs.get(name, [])]
+    if given and parents and given.digest not in parents:
+        raise DataError(
+            f"the output of {made.stage} was made from another {name}",
+            where=given.uri,
+            expected=f"the output {', '.join(parents)}",
+            mend=f"give the {name} that it was made from",
+        )
 
 
 def collect(plan: Plan) -> list[Node]:

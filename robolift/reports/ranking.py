@@ -12,12 +12,10 @@ def ranks(values: Floats) -> Floats:
     """Return the ranks 1..n of ``values`` (n,); ties share the mean of theirs."""
     order = np.argsort(values, kind="stable")
     ordered = values[order]
-    first = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-    group = np.cumsum(first) - 1
-    edges = np.append(np.flatnonzero(first), len(values))
-    mean_rank = (edges[:-1] + edges[1:] + 1) / 2
+    edges = np.append(np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])), len(values))
+    del ordered  # a column may be of all frames
     result = np.empty(len(values))
-    result[order] = mean_rank[group]
+    result[order] = np.repeat((edges[:-1] + edges[1:] + 1) / 2, np.diff(edges))
     return result
 
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from robolift import schema
 from robolift.data.dataset import Dataset
-from robolift.errors import DataError
 from robolift.manifest import Manifest
 from robolift.reports.frames import codes, same_frames
+from robolift.reports.lineage import check_origin
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -109,9 +109,9 @@ def load(sources: RewardSources) -> RewardFacts:
         DataError: If a table has other frames than the dataset, or the outputs do not belong together.
     """
     for name in ("automatic", "reviews", "quality"):
-        _check_origin(sources.rewards, name, getattr(sources, name))
+        check_origin(sources.rewards, name, getattr(sources, name))
     if sources.automatic:
-        _check_origin(sources.automatic, "plan", sources.plan)
+        check_origin(sources.automatic, "plan", sources.plan)
     dataset = Dataset.open(sources.dataset)
     starts = np.asarray(dataset.starts, dtype=np.int64)
     recorded = codes(dataset.episodes.column("outcome"), schema.OUTCOMES)
@@ -139,17 +139,6 @@ def judged_outcome(people: RewardColumns, starts: Integers) -> Integers:
 def at_ends(values: Floats, starts: Integers) -> Floats:
     """Return the value in the last frame of each episode, (E,)."""
     return values[starts[1:] - 1]
-
-
-def _check_origin(made: Manifest, name: str, given: Manifest | None) -> None:
-    parents = [parent.digest for parent in made.inputs.get(name, [])]
-    if given and parents and given.digest not in parents:
-        raise DataError(
-            f"the output of {made.stage} was made from another {name}",
-            where=given.uri,
-            expected=f"the output {', '.join(parents)}",
-            mend=f"give the {name} that it was made from",
-        )
 
 
 def _someone(dataset: Dataset, made: Manifest | None) -> RewardColumns | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
 import signal
 import traceback
 from collections.abc import Generator, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from robolift.data.cores import num_cores
 from robolift.errors import RoboliftError, UsageError
 from robolift.sim import graphics
 from robolift.sim.plans import EpisodePlan, WorldSpec
@@ -44,11 +44,6 @@ class Continue:
 Request = Begin | Continue
 
 
-def default_num_workers() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0))
-
-
 class Workers:
     """A group of simulator processes; a context manager that stops them.
 
@@ -61,7 +56,7 @@ class Workers:
         context = multiprocessing.get_context("spawn")
         self._connections: list[Connection] = []
         self._processes = []
-        for number in range(num_workers or default_num_workers()):
+        for number in range(num_workers or num_cores()):
             ours, theirs = context.Pipe()
             process = context.Process(target=serve, args=(theirs, spec), name=f"simulator-{number}", daemon=True)
             process.start()

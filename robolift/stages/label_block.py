@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from robolift import schema
 from robolift.data.columns import to_model
-from robolift.data.same_frames import check_keys
+from robolift.data.same_frames import read_frames
 from robolift.errors import DataError, UsageError
 from robolift.labeling.population import Role
 from robolift.labeling.returns import BoolArray, FloatArray
@@ -50,16 +51,9 @@ def read_blocks(sources: Sources, faults: Faults) -> Iterator[Block]:
         }
         for episodes in sources.episode_blocks():
             first, end = (int(dataset.starts[episode]) for episode in (episodes.start, episodes.stop))
-            tables = {}
-            for name, reader in readers.items():
-                tables[name] = reader.read(min(first, reader.num_rows), min(end, reader.num_rows))
-                check_keys(tables[name], dataset, where=reader.uri, first=first, end=end, num_rows=reader.num_rows)
+            tables = {name: read_frames(reader, dataset, first, end) for name, reader in readers.items()}
             recorded = dataset.stored_columns(sources.recorded, episodes) if sources.recorded else {}
             yield Block(sources, episodes, frames.read(first, end), tables, recorded, faults)
-        num = dataset.num_frames
-        for reader in readers.values():
-            more = reader.read(num, reader.num_rows) if reader.num_rows <= num else reader.read(num, num + 1)
-            check_keys(more, dataset, where=reader.uri, first=num, num_rows=reader.num_rows)
 
 
 class Block:
@@ -159,7 +153,7 @@ class Block:
         """
         column = self.column(name)
         large = np.abs(column) > MOST_PROGRESS
-        self._check(f"size of {name}", column, np.ones(len(column), dtype=bool), large, _infinite(name))
+        self._check(f"size of {name}", column, np.ones(len(column), dtype=bool), large, partial(_infinite, name))
         return np.where(large, np.nan, column)
 
     def stage_progress(self, name: str, rows: BoolArray) -> FloatArray:
@@ -181,25 +175,25 @@ class Block:
         self.check_finite(progress, rows, what=f"stage progress {name}")
         below = progress < -PROGRESS_SLACK
         if not predicts:
-            self._check(f"range of {name}", progress, rows, below | (progress > 1 + PROGRESS_SLACK), _outside(name))
-        returns = _returns(name, "values" if predicts else "dataset")
+            outside = below | (progress > 1 + PROGRESS_SLACK)
+            self._check(f"range of {name}", progress, rows, outside, partial(_outside, name))
+        returns = partial(_returns, name, "values" if predicts else "dataset")
         self._check(f"sign of {name}", progress, rows, below, returns, only_if_all=True)
         return progress
 
     def check_finite(self, signal: FloatArray, rows: BoolArray, *, what: str) -> None:
         """Note where ``signal`` is not a finite number in ``rows``."""
+        self._check(what, signal, rows, ~np.isfinite(signal), partial(_not_finite, what))
 
-        def tell(fault: Fault) -> DataError:
-            return DataError(
-                f"{what} is {fault.value} in {fault.count} frames that are ranked",
-                where=f"first at {fault.where}",
-                expected="a finite number",
-                mend="mend the column, or keep those frames out of the population and label them by rule",
-            )
-
-        self._check(what, signal, rows, ~np.isfinite(signal), tell)
-
-    def _check(self, name: str, values: FloatArray, rows: BoolArray, wrong: BoolArray, tell: Any, **how: bool) -> None:
+    def _check(
+        self,
+        name: str,
+        values: FloatArray,
+        rows: BoolArray,
+        wrong: BoolArray,
+        tell: Callable[[Fault], DataError],
+        **how: bool,
+    ) -> None:
         self._faults.check(name, values, looked_at=rows, wrong=wrong, where=self._name_of, tell=tell, **how)
 
     def _name_of(self, row: int) -> str:
@@ -221,37 +215,37 @@ class Block:
         return np.repeat(of_episode[self.episodes.start : self.episodes.stop], np.diff(self.starts))
 
 
-def _infinite(name: str) -> Any:
-    def tell(fault: Fault) -> DataError:
-        return DataError(
-            f"the progress {name} that frames are weighted by is {fault.value:g} in {fault.count} frames",
-            where=f"first at {fault.where}",
-            expected="a finite number, or NaN where progress is not known",
-            mend="mend the column, or name another weight_column",
-        )
-
-    return tell
+def _not_finite(what: str, fault: Fault) -> DataError:
+    return DataError(
+        f"{what} is {fault.value} in {fault.count} frames that are ranked",
+        where=f"first at {fault.where}",
+        expected="a finite number",
+        mend="mend the column, or keep those frames out of the population and label them by rule",
+    )
 
 
-def _outside(name: str) -> Any:
-    def tell(fault: Fault) -> DataError:
-        return DataError(
-            f"stage progress {name} is {fault.value:g}, {fault.count} frames lie outside [0, 1]",
-            where=f"first at {fault.where}",
-            expected="a fraction of the task in [0, 1]",
-            mend="mend the column",
-        )
-
-    return tell
+def _infinite(name: str, fault: Fault) -> DataError:
+    return DataError(
+        f"the progress {name} that frames are weighted by is {fault.value:g} in {fault.count} frames",
+        where=f"first at {fault.where}",
+        expected="a finite number, or NaN where progress is not known",
+        mend="mend the column, or name another weight_column",
+    )
 
 
-def _returns(name: str, where: str) -> Any:
-    def tell(fault: Fault) -> DataError:
-        return DataError(
-            f"stage progress {name} lies below 0 in all {fault.count} frames",
-            where=where,
-            expected="a fraction of the task in [0, 1]; the returns of head distribution are none",
-            mend="predict with a model of head relative or single, or name another stage_progress_column",
-        )
+def _outside(name: str, fault: Fault) -> DataError:
+    return DataError(
+        f"stage progress {name} is {fault.value:g}, {fault.count} frames lie outside [0, 1]",
+        where=f"first at {fault.where}",
+        expected="a fraction of the task in [0, 1]",
+        mend="mend the column",
+    )
 
-    return tell
+
+def _returns(name: str, where: str, fault: Fault) -> DataError:
+    return DataError(
+        f"stage progress {name} lies below 0 in all {fault.count} frames",
+        where=where,
+        expected="a fraction of the task in [0, 1]; the returns of head distribution are none",
+        mend="predict with a model of head relative or single, or name another stage_progress_column",
+    )

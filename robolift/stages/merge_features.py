@@ -13,11 +13,11 @@ from robolift import storage
 from robolift.errors import DataError
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind, read_parquet
+from robolift.stages.shards import identity_of_set, origin, uncut
 from robolift.stages.stage import Input, Inputs, StageConfig, digests
 
 INPUTS = {"shards": Input(kind=Kind.FEATURE_SHARD, many=True), "clips": Input(kind=Kind.CLIPS)}
 OUTPUT = Kind.FEATURES
-CUT = frozenset({"shard", "num_shards"})
 FACTS_FILE = "features.json"
 
 
@@ -27,31 +27,12 @@ class Config(StageConfig):
 
 def input_identity(name: str, manifests: Sequence[Manifest]) -> Any:
     """Identify a whole set of shards by what measured them, however they were cut: the merged features are the same."""
-    origins = {storage.digest_of(_origin(shard)) for shard in manifests} if name == "shards" else set()
-    if len(origins) == 1 and _is_whole(manifests):
-        return origins.pop()
-    return digests(name, manifests)
+    return identity_of_set(name, manifests, _origin) if name == "shards" else digests(name, manifests)
 
 
 def _origin(shard: Manifest) -> dict[str, Any]:
-    return {
-        "inputs": {name: [parent.digest for parent in parents] for name, parents in shard.inputs.items()},
-        "config": _uncut(shard),
-        # The configuration holds addresses of models; this tells what lay there.
-        "facts": storage.read_json(shard.file(FACTS_FILE)),
-        "code": shard.code,
-        "schema": shard.schema_version,
-    }
-
-
-def _is_whole(shards: Sequence[Manifest]) -> bool:
-    num_shards = shards[0].config["num_shards"]
-    cuts = sorted((shard.config["num_shards"], shard.config["shard"]) for shard in shards)
-    return cuts == [(num_shards, shard) for shard in range(num_shards)]
-
-
-def _uncut(shard: Manifest) -> dict[str, object]:
-    return {key: value for key, value in shard.config.items() if key not in CUT}
+    # The configuration holds addresses of models; the facts tell what lay there.
+    return {**origin(shard), "facts": storage.read_json(shard.file(FACTS_FILE))}
 
 
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
@@ -90,7 +71,7 @@ def check_origin(shards: Sequence[Manifest], clips: Manifest) -> None:
             )
         found = storage.read_json(shard.file(FACTS_FILE))
         for what, mine, others in (
-            ("with different configurations", _uncut(shard), _uncut(first)),
+            ("with different configurations", uncut(shard), uncut(first)),
             ("by different models or extractors", found, facts),
             ("by different code", shard.code, first.code),
         ):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import ClassVar, Literal
 
 from pydantic import Field, PositiveInt, model_validator
 
+from robolift.data.cores import num_cores
 from robolift.manifest import Output
 from robolift.schema import Kind
 from robolift.stages.stage import Input, Inputs, StageConfig
@@ -69,7 +69,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
         shard_bytes=int((config.shard_mb or SHARD_MB[coding.format]) * 1_000_000),
         folder=output.path,
     )
-    workers = config.num_workers or len(os.sched_getaffinity(0))
+    workers = config.num_workers or num_cores()
     facts = pack(packing, work_uri=output.plan.work_uri, num_workers=workers)
     return {
         "frames": facts.num_frames,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from robolift import storage
@@ -17,13 +17,17 @@ def input_identity(name: str, manifests: Sequence[Manifest]) -> Any:
 
     For a stage that takes such a set, under the name this module gives it.
     """
-    origins = {storage.digest_of(_origin(shard)) for shard in manifests} if name == "shards" else set()
-    if len(origins) == 1 and not missing_shards(manifests):
-        return origins.pop()
-    return digests(name, manifests)
+    return identity_of_set(name, manifests, origin) if name == "shards" else digests(name, manifests)
 
 
-def _origin(shard: Manifest) -> dict[str, Any]:
+def identity_of_set(name: str, shards: Sequence[Manifest], made_by: Callable[[Manifest], Mapping[str, Any]]) -> Any:
+    """Identify shards by what made them, which ``made_by`` tells, if they are one whole set; else by each digest."""
+    origins = {storage.digest_of(made_by(shard)) for shard in shards}
+    return origins.pop() if len(origins) == 1 and not missing_shards(shards) else digests(name, shards)
+
+
+def origin(shard: Manifest) -> dict[str, Any]:
+    """Return what made a shard, but for the cut."""
     return {
         "inputs": {name: [parent.digest for parent in parents] for name, parents in shard.inputs.items()},
         "config": uncut(shard),

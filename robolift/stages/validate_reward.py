@@ -15,6 +15,7 @@ from robolift.clips.validation import Outcomes, Resamples
 from robolift.errors import DataError, UsageError
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
+from robolift.stages.shards import identity_of_set, missing_shards, origin
 from robolift.stages.stage import Input, Inputs, StageConfig, digests
 
 INPUTS = {
@@ -26,7 +27,6 @@ INPUTS = {
     "ablations": Input(kind=Kind.SCORES, many=True, optional=True),
 }
 OUTPUT = Kind.VALIDATION
-CUT = frozenset({"shard", "num_shards"})
 
 
 class Config(StageConfig):
@@ -50,25 +50,7 @@ class Config(StageConfig):
 
 def input_identity(name: str, manifests: Sequence[Manifest]) -> Any:
     """Identify a whole set of shards by what was trained, however it was cut: the result is the same."""
-    origins = {storage.digest_of(_origin(shard)) for shard in manifests} if name == "downstream" else set()
-    if len(origins) == 1 and _is_whole(manifests):
-        return origins.pop()
-    return digests(name, manifests)
-
-
-def _origin(shard: Manifest) -> dict[str, Any]:
-    return {
-        "inputs": {name: [parent.digest for parent in parents] for name, parents in shard.inputs.items()},
-        "config": {key: value for key, value in shard.config.items() if key not in CUT},
-        "code": shard.code,
-        "schema": shard.schema_version,
-    }
-
-
-def _is_whole(shards: Sequence[Manifest]) -> bool:
-    num_shards = shards[0].config["num_shards"]
-    cuts = sorted((shard.config["num_shards"], shard.config["shard"]) for shard in shards)
-    return cuts == [(num_shards, shard) for shard in range(num_shards)]
+    return identity_of_set(name, manifests, origin) if name == "downstream" else digests(name, manifests)
 
 
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
@@ -144,7 +126,7 @@ def check_shards(shards: Sequence[Manifest], scores: Manifest, features: Manifes
     Raises:
         DataError: If they differ, some are missing, or they are of other scores or features.
     """
-    if len({storage.digest_of(_origin(shard)) for shard in shards}) > 1 or not _is_whole(shards):
+    if len({storage.digest_of(origin(shard)) for shard in shards}) > 1 or missing_shards(shards):
         raise DataError(
             "the shards are not one experiment",
             where=", ".join(f"{shard.config['shard']} of {shard.config['num_shards']}" for shard in shards),

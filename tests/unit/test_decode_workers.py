@@ -24,6 +24,7 @@ from robolift.data.dataset import Dataset
 from robolift.data.decode_workers import DecodeWorkers, Share, serve, shares
 from robolift.data.decoding import Batch, Wanted, cut, decoded
 from robolift.data.lost_worker import WorkerLostError
+from robolift.data.spawned import run
 from robolift.data.video import VideoClip
 from robolift.data.video_decoder import decode_frames
 from robolift.errors import DataError
@@ -120,7 +121,7 @@ def test_a_process_that_dies_says_so(packed: Dataset) -> None:
     with DecodeWorkers(packed, wanted(batch_size=1), 1) as workers:
         images = workers.images()
         next(images)
-        (pid,) = [process.pid for process in workers._processes]
+        (pid,) = [worker.process.pid for worker in workers._workers]
         os.kill(pid, signal.SIGKILL)
         told = r"decode worker 0 was killed by signal 9 before batch \d+ was there; .* fewer decode_workers"
         with pytest.raises(WorkerLostError, match=told) as found:
@@ -135,7 +136,7 @@ def test_a_process_ends_quietly_when_its_answer_is_not_read_any_more(packed: Dat
     some = wanted(batch_size=1)
     interrupt = signal.getsignal(signal.SIGINT)
     try:
-        serve(theirs, bytearray(math.prod(some.shape)), packed.uri, some, shares(2, 1)[0])
+        run(serve, theirs, bytearray(math.prod(some.shape)), packed.uri, some, shares(2, 1)[0])
     finally:
         signal.signal(signal.SIGINT, interrupt)
 
@@ -177,7 +178,7 @@ def test_nothing_outlives_the_process_that_decodes_for_itself(packed: Dataset, t
             )
             with DecodeWorkers(dataset, wanted, 2) as workers:
                 next(workers.images())
-                print(*(process.pid for process in workers._processes), flush=True)
+                print(*(worker.process.pid for worker in workers._workers), flush=True)
                 sys.stdin.read()
         """)
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +13,7 @@ from review_server import Page, arguments, serving, write_tokens
 from robolift import storage
 from robolift.annotators.review.events import UNKNOWN
 from robolift.annotators.review.packs import Packs
+from robolift.data.cores import num_cores
 
 LENGTHS = [6, 16, 24, 15, 9, 15, 24, 14]
 
@@ -350,7 +350,7 @@ def test_what_no_browser_waits_for_any_more_is_not_decoded(people, monkeypatch):
     monkeypatch.setattr(Packs, "frames", frames)
     path = "/api/episodes/{}/frames/observation.images.topview?start=0&stop=4"
     base, headers = str(alice.client.base_url), dict(alice.client.headers)
-    count = (os.cpu_count() or 1) + 10
+    count = num_cores() + 10
 
     def ask(episode, timeout):
         try:
@@ -368,4 +368,4 @@ def test_what_no_browser_waits_for_any_more_is_not_decoded(people, monkeypatch):
     finally:
         hold.set()
     assert begun.count(2) == 1
-    assert begun.count(1) == (os.cpu_count() or 1)
+    assert begun.count(1) == num_cores()

@@ -13,7 +13,7 @@ import pytest
 from robolift.errors import UsageError
 from robolift.sim.plans import Behaviour, EpisodePlan, WorldSpec
 from robolift.sim.recording import RECORDS_AHEAD_PER_WORKER, record_scripted, record_with_actor
-from robolift.sim.workers import Begin, Workers, default_num_workers, import_simulator, serve
+from robolift.sim.workers import Begin, Workers, import_simulator, serve
 
 STATES = WorldSpec(task="pick-place-v3")
 
@@ -211,7 +211,3 @@ def test_a_worker_serves_until_it_is_told_or_its_parent_is_gone(ending, monkeypa
     assert replies[0].length == 20
     assert sorted(replies[3]) == ["observation.environment_state", "observation.state"]
     assert "Traceback" in failure
-
-
-def test_there_is_a_worker_for_each_core():
-    assert default_num_workers() == len(os.sched_getaffinity(0))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -35,6 +34,7 @@ from robolift.annotators.review.leases import Lease, StaleLeaseError
 from robolift.annotators.review.packs import MAX_FRAMES, Packs
 from robolift.annotators.review.pairs import Excerpt
 from robolift.annotators.review.progress import Progress
+from robolift.data.cores import num_cores
 from robolift.errors import RoboliftError
 from robolift.logging import get_logger
 
@@ -110,7 +110,7 @@ def create_app(review: Review) -> FastAPI:
     """Return the application, guarded."""
     packs, sessions = Packs(review.footage), Sessions(review.desk.labels)
     # Threads of their own: however many frames are waited for, an event is stored at once.
-    decoders = Decoders(os.cpu_count() or 1)
+    decoders = Decoders(num_cores())
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

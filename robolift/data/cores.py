@@ -18,7 +18,8 @@ def num_cores(cgroups: Path = CGROUPS) -> int:
     Args:
         cgroups: Where the files of the kernel's control groups lie.
     """
-    cores = len(os.sched_getaffinity(0))
+    # Not every system tells which cores a process may run on: macOS doesn't.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = _limit(cgroups)
     return cores if limit is None else min(cores, math.ceil(limit))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import enum
+import importlib
 import os
 import signal
 import sys
@@ -13,11 +13,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from robolift import __version__, logging, storage
-from robolift.annotators.review import cli as review
 from robolift.errors import EXIT_INTERNAL, EXIT_TERMINATED, EXIT_USAGE, RoboliftError, UsageError
-from robolift.planner import cli as planner
-from robolift.policy import export_cli as policy_export
-from robolift.policy.server import cli as policy_server
 from robolift.stages import NAMES
 
 COPIES = {
@@ -25,16 +21,34 @@ COPIES = {
     "download": "copy a folder of a bucket or any other store to this machine",
 }
 COMMANDS = {
-    review.NAME: review.serve,
-    planner.NAME: planner.run,
-    policy_server.NAME: policy_server.serve,
-    policy_export.NAME: policy_export.run,
+    "review": ("robolift.annotators.review.cli:serve", "serve the page on which people label"),
+    "plan": (
+        "robolift.planner.cli:run",
+        "say what training, or with --dataset a pipeline, takes before it is run",
+    ),
+    "serve": ("robolift.policy.server.cli:serve", "serve a trained policy to robots"),
+    "export-policy": (
+        "robolift.policy.export_cli:run",
+        "write a trained policy in a form that openpi loads",
+    ),
 }
+"""By name the module and function of what is no stage, and its line of help."""
 PROFILED = ("train_value", "train_policy")
 KEYS = ("output_root", "inputs", "config", "variants")
 
 
 class _Parser(argparse.ArgumentParser):
+    command = ""
+    """Module and function that do what is asked, imported once they are: a stage needs none of them."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.command:
+            module, _, function = self.command.partition(":")
+            imported = importlib.import_module(module)
+            imported.add_arguments(self)
+            self.set_defaults(run=getattr(imported, function))
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> Any:
         self.print_usage(sys.stderr)
         self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
@@ -74,14 +88,8 @@ def _parser() -> argparse.ArgumentParser:
                 help="record five steps of training with the profiler; --set profile=N records N",
             )
         stage.add_argument("--describe", action="store_true", help="print every configuration field and stop")
-    review.add_arguments(stages.add_parser(review.NAME, help="serve the page on which people label"))
-    planner.add_arguments(
-        stages.add_parser(planner.NAME, help="say what training, or with --dataset a pipeline, takes before it is run")
-    )
-    policy_server.add_arguments(stages.add_parser(policy_server.NAME, help="serve a trained policy to robots"))
-    policy_export.add_arguments(
-        stages.add_parser(policy_export.NAME, help="write a trained policy in a form that openpi loads")
-    )
+    for name, (command, text) in COMMANDS.items():
+        stages.add_parser(name, help=text).command = command
     for name, text in COPIES.items():
         copy = stages.add_parser(name, help=text, description=f"{text.capitalize()}; nothing is ever deleted.")
         copy.add_argument("source", metavar="SRC", help="folder to copy from")
@@ -170,22 +178,6 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
     return result
 
 
-def _describe(name: str) -> str:
-    from robolift.stages.stage import find  # noqa: PLC0415  (--help must not import a stage)
-
-    stage = find(name)
-    lines = [f"{name}: {' '.join((stage.Config.__doc__ or '').split())}", "inputs:"]
-    for key, spec in stage.INPUTS.items():
-        lines.append(f"  {key}: {spec.kind}{' (optional)' if spec.optional else ''}{' (many)' if spec.many else ''}")
-    lines += [f"output: {stage.OUTPUT}", "config:"]
-    for key, field in stage.Config.model_fields.items():
-        value = field.get_default(call_default_factory=True)
-        default = repr(value.value if isinstance(value, enum.Enum) else value)
-        lines.append(f"  {key} = {'(required)' if field.is_required() else default}")
-        lines.append(f"      {' '.join((field.description or '').split())}")
-    return "\n".join(lines)
-
-
 def _copy(args: argparse.Namespace) -> Iterator[str]:
     from robolift.clips.sync import plan_sync, sync  # noqa: PLC0415
 
@@ -216,7 +208,9 @@ def _run(args: argparse.Namespace) -> Iterator[str]:
         yield from _copy(args)
         return
     if args.describe:
-        yield _describe(args.stage)
+        from robolift.stages.description import describe  # noqa: PLC0415  (--help must not import a stage)
+
+        yield describe(args.stage)
         return
     from robolift.stages import stage as stages  # noqa: PLC0415
 
@@ -262,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not getattr(args, "describe", False):  # which logs nothing
             logging.configure()
         signal.signal(signal.SIGTERM, _terminate)
-        for text in COMMANDS.get(args.stage, _run)(args):
+        for text in getattr(args, "run", _run)(args):
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
     except RoboliftError as error:

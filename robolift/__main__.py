@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import gc
 import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from typing import Any, NoReturn
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from robolift import __version__, logging, storage
 from robolift.errors import EXIT_INTERNAL, EXIT_TERMINATED, EXIT_USAGE, RoboliftError, UsageError
 from robolift.stages import NAMES
+
+if TYPE_CHECKING:
+    from robolift.manifest import Plan
+    from robolift.stages.stage import Inputs, StageConfig
 
 COPIES = {
     "upload": "copy a local folder to a bucket or any other store",
@@ -35,6 +41,8 @@ COMMANDS = {
 """By name the module and function of what is no stage, and its line of help."""
 PROFILED = ("train_value", "train_policy")
 KEYS = ("output_root", "inputs", "config", "variants")
+ADDRESS = re.compile(r"[\w.]*(:/)?/[\w./-]*", re.ASCII)
+"""What YAML reads as the same text, so that it needn't be imported for addresses alone."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -161,7 +169,7 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
         key, separator, text = override.partition("=")
         if not separator or key in ("", "inputs", "config"):
             raise UsageError(f"--set {override!r}: expected key=value, such as lookahead=10 or inputs.dataset=URI")
-        value = _from_yaml(text, where=f"--set {override!r}")
+        value = text if ADDRESS.fullmatch(text) else _from_yaml(text, where=f"--set {override!r}")
         parts = key.split(".")
         if parts == ["output_root"]:
             result["output_root"] = value
@@ -202,23 +210,23 @@ def _copy(args: argparse.Namespace) -> Iterator[str]:
     )
 
 
-def _run(args: argparse.Namespace) -> Iterator[str]:
-    """Yield what to print, as it becomes known; everything is checked before any work."""
-    if args.stage in COPIES:
-        yield from _copy(args)
-        return
-    if args.describe:
-        from robolift.stages.description import describe  # noqa: PLC0415  (--help must not import a stage)
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no garbage while modules are imported: they leave none, and are looked through again and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
-        yield describe(args.stage)
-        return
-    from robolift.stages import stage as stages  # noqa: PLC0415
 
-    documents = {
-        name: apply_overrides(variant, args.set) for name, variant in expand_variants(_read_file(args.config)).items()
-    }
+def _prepare(args: argparse.Namespace) -> dict[str, tuple[StageConfig, dict[str, Any], Inputs, Plan]]:
+    """Return what is to be run, checked, by variant: configuration, addresses of inputs, inputs, plan."""
+    from robolift.stages import stage as stages  # noqa: PLC0415  (--help must not import a stage)
+
     prepared = {}
-    for name, document in documents.items():
+    for name, variant in expand_variants(_read_file(args.config)).items():
+        document = apply_overrides(variant, args.set)
         root = document.get("output_root")
         if not root or not isinstance(root, str):
             raise UsageError(
@@ -226,11 +234,28 @@ def _run(args: argparse.Namespace) -> Iterator[str]:
             )
         config = stages.parse_config(args.stage, document["config"])
         inputs = stages.load_inputs(args.stage, document["inputs"])
-        prepared[name] = (config, inputs, stages.plan(args.stage, config, inputs, root))
+        prepared[name] = (config, document["inputs"], inputs, stages.plan(args.stage, config, inputs, root))
+    return prepared
+
+
+def _run(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what to print, as it becomes known; everything is checked before any work."""
+    if args.stage in COPIES:
+        yield from _copy(args)
+        return
+    with _uncollected():
+        if args.describe:
+            from robolift.stages.description import describe  # noqa: PLC0415
+
+            yield describe(args.stage)
+            return
+        prepared = _prepare(args)
+    from robolift.stages import stage as stages  # noqa: PLC0415
+
     preview = getattr(stages.find(args.stage), "preview", None)
-    for name, (config, inputs, planned) in prepared.items():
+    for name, (config, addresses, inputs, planned) in prepared.items():
         if not args.dry_run:
-            uri = stages.execute(args.stage, config, documents[name]["inputs"], planned.root).uri
+            uri = stages.execute(args.stage, config, addresses, planned.root).uri
             yield f"{name}: {uri}" if name else uri
             continue
         plan = {
@@ -281,6 +306,7 @@ def _leave(code: int) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+    gc.freeze()  # what the process leaves needs no looking through, which takes as long as half the imports
     sys.exit(code)
 
 

@@ -99,7 +99,7 @@ def test_a_stage_of_tables_opens_no_video_library_and_no_kernels_before_it_works
 def test_labels_are_planned_without_a_video_library_kernels_and_what_other_commands_need(dataset, tmp_path):
     given = ["--set", f"output_root={tmp_path}", "--set", f"inputs.dataset={dataset.uri}", "--dry-run"]
     imported = set(modules_after([["label_returns", *given]])["label_returns"])
-    assert imported & {*HEAVY, "av", "pyarrow.compute"} == {"fsspec"}
+    assert not imported & {*HEAVY, "av", "pyarrow.compute", "asyncio", "yaml"}
     others = ("planner", "annotators", "policy", "value_model", "launch", "clips", "reports")
     assert not [name for name in imported if name.startswith(tuple(f"robolift.{other}" for other in others))]
     assert {"robolift.stages.label_returns", "robolift.labeling.returns"} <= imported

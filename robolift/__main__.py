@@ -212,17 +212,19 @@ def _copy(args: argparse.Namespace) -> Iterator[str]:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Look for no garbage while modules are imported: they leave none, and are looked through again and again."""
+    """Look for no garbage while modules are imported, nor for any in them later: they leave none."""
     gc.disable()
     try:
         yield
     finally:
+        if __name__ == "__main__":  # the process is ours
+            gc.freeze()
         gc.enable()
 
 
 def _prepare(args: argparse.Namespace) -> dict[str, tuple[StageConfig, dict[str, Any], Inputs, Plan]]:
     """Return what is to be run, checked, by variant: configuration, addresses of inputs, inputs, plan."""
-    from robolift.stages import stage as stages  # noqa: PLC0415  (--help must not import a stage)
+    from robolift.stages import stage as stages  # noqa: PLC0415
 
     prepared = {}
     for name, variant in expand_variants(_read_file(args.config)).items():
@@ -244,15 +246,15 @@ def _run(args: argparse.Namespace) -> Iterator[str]:
         yield from _copy(args)
         return
     with _uncollected():
+        from robolift.stages import stage as stages  # noqa: PLC0415  (--help must not import a stage)
+
+        preview = getattr(stages.find(args.stage), "preview", None)
         if args.describe:
             from robolift.stages.description import describe  # noqa: PLC0415
 
             yield describe(args.stage)
             return
         prepared = _prepare(args)
-    from robolift.stages import stage as stages  # noqa: PLC0415
-
-    preview = getattr(stages.find(args.stage), "preview", None)
     for name, (config, addresses, inputs, planned) in prepared.items():
         if not args.dry_run:
             uri = stages.execute(args.stage, config, addresses, planned.root).uri

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import enum
 import inspect
-import textwrap
+import sys
 from itertools import pairwise
 
 from pydantic import BaseModel
@@ -47,11 +47,14 @@ def field_texts(model: type[BaseModel]) -> dict[str, str]:
 
 def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     """Return the docstrings below the fields that a class declares itself."""
-    found = {}
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(model))).body
-    assert isinstance(definition, ast.ClassDef)
-    for pair in pairwise(definition.body):
+    # Asked for the source of a class, inspect first looks through all modules there are.
+    found: ast.AST = ast.parse(inspect.getsource(sys.modules[model.__module__]))
+    for name in model.__qualname__.replace(".<locals>", "").split("."):
+        found = next(node for node in ast.walk(found) if getattr(node, "name", None) == name)
+    assert isinstance(found, ast.ClassDef)
+    texts = {}
+    for pair in pairwise(found.body):
         match pair:
             case ast.AnnAssign(target=ast.Name(id=key)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[key] = text
-    return found
+                texts[key] = text
+    return texts

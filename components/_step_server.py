@@ -43,6 +43,8 @@ IMPORTED = (
     "robolift.stages.component",
     "robolift.data.dataset",
     "pyarrow.parquet",
+    "pandas",  # where it is installed, Arrow imports it to ask whether an array is one of its
+    "pyarrow.pandas_compat",
     "structlog",
     "fsspec.implementations.local",
     "yaml",

@@ -28,15 +28,9 @@ COPIES = {
 }
 COMMANDS = {
     "review": ("robolift.annotators.review.cli:serve", "serve the page on which people label"),
-    "plan": (
-        "robolift.planner.cli:run",
-        "say what training, or with --dataset a pipeline, takes before it is run",
-    ),
+    "plan": ("robolift.planner.cli:run", "say what training, or with --dataset a pipeline, takes before it is run"),
     "serve": ("robolift.policy.server.cli:serve", "serve a trained policy to robots"),
-    "export-policy": (
-        "robolift.policy.export_cli:run",
-        "write a trained policy in a form that openpi loads",
-    ),
+    "export-policy": ("robolift.policy.export_cli:run", "write a trained policy in a form that openpi loads"),
 }
 """By name the module and function of what is no stage, and its line of help."""
 PROFILED = ("train_value", "train_policy")

@@ -50,7 +50,9 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     # Asked for the source of a class, inspect first looks through all modules there are.
     found: ast.AST = ast.parse(inspect.getsource(sys.modules[model.__module__]))
     for name in model.__qualname__.replace(".<locals>", "").split("."):
-        found = next(node for node in ast.walk(found) if getattr(node, "name", None) == name)
+        found = next(
+            node for node in ast.walk(found) if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name
+        )
     assert isinstance(found, ast.ClassDef)
     texts = {}
     for pair in pairwise(found.body):

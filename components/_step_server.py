@@ -43,6 +43,8 @@ IMPORTED = (
     "robolift.stages.component",
     "robolift.data.dataset",
     "pyarrow.parquet",
+    "pandas",  # where it is installed, Arrow imports it to ask whether an array is one of its
+    "pyarrow.pandas_compat",
     "structlog",
     "fsspec.implementations.local",
     "yaml",
@@ -153,10 +155,12 @@ class Server:
         self.poll.register(lifeline, select.POLLIN)
         signal.signal(signal.SIGINT, self._interrupted)
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # what a step leaves becomes ours
+        gc.disable()  # modules leave no garbage to look for
         for name in IMPORTED:
             with contextlib.suppress(Exception):  # the step that needs it says so itself
                 importlib.import_module(name)
         gc.freeze()  # what is shared with the steps stays shared
+        gc.enable()
 
     def serve(self) -> socket.socket | None:
         """Return None when the run is over and, in each fork, the client whose step it is to become."""

@@ -15,6 +15,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from robolift.stages import NAMES
+from robolift.stages.description import field_texts
 from robolift.stages.stage import find
 
 TARGET = Path(__file__).parent / "stages.md"
@@ -49,10 +50,11 @@ def _stage(name: str) -> str:
 def _rows(model: type[BaseModel], *, prefix: str = "", runtime: frozenset[str] = frozenset()) -> list[str]:
     """Return one table row a field, those of a nested model under its dotted name."""
     rows: list[str] = []
+    texts = field_texts(model)
     for key, field in model.model_fields.items():
         nested = _model_in(field.annotation)
         words = ["*runtime*"] if key in runtime else []
-        words.append(" ".join((field.description or "").split()))
+        words.append(texts[key])
         cells = [f"`{prefix}{key}`", _type(field), _default(field, nested=nested is not None), ". ".join(words)]
         rows.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
         if nested is not None:

@@ -4,37 +4,53 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import enum
+import gc
+import importlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from typing import Any, NoReturn
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from robolift import __version__, logging, storage
-from robolift.annotators.review import cli as review
 from robolift.errors import EXIT_INTERNAL, EXIT_TERMINATED, EXIT_USAGE, RoboliftError, UsageError
-from robolift.planner import cli as planner
-from robolift.policy import export_cli as policy_export
-from robolift.policy.server import cli as policy_server
 from robolift.stages import NAMES
+
+if TYPE_CHECKING:
+    from robolift.manifest import Plan
+    from robolift.stages.stage import Inputs, StageConfig
 
 COPIES = {
     "upload": "copy a local folder to a bucket or any other store",
     "download": "copy a folder of a bucket or any other store to this machine",
 }
 COMMANDS = {
-    review.NAME: review.serve,
-    planner.NAME: planner.run,
-    policy_server.NAME: policy_server.serve,
-    policy_export.NAME: policy_export.run,
+    "review": ("robolift.annotators.review.cli:serve", "serve the page on which people label"),
+    "plan": ("robolift.planner.cli:run", "say what training, or with --dataset a pipeline, takes before it is run"),
+    "serve": ("robolift.policy.server.cli:serve", "serve a trained policy to robots"),
+    "export-policy": ("robolift.policy.export_cli:run", "write a trained policy in a form that openpi loads"),
 }
+"""By name the module and function of what is no stage, and its line of help."""
 PROFILED = ("train_value", "train_policy")
 KEYS = ("output_root", "inputs", "config", "variants")
+ADDRESS = re.compile(r"[\w.]*(:/)?/[\w./-]*", re.ASCII)
+"""What YAML reads as the same text, so that it needn't be imported for addresses alone."""
 
 
 class _Parser(argparse.ArgumentParser):
+    command = ""
+    """Module and function that do what is asked, imported once they are: a stage needs none of them."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self.command:
+            module, _, function = self.command.partition(":")
+            imported = importlib.import_module(module)
+            imported.add_arguments(self)
+            self.set_defaults(run=getattr(imported, function))
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> Any:
         self.print_usage(sys.stderr)
         self.exit(EXIT_USAGE, f"{self.prog}: error: {message}\n")
@@ -74,14 +90,8 @@ def _parser() -> argparse.ArgumentParser:
                 help="record five steps of training with the profiler; --set profile=N records N",
             )
         stage.add_argument("--describe", action="store_true", help="print every configuration field and stop")
-    review.add_arguments(stages.add_parser(review.NAME, help="serve the page on which people label"))
-    planner.add_arguments(
-        stages.add_parser(planner.NAME, help="say what training, or with --dataset a pipeline, takes before it is run")
-    )
-    policy_server.add_arguments(stages.add_parser(policy_server.NAME, help="serve a trained policy to robots"))
-    policy_export.add_arguments(
-        stages.add_parser(policy_export.NAME, help="write a trained policy in a form that openpi loads")
-    )
+    for name, (command, text) in COMMANDS.items():
+        stages.add_parser(name, help=text).command = command
     for name, text in COPIES.items():
         copy = stages.add_parser(name, help=text, description=f"{text.capitalize()}; nothing is ever deleted.")
         copy.add_argument("source", metavar="SRC", help="folder to copy from")
@@ -153,7 +163,7 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
         key, separator, text = override.partition("=")
         if not separator or key in ("", "inputs", "config"):
             raise UsageError(f"--set {override!r}: expected key=value, such as lookahead=10 or inputs.dataset=URI")
-        value = _from_yaml(text, where=f"--set {override!r}")
+        value = text if ADDRESS.fullmatch(text) else _from_yaml(text, where=f"--set {override!r}")
         parts = key.split(".")
         if parts == ["output_root"]:
             result["output_root"] = value
@@ -168,22 +178,6 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
             target = target[part]
         target[parts[-1]] = value
     return result
-
-
-def _describe(name: str) -> str:
-    from robolift.stages.stage import find  # noqa: PLC0415  (--help must not import a stage)
-
-    stage = find(name)
-    lines = [f"{name}: {' '.join((stage.Config.__doc__ or '').split())}", "inputs:"]
-    for key, spec in stage.INPUTS.items():
-        lines.append(f"  {key}: {spec.kind}{' (optional)' if spec.optional else ''}{' (many)' if spec.many else ''}")
-    lines += [f"output: {stage.OUTPUT}", "config:"]
-    for key, field in stage.Config.model_fields.items():
-        value = field.get_default(call_default_factory=True)
-        default = repr(value.value if isinstance(value, enum.Enum) else value)
-        lines.append(f"  {key} = {'(required)' if field.is_required() else default}")
-        lines.append(f"      {' '.join((field.description or '').split())}")
-    return "\n".join(lines)
 
 
 def _copy(args: argparse.Namespace) -> Iterator[str]:
@@ -210,21 +204,25 @@ def _copy(args: argparse.Namespace) -> Iterator[str]:
     )
 
 
-def _run(args: argparse.Namespace) -> Iterator[str]:
-    """Yield what to print, as it becomes known; everything is checked before any work."""
-    if args.stage in COPIES:
-        yield from _copy(args)
-        return
-    if args.describe:
-        yield _describe(args.stage)
-        return
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no garbage while modules are imported, nor for any in them later: they leave none."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        if __name__ == "__main__":  # the process is ours
+            gc.freeze()
+        gc.enable()
+
+
+def _prepare(args: argparse.Namespace) -> dict[str, tuple[StageConfig, dict[str, Any], Inputs, Plan]]:
+    """Return what is to be run, checked, by variant: configuration, addresses of inputs, inputs, plan."""
     from robolift.stages import stage as stages  # noqa: PLC0415
 
-    documents = {
-        name: apply_overrides(variant, args.set) for name, variant in expand_variants(_read_file(args.config)).items()
-    }
     prepared = {}
-    for name, document in documents.items():
+    for name, variant in expand_variants(_read_file(args.config)).items():
+        document = apply_overrides(variant, args.set)
         root = document.get("output_root")
         if not root or not isinstance(root, str):
             raise UsageError(
@@ -232,11 +230,28 @@ def _run(args: argparse.Namespace) -> Iterator[str]:
             )
         config = stages.parse_config(args.stage, document["config"])
         inputs = stages.load_inputs(args.stage, document["inputs"])
-        prepared[name] = (config, inputs, stages.plan(args.stage, config, inputs, root))
-    preview = getattr(stages.find(args.stage), "preview", None)
-    for name, (config, inputs, planned) in prepared.items():
+        prepared[name] = (config, document["inputs"], inputs, stages.plan(args.stage, config, inputs, root))
+    return prepared
+
+
+def _run(args: argparse.Namespace) -> Iterator[str]:
+    """Yield what to print, as it becomes known; everything is checked before any work."""
+    if args.stage in COPIES:
+        yield from _copy(args)
+        return
+    with _uncollected():
+        from robolift.stages import stage as stages  # noqa: PLC0415  (--help must not import a stage)
+
+        preview = getattr(stages.find(args.stage), "preview", None)
+        if args.describe:
+            from robolift.stages.description import describe  # noqa: PLC0415
+
+            yield describe(args.stage)
+            return
+        prepared = _prepare(args)
+    for name, (config, addresses, inputs, planned) in prepared.items():
         if not args.dry_run:
-            uri = stages.execute(args.stage, config, documents[name]["inputs"], planned.root).uri
+            uri = stages.execute(args.stage, config, addresses, planned.root).uri
             yield f"{name}: {uri}" if name else uri
             continue
         plan = {
@@ -262,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not getattr(args, "describe", False):  # which logs nothing
             logging.configure()
         signal.signal(signal.SIGTERM, _terminate)
-        for text in COMMANDS.get(args.stage, _run)(args):
+        for text in getattr(args, "run", _run)(args):
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
     except RoboliftError as error:
@@ -287,6 +302,7 @@ def _leave(code: int) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
+    gc.freeze()  # what the process leaves needs no looking through, which takes as long as half the imports
     sys.exit(code)
 
 

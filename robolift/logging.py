@@ -16,26 +16,35 @@ from robolift.errors import UsageError
 T = TypeVar("T")
 PROGRESS_INTERVAL_S = 10.0
 _importing = threading.Lock()
+_asked: tuple[int, bool] | None = None
+"""What :func:`configure` was told and structlog wasn't yet: the lowest level, and whether lines are JSON."""
 
 
 def _structlog() -> Any:
-    """Return structlog, which a command that only prints its options does without.
+    """Return structlog, set up as asked; a command that logs nothing does without.
 
     Where Rich is installed, structlog imports it to draw tracebacks, twice as long as its own import takes. Ours are
     text before it gets them, so it is told that there is none.
     """
+    global _asked
     with _importing:  # or one thread would take away what the other has put there
-        if "structlog" in sys.modules or "rich" in sys.modules:
-            return importlib.import_module("structlog")
-        sys.modules["rich"] = None  # type: ignore[assignment]
+        hidden = not {"structlog", "rich"} & set(sys.modules)
+        if hidden:
+            sys.modules["rich"] = None  # type: ignore[assignment]
         try:
-            return importlib.import_module("structlog")
+            structlog = importlib.import_module("structlog")
         finally:
-            sys.modules.pop("rich", None)
+            if hidden:
+                sys.modules.pop("rich", None)
+        if _asked:
+            level, as_json = _asked
+            _set_up(structlog, level, as_json=as_json)
+            _asked = None
+    return structlog
 
 
 def configure(*, level: str | None = None, json_lines: bool | None = None) -> None:
-    """Set up structlog for this process; safe to call more than once.
+    """Say how this process logs, from its first line on; safe to call more than once.
 
     Args:
         level: Lowest level shown, ``ROBOLIFT_LOG_LEVEL`` or ``info`` by default.
@@ -44,12 +53,17 @@ def configure(*, level: str | None = None, json_lines: bool | None = None) -> No
     Raises:
         UsageError: If there is no such level.
     """
-    structlog = _structlog()
+    global _asked
     name = (level or os.environ.get("ROBOLIFT_LOG_LEVEL") or "info").upper()
     levels = logging.getLevelNamesMapping()
     if name not in levels:
         raise UsageError(f"log level {name.lower()!r}; there are: {', '.join(sorted(levels)).lower()}")
-    as_json = not sys.stderr.isatty() if json_lines is None else json_lines
+    _asked = levels[name], not sys.stderr.isatty() if json_lines is None else json_lines
+    if "structlog" in sys.modules:
+        _structlog()
+
+
+def _set_up(structlog: Any, level: int, *, as_json: bool) -> None:
     renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
     structlog.configure(
         processors=[
@@ -59,7 +73,7 @@ def configure(*, level: str | None = None, json_lines: bool | None = None) -> No
             structlog.processors.format_exc_info,
             renderer,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(levels[name]),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         # Looked up at each call: a test or a notebook may have replaced the stream.
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,

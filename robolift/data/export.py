@@ -30,7 +30,6 @@ from robolift.data.lerobot import LeRobotReader, VideoPlace
 from robolift.data.lerobot_files import Files, PackedFiles, SeparateFiles
 from robolift.data.statistics import ImageStatistics, Statistics, column_statistics, is_finite, sample_indices
 from robolift.data.validate import data_files, split_episodes, table_features
-from robolift.data.video_decoder import decode_frames
 from robolift.errors import DataError
 from robolift.logging import get_logger, progress
 
@@ -141,6 +140,8 @@ class _Videos:
             facts = video.probe(clip.uri)
             codec = video.CODECS.get(facts.codec, video.H264)
             size = (facts.height, facts.width)
+            from robolift.data.video_decoder import decode_frames  # noqa: PLC0415  (FFmpeg)
+
             video.encode_video(target, decode_frames(clip), fps=clip.fps, size=size, codec=codec)
             self.counts["encoded"] += 1
             self.encoded_cameras.setdefault(camera, target)

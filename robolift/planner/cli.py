@@ -12,7 +12,6 @@ from robolift.planner import advice, dataset_cli, plan, table
 from robolift.planner.network import Network
 from robolift.planner.plan import GIB, Layout
 
-NAME = "plan"
 OF_TRAININGS = ("model", "nodes", "gpu_memory_gib", "fsdp", "batch_size", "steps")
 """Options that only a training has, besides those of value models."""
 OF_VALUES = {"pictures": 3, "remat": "off", "freeze": "none", "accumulate": 1, "select": "last"}

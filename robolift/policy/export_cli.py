@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 from robolift.errors import UsageError
 
-NAME = "export-policy"
 FORMS = ("orbax", "openpi_torch", "safetensors")
 ASSET_ID = "robolift"
 

@@ -23,7 +23,7 @@ WARMUP_SHARE = 100
 class Recipe(Pi05Settings, BaseModel):
     """What a policy sees, what it is taught and for how long."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     recipe: str = ""
     """Named settings: `pi05_flatten_fold_awbc`, `pi05_tee_shirt_sort_awbc` or `pi05_hang_cloth_awbc` (kai0). They

@@ -12,7 +12,7 @@ from robolift.reward_model.comparisons import Ties
 class Recipe(BaseModel):
     """The model, what it sees, and how it is trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: Literal["linear", "mlp"] = "linear"
     """`linear` on standardized features and the embedding's principal components: the better one below a thousand

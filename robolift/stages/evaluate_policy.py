@@ -47,7 +47,7 @@ ROLLOUTS = pa.schema(
 class Condition(BaseModel):
     """What a policy is asked for."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field("", pattern="^[^/]*$")
     """Name in the results, without slashes; empty: the label, with the guidance where that isn't 1."""

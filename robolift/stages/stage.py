@@ -38,7 +38,7 @@ from robolift.stages import NAMES
 class StageConfig(BaseModel):
     """Base of every stage's configuration: frozen, typed, unknown keys refused, each field described below itself."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     RUNTIME: ClassVar[frozenset[str]] = frozenset()
     """Fields that change how fast the work is done and never its result; they stay out of the output's identity."""

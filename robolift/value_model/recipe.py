@@ -16,7 +16,7 @@ RUNTIME = frozenset({"save_every", "save_in_background", "loader_workers"})
 class Recipe(BaseModel):
     """How a value model is trained."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     recipe: str = ""
     """Named settings (kai0): `ADVANTAGE_TORCH_KAI0_TASK` or `ADVANTAGE_TORCH_PI06_TASK`, TASK being `FLATTEN_FOLD`,

@@ -14,7 +14,7 @@ import toy_stage
 import yaml
 
 from robolift import __version__, storage
-from robolift.__main__ import apply_overrides, main
+from robolift.__main__ import ADDRESS, apply_overrides, main
 from robolift.errors import UsageError
 from robolift.schema import Kind
 
@@ -247,6 +247,22 @@ def test_values_of_overrides_may_hold_equal_signs():
     assert apply_overrides({}, ["note=a=b"])["config"] == {"note": "a=b"}
     with pytest.raises(UsageError, match="not a mapping"):
         apply_overrides({}, ["note=a", "note.b=c"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/runs", "/", "./a", "../a.b/", "runs/demo-1", "1/2", "s3://bucket/x", "file:///a/b", "memory://a", "yes/no"],
+)
+def test_an_address_needs_no_yaml_and_is_what_yaml_makes_of_it(text):
+    assert ADDRESS.fullmatch(text)
+    assert yaml.safe_load(text) == text
+    assert apply_overrides({}, [f"note={text}"])["config"] == {"note": text}
+
+
+@pytest.mark.parametrize("text", ["10", "1e3", "yes", "~", "null", "a: /b", "[/a]", "/a: b", "/a #b", "a/b:", "- /a"])
+def test_whatever_else_yaml_may_read_differently_is_left_to_it(text):
+    assert not ADDRESS.fullmatch(text)
+    assert apply_overrides({}, [f"note={text}"])["config"] == {"note": yaml.safe_load(text)}
 
 
 def run_toy(tmp_path: Path, *words: str) -> subprocess.Popen:

@@ -96,6 +96,16 @@ def test_on_a_terminal_there_is_a_bar_and_readable_text():
         json.loads(shown.splitlines()[0])
 
 
+def test_structlog_is_imported_at_the_first_line_and_logs_as_was_asked_before():
+    script = SCRIPT.replace(
+        "logging.configure()",
+        "logging.configure(level='warning')\nlogging.configure()\nimport sys\nassert 'structlog' not in sys.modules",
+    )
+    assert script != SCRIPT
+    assert [line["event"] for line in run_into_a_pipe(script)][:1] == ["started"]
+    assert [line["event"] for line in run_into_a_pipe(script, ROBOLIFT_LOG_LEVEL="error")] == ["internal error"]
+
+
 def test_the_level_comes_from_the_environment():
     assert [line["event"] for line in run_into_a_pipe(SCRIPT, ROBOLIFT_LOG_LEVEL="error")] == ["internal error"]
 

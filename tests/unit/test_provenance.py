@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,46 @@ def test_the_closure_follows_imports_wherever_they_stand(package):
         "robolift.reports.plots",
         "robolift.stages.report",
     )
+
+
+def imports_of(source: str) -> list[str]:
+    statements = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import | ast.ImportFrom))
+    return sorted(ast.unparse(node) for node in statements)
+
+
+ODDLY_WRITTEN = r'''
+"""A text, and in it: \""" not yet its end
+import nothing_of_a_text
+"""
+import robolift.a, robolift.b as c; from robolift import d  # import nothing_of_a_comment
+from . robolift.e import (  # f )
+    f,
+    g as h,  # )
+)
+def work(my_import, reason="it's"):
+    if my_import : from robolift.i import *
+    else: import \
+        robolift.j
+    try: raise my_import(1) from reason
+    finally: from .\
+        k import(l)
+    yield from my_import(__import__('import x'))  # "
+    import robolift.m  # it's
+    return 'import y', b"""import z""", f"{reason} from robolift import n", r'\' import', """\\"""
+from..o import p
+'''
+
+
+def test_what_a_module_imports_is_found_however_it_is_written():
+    found = filter(None, provenance.LEXEMES.findall(ODDLY_WRITTEN))
+    assert imports_of("\n".join(found)) == imports_of(ODDLY_WRITTEN)
+    assert len(imports_of(ODDLY_WRITTEN)) == 8
+
+
+def test_what_the_product_imports_is_what_its_syntax_trees_import():
+    for path in provenance.PACKAGE_DIR.rglob("*.py"):
+        source = path.read_text()
+        assert imports_of("\n".join(filter(None, provenance.LEXEMES.findall(source)))) == imports_of(source), path
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from robolift.errors import DataError, UsageError
 from robolift.manifest import Output, Plan
 from robolift.schema import Kind
 from robolift.stages import NAMES, stage
+from robolift.stages.description import field_texts
 from robolift.stages.profiled import ProfiledConfig
 
 
@@ -249,7 +250,7 @@ def test_every_stage_name_is_a_module_that_keeps_the_contract(monkeypatch):
         assert isinstance(module.OUTPUT, Kind)
         assert all(isinstance(spec, stage.Input) for spec in module.INPUTS.values())
         assert callable(module.run)
-        undescribed = [key for key, field in module.Config.model_fields.items() if not field.description]
+        undescribed = [key for key, text in field_texts(module.Config).items() if not text]
         assert not undescribed, f"{name}: no description of {undescribed}"
         assert set(module.Config.RUNTIME) <= set(module.Config.model_fields)
         assert issubclass(module.Config, ProfiledConfig) == (name in PROFILED)

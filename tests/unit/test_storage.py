@@ -327,3 +327,15 @@ def test_a_second_place_on_another_disk_is_a_copy(tmp_path, monkeypatch):
     storage.duplicate(f"{tmp_path}/one", f"{tmp_path}/other/two")
     assert (tmp_path / "other/two").read_bytes() == b"12"
     assert (tmp_path / "other/two").stat().st_nlink == 1
+
+
+def test_what_lies_on_a_disk_is_told_as_fsspec_tells_it(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("file")
+    for name in ("file", "folder", "pipe", "link"):
+        told = fsspec.filesystem("file").info(str(tmp_path / name))
+        assert storage.info(str(tmp_path / name)) == {key: told[key] for key in ("type", "size")}
+    (tmp_path / "lost").symlink_to("nothing")
+    assert [storage.info(f"file://{tmp_path}/{name}") for name in ("lost", "none", "file/below")] == [None] * 3

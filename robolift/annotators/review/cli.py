@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from robolift.annotators.review.job import Job, SourceDigest
     from robolift.annotators.review.lanes import Lanes
 
-NAME = "review"
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 SHUTDOWN_S = 10
 

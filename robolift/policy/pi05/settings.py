@@ -12,7 +12,7 @@ from robolift.policy.pi05.config import CAMERAS, PRESETS
 class Pi05Settings(BaseModel):
     """Weights to begin with, what stays frozen, and how pictures and prompts reach the network."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     weights: str = ""
     """pi0.5 presets: weights to begin with, at any address: openpi's checkpoint (its `params`), openpi's PyTorch file

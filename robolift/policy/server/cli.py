@@ -14,7 +14,6 @@ from robolift.errors import EXIT_TERMINATED, UsageError
 if TYPE_CHECKING:
     from robolift.policy.server.app import PolicyServer
 
-NAME = "serve"
 LABELS = ("positive", "negative", "as_sent")
 PORT = 8000
 """openpi's."""

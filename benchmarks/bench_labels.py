@@ -81,6 +81,7 @@ peak = next(int(line.split()[1]) * 1024 / 1e6 for line in open("/proc/self/statu
 print(json.dumps({**spent, "peak_mb": peak}))
 """
 logging.configure(level="error")
+logging.get_logger("labels")
 for stage in ("label_advantage", "export_dataset"):  # its imports are no part of the work
     find(stage)
 

@@ -40,7 +40,7 @@ from benchmarks.taken import cpu_s
 CAMERAS = ("observation.images.hand_left", "observation.images.hand_right", "observation.images.top_head")
 FPS, HEIGHT, WIDTH = 30, 480, 640
 SIDE, BATCH, LOOKAHEAD = 224, 64, 50
-FRAMES, SHORT, LONG = 320, 500, 2000
+FRAMES, SHORT, LONG = 640, 500, 2000
 CYCLE = 50
 """Frames after which the scene begins again."""
 PUBLIC_THREADS, PUBLIC_BATCH = 64, 160
@@ -113,7 +113,7 @@ def videos(folder: Path) -> list[Path]:
 
 
 def prepare_h264(folder: Path) -> None:
-    """Write frames with far keyframes: two batches of the public method."""
+    """Write frames with far keyframes: four batches of the public method."""
     from robolift.data.video import H264  # noqa: PLC0415
 
     import_episode(folder, FRAMES, replace(H264, options=LONG_GROUPS))

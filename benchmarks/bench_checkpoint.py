@@ -9,7 +9,7 @@
 * Orbax: JAX's state of the same size by the store of a large policy (`ShardedStore`); its stall likewise.
 
 Wall time, since a stall is waiting: the least of three saves each, because other work on the machine only adds to it.
-All write to the same disk.
+All write to the same disk, on two threads, as a trainer on two cores has them.
 
 Nothing trains meanwhile, and each save waits for the one before: what the writing thread takes from the steps that
 follow, a checksum and a copy to the disk on the same cores and the same memory, is in none of these numbers.
@@ -120,11 +120,11 @@ def orbax(_: Path) -> dict[str, float]:
 BENCHMARK = Benchmark(
     name="checkpoint",
     ways=(
-        Way("ours", ours),
-        Way("torch.save", torch_save),
-        Way("at once", at_once),
-        Way("safetensors", safetensors),
-        Way("Orbax", orbax),
+        Way("ours", ours, threads=2),
+        Way("torch.save", torch_save, threads=2),
+        Way("at once", at_once, threads=2),
+        Way("safetensors", safetensors, threads=2),
+        Way("Orbax", orbax, threads=2),
     ),
     goals=(
         Goal("stall of ours / torch.save", over=("ours", "torch.save"), of="stall_s", at_most=0.2),

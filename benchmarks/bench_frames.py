@@ -1,9 +1,10 @@
 """Random training samples: three cameras of 480x640 at 224x168, rows drawn at random.
 
-The reference is what LeRobot's pyav backend does for a sample: open each camera's file, seek to the keyframe before the
-frame, decode up to it, turn every frame on the way into an array and the wanted one into float32. Its pictures are at
-full size and still to be scaled down; ours are the small uint8 pictures that a model is trained on. That favours the
-reference: scaling 480x640 would cost it a millisecond or two more a picture.
+The reference is what openpi's data loader, which kai0 trains by, does for a sample: LeRobot's pyav backend opens each
+camera's file, seeks to the keyframe before the frame, decodes up to it, turns every frame on the way into an array and
+the wanted one into float32; openpi makes uint8 of it and scales it with Pillow. Both end with the small uint8 pictures
+that a model is trained on; ours are scaled by area while they are converted. "full size" stops before openpi, as where
+a GPU scales; what ours is beside it is given, too.
 
 Ways of ours: the frame cache as JPEG, as raw pixels, and no cache (frames decoded when asked for), each asked for 16
 samples at a time. Without a cache videos stay open for the next sample, 128 of them by default, and these are 18: no
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +113,13 @@ def _samples(get: Callable[[np.ndarray], Any], count: int) -> dict[str, float]:
     return {"cpu_s": spent, "samples_per_cpu_s": (len(rows) - 1) * BATCH / spent}
 
 
-def pyav(folder: Path) -> dict[str, float]:
-    """Open, seek, decode and convert, as LeRobot's pyav backend."""
+def pyav(folder: Path, *, scaled: bool) -> dict[str, float]:
+    """Open, seek, decode and convert, as LeRobot's pyav backend; scale as openpi's ``ResizeImages``."""
+    from PIL import Image  # noqa: PLC0415  (only here)
+
+    def small(pixels: np.ndarray) -> np.ndarray:
+        image = (255 * pixels).astype(np.uint8).transpose(1, 2, 0)
+        return np.asarray(Image.fromarray(image).resize(SMALL[::-1], resample=Image.Resampling.BILINEAR))
 
     def sample(row: int) -> list[np.ndarray]:
         episode, frame = divmod(row, LENGTH)
@@ -127,7 +134,8 @@ def pyav(folder: Path) -> dict[str, float]:
                     pixels = picture.to_ndarray(format="rgb24")
                     if picture.pts * stream.time_base >= (frame - 0.5) / FPS:
                         break
-                found.append(pixels.transpose(2, 0, 1).astype(np.float32) / 255)
+                whole = pixels.transpose(2, 0, 1).astype(np.float32) / 255
+                found.append(small(whole) if scaled else whole)
         return found
 
     return _samples(lambda rows: [sample(int(row)) for row in rows], 64)
@@ -166,7 +174,8 @@ BENCHMARK = Benchmark(
     name="frames",
     prepare=prepare,
     ways=(
-        Way("PyAV seek", pyav),
+        Way("PyAV seek", partial(pyav, scaled=True)),
+        Way("PyAV seek, full size", partial(pyav, scaled=False)),
         Way("cache, JPEG", jpeg),
         Way("cache, raw", raw),
         Way("no cache", decoded),
@@ -184,6 +193,11 @@ BENCHMARK = Benchmark(
         Goal(
             "samples per CPU-second, no cache, opened / PyAV seek",
             ("no cache, opened", "PyAV seek"),
+            "samples_per_cpu_s",
+        ),
+        Goal(
+            "samples per CPU-second, no cache / PyAV seek, full size",
+            ("no cache", "PyAV seek, full size"),
             "samples_per_cpu_s",
         ),
         Goal("samples per CPU-second, raw / memory map", ("cache, raw", "NumPy memory map"), "samples_per_cpu_s"),

@@ -4,9 +4,10 @@ Each stage runs on two datasets of episodes of 1,000 frames, one ten times as lo
 `python -m robolift STAGE` runs it: inputs are opened and checked, outputs hashed and published. The limit is a stage
 that only ever holds a block of frames: its time is proportional to the frames and its memory doesn't know them. Fair,
 because the short dataset has several blocks already, and nothing of the longer one is left out. The import reads a
-packed LeRobot v3.0 dataset of six-dimensional states and actions, in files of 100 episodes; the merge takes
-eight shards of predicted values. Wall time stands beside as information. write_report is not here: it holds columns of
-all frames; of stages that look at pictures, bench_prediction.py measures the memory.
+packed LeRobot v3.0 dataset of six-dimensional states and actions, in files of 100 episodes; the merge takes eight
+shards of predicted values. Wall time stands beside as information, and so does the memory of export_dataset, which
+holds the columns that it joins, and statistics of every episode. write_report is not here: it holds columns of all
+frames; of stages that look at pictures, bench_prediction.py measures the memory.
 
 **scale_large**, where `ROBOLIFT_BENCH_LARGE` is set, labels 1,000 million frames, in less than 2 GB: a quarter of an
 hour, and 30 GB of disk. Its dataset has tables and no recording. `ROBOLIFT_BENCH_FRAMES` sets the length of the short
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset  # brings pandas, whose start is then no part of anyone's work
 import pyarrow.parquet as pq
 
 from benchmarks.harness import Benchmark, Goal, Way
@@ -39,7 +41,7 @@ from robolift.stages.stage import execute, find
 
 SHORT, LONG, LARGE = "short", "long", "large"
 LARGE_FRAMES, HOUR_S = 1_000_000_000, 3600.0
-FRAMES = int(os.environ.get("ROBOLIFT_BENCH_FRAMES", "250_000"))
+FRAMES = int(os.environ.get("ROBOLIFT_BENCH_FRAMES", "1_000_000"))
 LENGTH = 1000
 EPISODES_A_FILE = 100
 LARGE_STAGES = ("label_returns", "label_advantage")
@@ -274,6 +276,7 @@ def run(folder: Path, *, stage: str, size: str) -> dict[str, float]:
     return took
 
 
+GROWING = ("export_dataset",)
 MEASURES = (("CPU time", "cpu_s", 11.0), ("wall time", "wall_s", math.inf), ("peak memory", "peak_mb", 1.2))
 BENCHMARKS = (
     Benchmark(
@@ -289,7 +292,7 @@ BENCHMARKS = (
                 f"{stage}: {what}, 10 times the frames / once",
                 (f"{stage} {LONG}", f"{stage} {SHORT}"),
                 of,
-                at_most=most,
+                at_most=math.inf if stage in GROWING and of == "peak_mb" else most,
             )
             for stage in CONFIGS
             for what, of, most in MEASURES

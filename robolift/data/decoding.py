@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from robolift.data.dataset import Dataset
-from robolift.data.frames import Frames, iterate
-from robolift.data.letterbox import Size
+from robolift.data.frames import Frames, decoded_size
+from robolift.data.letterbox import Size, put
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,15 +103,17 @@ def packed(frames: Frames, wanted: Wanted, starts: np.ndarray) -> Iterator[np.nd
 
 
 def fill(images: np.ndarray, stream: Iterator[np.ndarray]) -> None:
-    """Put the next frames of a stream into (n, H, W, 3) ``images``."""
+    """Put the next frames of a stream into (n, H, W, 3) ``images``, black around those that are smaller."""
     for image in images:
-        image[:] = next(stream)
+        put(next(stream), image)
 
 
 def camera_frames(
     dataset: Dataset, wanted: Wanted, camera: str, *, lane: int = 0, num_lanes: int = 1
 ) -> Iterator[np.ndarray]:
-    """Yield one camera's frames of the wanted episodes in order, each decoded once, (H, W, 3) uint8.
+    """Yield one camera's frames of the wanted episodes in order, each decoded once, uint8.
+
+    They are no larger than wanted, and smaller where black is to fill the rest.
 
     Args:
         dataset: The dataset.
@@ -126,6 +128,7 @@ def camera_frames(
         if not mine:
             continue
         parts = [range(rows.start - first, rows.stop - first) for rows in mine]
-        images = iterate(dataset, episode, camera, size=wanted.size, padded=wanted.padded, parts=parts)
+        size = decoded_size(dataset, episode, camera, wanted.size, padded=wanted.padded)
+        images = dataset.video(episode, camera, size=size, parts=parts)
         for _, image in zip(range(sum(map(len, parts))), images, strict=True):
             yield image

@@ -158,7 +158,7 @@ def iterate(
 
     ``parts`` are ascending ranges of its frames, all by default.
     """
-    decoded = _decoded_size(dataset, episode, camera, size, padded=padded)
+    decoded = decoded_size(dataset, episode, camera, size, padded=padded)
     for image in dataset.video(episode, camera, size=decoded, parts=parts):
         yield letterbox.on_black(image, size)
 
@@ -233,7 +233,7 @@ class DecodedFrames:
 
         # The sizes are asked for here, which opens each source before threads do.
         jobs = [
-            (episode, position, _decoded_size(self.dataset, episode, camera, self.size, padded=self.padded))
+            (episode, position, decoded_size(self.dataset, episode, camera, self.size, padded=self.padded))
             for episode in np.unique(episodes).tolist()
             for position, camera in enumerate(self.cameras)
         ]
@@ -251,7 +251,8 @@ def _put(picture: np.ndarray, into: np.ndarray, coder: Coder | None) -> None:
         coder.decode(np.frombuffer(coder.encode(picture), np.uint8), into)
 
 
-def _decoded_size(dataset: Dataset, episode: int, camera: str, size: letterbox.Size, *, padded: bool) -> letterbox.Size:
+def decoded_size(dataset: Dataset, episode: int, camera: str, size: letterbox.Size, *, padded: bool) -> letterbox.Size:
+    """Return the (height, width) to decode to, so that pictures of ``size`` are stretched or, if ``padded``, fit in."""
     return letterbox.inner_size(dataset.image_size(camera, episode), size) if padded else size
 
 

@@ -3,6 +3,8 @@
 The arrays of an object lie in an anonymous file that exists as long as somebody has it open or mapped. So a killed
 process leaves nothing to clean up, and a receiver keeps an array for as long as it likes. Unlike ``/dev/shm``, of which
 a container gets 64 MB, such files know no limit but memory itself.
+
+A file's first byte says whether its receiver has let go of all that lay in it. Who sends many objects uses it again.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import socket
 import struct
 import tempfile
 import traceback
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -32,6 +35,8 @@ ALIGNMENT = 64
 HEADER = struct.Struct("!QQ")
 MAX_FILES = 64
 """Files that one object may hold open."""
+FREE_FILES = 2
+"""Files that are kept for the next object, beside those that somebody still looks into."""
 
 
 class GoneError(Exception):
@@ -51,9 +56,46 @@ class Packed:
     files: list[int]
 
 
+class Files:
+    """Files that objects are sent in one after the other, each used again once its receiver has let go of it.
+
+    To be given new memory takes longer than to write into it: several times as long on a virtual machine that gives
+    what is free back to its host.
+    """
+
+    def __init__(self) -> None:
+        self._maps: dict[int, mmap.mmap] = {}
+
+    def take(self, size: int) -> int:
+        """Return the descriptor of a file of ``size`` bytes or more that nobody looks into; it stays this object's."""
+        free = [file for file, memory in self._maps.items() if memory[0]]
+        for file in free[FREE_FILES:]:
+            self._close(file)
+        for file in free[:FREE_FILES]:
+            if len(self._maps[file]) >= size:
+                self._maps[file][0] = False
+                return file
+            self._close(file)
+        file = _anonymous_file()
+        os.ftruncate(file, size)
+        self._maps[file] = mmap.mmap(file, size)
+        return file
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        for file in list(self._maps):
+            self._close(file)
+
+    def _close(self, file: int) -> None:
+        self._maps.pop(file).close()
+        os.close(file)
+
+
 @contextmanager
-def packed(value: Any) -> Iterator[Packed]:
+def packed(value: Any, files: Files | None = None) -> Iterator[Packed]:
     """Make an object ready to be sent any number of times inside the block: all receivers share its arrays.
+
+    One that is sent in one of ``files`` has one receiver.
 
     A memory map is not copied as long as its file has a name: the receiver maps the same file. Objects that hold a
     file open give it along by ``multiprocessing.reduction.DupFd``, as they do to a process that is being started.
@@ -66,9 +108,12 @@ def packed(value: Any) -> Iterator[Packed]:
         views = [buffer.raw() for buffer in buffers]
         head = memoryview(pickle.dumps((content.getvalue(), [view.nbytes for view in views])))
         places = _places([view.nbytes for view in (head, *views)])
-        file = _anonymous_file()
-        stack.callback(os.close, file)
-        os.ftruncate(file, places[-1].stop)
+        if files is None:
+            file = _anonymous_file()
+            stack.callback(os.close, file)
+            os.ftruncate(file, places[-1].stop)
+        else:
+            file = files.take(places[-1].stop)
         for view, place in zip((head, *views), places, strict=True):
             _write(file, view, place.start)
         yield Packed(HEADER.pack(head.nbytes, places[-1].stop), [file, *given])
@@ -142,9 +187,12 @@ class Connection:
                     f"a process may have {allowed} files open, too few to be handed another; raise the limit: ulimit -n"
                 )
             length, size = HEADER.unpack(header)
-            access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-            memory = memoryview(mmap.mmap(files[0], size, access=access))
-            content, sizes = pickle.loads(memory[:length])
+            mapped = mmap.mmap(files[0], size, access=mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ)
+            whole = np.frombuffer(mapped, np.uint8)  # which lives as long as anything that lies in it
+            if writable:
+                weakref.finalize(whole, _let_go, mapped).atexit = False
+            memory = whole.data
+            content, sizes = pickle.loads(memory[_places([length])[0]])
             places = _places([length, *sizes])[1:]
             unpickler = _Unpickler(io.BytesIO(content), buffers=[memory[place] for place in places])
             unpickler.files = files[1:]
@@ -228,9 +276,13 @@ def _map(path: str, dtype: np.dtype[Any], offset: int, shape: tuple[int, ...]) -
     return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape)
 
 
+def _let_go(mapped: mmap.mmap) -> None:
+    mapped[0] = True
+
+
 def _places(sizes: Sequence[int]) -> list[slice]:
-    """Return where buffers of these sizes lie in a file."""
-    places, end = [], 0
+    """Return where buffers of these sizes lie in a file, after its first byte."""
+    places, end = [], 1
     for size in sizes:
         start = -(-end // ALIGNMENT) * ALIGNMENT
         end = start + size

@@ -15,7 +15,7 @@ def inner_size(size: Size, outer: Size) -> Size:
     return max(1, int(size[0] / ratio)), max(1, int(size[1] / ratio))
 
 
-def place(inner: Size, outer: Size) -> tuple[slice, slice]:
+def place(inner: tuple[int, ...], outer: tuple[int, ...]) -> tuple[slice, slice]:
     """Return where a picture of ``inner`` lies in one of ``outer``: in the middle, half a pixel further up or left."""
     top, left = (outer[0] - inner[0]) // 2, (outer[1] - inner[1]) // 2
     return slice(top, top + inner[0]), slice(left, left + inner[1])
@@ -25,9 +25,19 @@ def on_black(image: np.ndarray, outer: Size) -> np.ndarray:
     """Return (*outer, 3) uint8: (H, W, 3) uint8, no larger than that, in the middle of black."""
     if image.shape[:2] == outer:
         return image
-    square = np.zeros((*outer, 3), np.uint8)
-    square[place(image.shape[:2], outer)] = image
+    square = np.empty((*outer, 3), np.uint8)
+    put(image, square)
     return square
+
+
+def put(image: np.ndarray, target: np.ndarray) -> None:
+    """Write (H, W, 3) uint8 to the middle of ``target``, (H', W', 3) and no smaller, and black around it."""
+    rows, columns = place(image.shape[:2], target.shape[:2])
+    target[: rows.start] = 0
+    target[rows.stop :] = 0
+    target[rows, : columns.start] = 0
+    target[rows, columns.stop :] = 0
+    target[rows, columns] = image
 
 
 def letterbox(images: np.ndarray, outer: Size) -> np.ndarray:

@@ -11,11 +11,11 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 from robolift import logging
-from robolift.data.handover import Connection, Failure, GoneError, packed
+from robolift.data.handover import Connection, Failure, Files, GoneError, packed
 
 
 def serve(connection: Connection) -> None:
@@ -28,14 +28,14 @@ def serve(connection: Connection) -> None:
         def fetch(_step: int) -> Any:
             raise failed
 
-    with suppress(GoneError):
+    with suppress(GoneError), closing(Files()) as files:
         while True:
             step = connection.receive()
             with ExitStack() as stack:
                 try:
-                    ready = stack.enter_context(packed((step, fetch(step))))
+                    ready = stack.enter_context(packed((step, fetch(step)), files))
                 except Exception as error:
-                    ready = stack.enter_context(packed((step, Failure.of(error))))
+                    ready = stack.enter_context(packed((step, Failure.of(error)), files))
                 connection.send_packed(ready)
 
 

@@ -13,7 +13,7 @@ from robolift import schema, storage
 from robolift.data import lerobot_format as fmt
 from robolift.data.dataset import Dataset
 from robolift.data.export import Additions, Beside, export
-from robolift.data.same_frames import check_keys
+from robolift.data.same_frames import read_frames
 from robolift.errors import DataError, UsageError
 from robolift.labeling.advantage import absolute_advantage
 from robolift.labeling.prompts import PromptTable
@@ -32,6 +32,7 @@ from robolift.stages.export_rewards import (
 from robolift.stages.label_sources import check_lookahead
 from robolift.stages.quality_gate import MEASURED, check_measured, check_passed
 from robolift.stages.stage import Input, Inputs, StageConfig
+from robolift.table_files import TableReader
 
 INPUTS = {
     "dataset": Input(kind=Kind.DATASET),
@@ -45,6 +46,15 @@ OUTPUT = Kind.EXPORT
 FOLDER = "dataset"
 WEIGHTS_FILE = "weights.parquet"
 PROMPTS_FILE = "prompts.json"
+READ: dict[str, dict[str, tuple[str, ...]]] = {
+    "pistar": {"targets": ("reward", "value_target"), "labels": ("advantage_label", "slice")},
+    "kai0": {"labels": ("prompt_index",)},
+    "kai0_values": {"values": ("value", "relative_advantage")},
+    "weights": {"labels": ("weight",)},
+    "next_reward": {"targets": ("reward",)},
+    "values": {"values": ("value",)},
+}
+"""Columns that each set is made of, by table; those of ``rewards`` are all read."""
 
 ColumnSet = Literal[
     "pistar",
@@ -134,7 +144,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     origin = inputs.one("dataset")
     dataset = Dataset.open(origin)
     tables = {
-        name: _table(dataset, origin, found, name)
+        name: _table(dataset, origin, found, name, _columns(config, name))
         for name in ("targets", "values", "labels", "rewards")
         if (found := inputs.get_one(name))
     }
@@ -183,20 +193,26 @@ def check_quality(quality: Manifest, rewards: Manifest | None, *, gate: bool) ->
         check_passed(quality)
 
 
-def _table(dataset: Dataset, origin: Manifest, made: Manifest, name: str) -> pa.Table:
-    """Read a sidecar and check that it speaks of this dataset, frame by frame."""
-    table = made.table(name)
+def _columns(config: Config, table: str) -> list[str]:
+    """Return what is read of a table beside its keys."""
+    used = schema.REWARDS.names if table == "rewards" else ()
+    return list(dict.fromkeys([*used, *(name for of in config.columns for name in READ.get(of, {}).get(table, ()))]))
+
+
+def _table(dataset: Dataset, origin: Manifest, made: Manifest, name: str, columns: list[str]) -> pa.Table:
+    """Read columns of a sidecar and check, block by block, that it speaks of this dataset, frame by frame."""
     parents = made.inputs.get("dataset", [])
-    same = all(parent.digest == origin.digest for parent in parents)
-    if not same:
-        raise DataError(
-            f"table {name} ({table.num_rows} rows) was made from another dataset",
-            where=made.file(f"{name}.parquet"),
-            expected=f"a row for each of the {dataset.num_frames} frames of {origin.uri}",
-            mend=f"give the {name} that were made from this dataset",
-        )
-    check_keys(table, dataset, where=made.file(f"{name}.parquet"))
-    return table
+    with TableReader(made.uri, name, list(dict.fromkeys([*schema.KEYS, *columns]))) as reader:
+        if not all(parent.digest == origin.digest for parent in parents):
+            raise DataError(
+                f"table {name} ({reader.num_rows} rows) was made from another dataset",
+                where=made.file(f"{name}.parquet"),
+                expected=f"a row for each of the {dataset.num_frames} frames of {origin.uri}",
+                mend=f"give the {name} that were made from this dataset",
+            )
+        count, rows = dataset.num_frames, schema.ROW_GROUP_ROWS
+        blocks = (read_frames(reader, dataset, first, min(first + rows, count)) for first in range(0, count, rows))
+        return pa.concat_tables(block.select(columns) for block in blocks)
 
 
 def _additions(config: Config, dataset: Dataset, tables: dict[str, pa.Table], labels: Manifest | None) -> Additions:

@@ -8,7 +8,7 @@ import synthetic
 
 from robolift.data.dataset import Dataset
 from robolift.data.frames import pack_frames
-from robolift.data.letterbox import inner_size, letterbox, place
+from robolift.data.letterbox import inner_size, letterbox, place, put
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,11 @@ def test_packed_frames_are_padded_or_stretched(dataset, tmp_path):
     decoded = next(iter(opened.video(0, synthetic.TOPVIEW, size=(12, 12))))
     assert (packed[0, 0, 4:16] == decoded).all()
     assert (stretched[0, 0, :4] > 0).any()
+
+
+def test_a_picture_is_put_in_the_middle_of_black_whatever_was_there():
+    target = np.full((4, 5, 3), 9, np.uint8)
+    put(np.full((2, 2, 3), 7, np.uint8), target)
+    assert target[..., 0].tolist() == [[0] * 5, [0, 7, 7, 0, 0], [0, 7, 7, 0, 0], [0] * 5]
+    put(np.full((4, 5, 3), 8, np.uint8), target)
+    assert (target == 8).all()

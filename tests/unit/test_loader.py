@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import closing
 from multiprocessing.reduction import DupFd
 from pathlib import Path
 
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 from loader_items import Broken, Squares
 
-from robolift.data.handover import Connection, Failure, GoneError, packed
+from robolift.data.handover import Connection, Failure, Files, GoneError, packed
 from robolift.data.loader import Loader
 from robolift.data.loader_worker import serve
 from robolift.data.lost_worker import WorkerLostError
@@ -191,6 +192,48 @@ def test_a_memory_map_is_mapped_again_and_other_arrays_are_shared_by_all_receive
     second["large"][0] = 7
     assert first["large"][0] == 7
     assert large[0] == 0
+
+
+def test_a_file_is_used_again_once_nobody_holds_an_array_of_it(ends):
+    ours, theirs = ends
+
+    def sent(value):
+        with packed({"large": np.full(1000, value), "other": [np.arange(3)]}, files) as ready:
+            ours.send_packed(ready)
+            return os.fstat(ready.files[0]).st_ino, theirs.receive()
+
+    with closing(Files()) as files:
+        first, kept = sent(1)
+        second, other = sent(2)
+        assert second != first
+        small = kept.pop("other")[0]
+        del kept
+        third, _ = sent(3)
+        assert third not in (first, second)  # a part of the first is held yet
+        assert small.tolist() == [0, 1, 2]
+        del small
+        again, found = sent(4)
+        assert again == first
+        assert found["large"].tolist() == [4] * 1000
+        assert other["large"].tolist() == [2] * 1000
+        with packed(np.zeros(2000), files) as ready:
+            assert os.fstat(ready.files[0]).st_ino not in (first, second)
+            assert os.fstat(ready.files[0]).st_size > 16_000
+
+
+def test_few_files_are_kept_for_the_next_object(ends):
+    ours, theirs = ends
+    with closing(Files()) as files:
+        held = []
+        for value in range(6):
+            with packed(np.full(10, value), files) as ready:
+                ours.send_packed(ready)
+            held.append(theirs.receive())
+        assert len(files._maps) == 6
+        assert [array[0] for array in held] == list(range(6))
+        held.clear()
+        with packed(np.zeros(10), files):
+            assert len(files._maps) == 2
 
 
 class HeldOpen:

@@ -50,6 +50,8 @@ REPEATS = 2
 SHARDS = (4, 16)
 TABLES = ((1000, 1000), (4000, 1000), (8000, 125))
 """Episodes, and frames of each."""
+TARGETS, TARGETS_CHECK = ((20_000, 1000),), ((2000, 1000), (32_000, 1000))
+"""The same for value targets alone: a million of them take hundredths of a second."""
 ROWS = (Shape(200, 1000), Shape(800, 1000), Shape(800, 250), Shape(800, 250, "v3.0"))
 SMALL, LARGE = (240, 320), (480, 640)
 CLIPS = tuple(
@@ -93,7 +95,7 @@ def prepare(folder: Path) -> None:
         partial(measure_rows, folder, ROWS, steps=POLICY_STEPS, repeats=REPEATS),
         partial(measure_pictures, folder, PICTURES, steps=STEPS, repeats=REPEATS, reading=reading),
         partial(measure_prediction, folder, PREDICTED, repeats=REPEATS),
-        partial(measure_tables, folder, TABLES, repeats=REPEATS),
+        partial(measure_tables, folder, TABLES, TARGETS, repeats=REPEATS),
         partial(measure_requests, folder),
     )
     decoding = measure_decoding(folder, CLIPS, repeats=REPEATS)
@@ -150,10 +152,21 @@ def machine() -> dict[str, Any]:
     }
 
 
-def measure_tables(folder: Path, sizes: Sequence[tuple[int, int]], *, repeats: int) -> list[Taken]:
-    """Run the stages that read tables alone, for each (episodes, frames of each); of few shards, and of many."""
+def measure_tables(
+    folder: Path, sizes: Sequence[tuple[int, int]], targets: Sequence[tuple[int, int]] = (), *, repeats: int
+) -> list[Taken]:
+    """Run the stages that read tables alone, for each (episodes, frames of each); of few shards, and of many.
+
+    For each of ``targets`` only the value targets are made.
+    """
     work = Path(tempfile.mkdtemp(dir=folder))
     taken = []
+    for episodes, length in targets:
+        chain = Chain(tables_alone(episodes, length), work, str(work / f"{episodes}x{length}"))
+        dataset = publish_tables(chain.root, episodes, length)
+        for repeat in range(repeats):
+            chain.targets(dataset, repeat=repeat)
+        taken += chain.taken
     for episodes, length in sizes:
         chain = Chain(tables_alone(episodes, length), work, str(work / f"{episodes}x{length}"))
         dataset = publish_tables(chain.root, episodes, length)
@@ -312,7 +325,7 @@ def check(folder: Path) -> dict[str, float]:
         partial(measure_pictures, folder, PICTURES_CHECK, steps=STEPS_CHECK, repeats=1),
         partial(measure_rows, folder, ROWS_CHECK, steps=POLICY_STEPS_CHECK, repeats=1),
         partial(measure_prediction, folder, PREDICTED_CHECK, repeats=1),
-        partial(measure_tables, folder, TABLES_CHECK, repeats=1),
+        partial(measure_tables, folder, TABLES_CHECK, TARGETS_CHECK, repeats=1),
     )
     runs = [one for found in taken for one in found]
     known = costs.load(folder / COSTS_FILE)

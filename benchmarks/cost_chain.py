@@ -159,7 +159,11 @@ class Chain:
 
 
 def publish_tables(root: str, episodes: int, length: int) -> str:
-    """Publish the tables of a dataset whose source nobody reads, and return their address."""
+    """Publish the tables of a dataset whose source nobody reads, and return their address.
+
+    Episodes are as many frames shorter and longer than ``length`` in turn, up to a fifth: equal ones would have equal
+    targets, which compress.
+    """
     facts = {
         "sources": [{"uri": "none", "version": "v3.0", "first_episode": 0, "num_episodes": episodes, "digest": ""}],
         "fps": FPS,
@@ -170,10 +174,13 @@ def publish_tables(root: str, episodes: int, length: int) -> str:
         "simulator": None,
     }
     numbers, frames = np.arange(episodes), episodes * length
+    paired = numbers < episodes // 2 * 2
+    lengths = length + paired * np.where(numbers % 2, 1, -1) * (1 + numbers // 2 % 20) * (length // 100)
+    within = np.arange(frames) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     tables = {
         "episodes": {
             "episode_index": numbers,
-            "length": np.full(episodes, length),
+            "length": lengths,
             "task": ["fold"] * episodes,
             "outcome": np.where(numbers % 2, "success", "failure"),
             "kind": ["rollout"] * episodes,
@@ -181,9 +188,9 @@ def publish_tables(root: str, episodes: int, length: int) -> str:
         },
         "frames": pa.table(
             {
-                "episode_index": np.repeat(numbers, length),
-                "frame_index": np.tile(np.arange(length), episodes),
-                "timestamp": np.tile(np.arange(length, dtype=np.float32) / np.float32(FPS), episodes),
+                "episode_index": np.repeat(numbers, lengths),
+                "frame_index": within,
+                "timestamp": within.astype(np.float32) / np.float32(FPS),
                 "control_mode": pa.repeat("autonomous", frames),
             }
         ),

@@ -52,7 +52,7 @@ demo: install ## recap on simulated robot data, a report at the end (OBS=pixels,
 
 test: install browser test-models openpi-client ## everything CI checks, lint first
 	@$(MAKE) --no-print-directory lint
-	@$(BIN)/python -m pytest -n 2 -m "not slow and not oracle and not containers and not cluster and not gpu" --cov --cov-report=term:skip-covered -q
+	@$(BIN)/python -m pytest -n 2 -m "not slow and not oracle and not containers and not cluster" --cov --cov-report=term:skip-covered -q
 
 test-slow: install browser test-models openpi-client ## the pixel pipeline end to end and other minutes-long checks
 	@$(BIN)/python -m pytest -m slow -q

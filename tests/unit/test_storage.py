@@ -111,12 +111,10 @@ def test_a_folder_is_not_a_file(tmp_path):
 
 
 def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
-    fs, _ = storage.filesystem(str(tmp_path))
-
     def refuse(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(type(fs), "open", refuse)
+    monkeypatch.setattr("pathlib.Path.open", refuse)
     with pytest.raises(DataError, match="may not be read"):
         storage.open_file(str(tmp_path / "secret"))
     monkeypatch.setattr("pathlib.Path.read_bytes", refuse)

@@ -5,8 +5,7 @@ Each stage runs on two datasets of episodes of 1,000 frames, one ten times as lo
 that only ever holds a block of frames: its time is proportional to the frames and its memory doesn't know them. Fair,
 because the short dataset has several blocks already, and nothing of the longer one is left out. The import reads a
 packed LeRobot v3.0 dataset of six-dimensional states and actions, in files of 100 episodes; the merge takes eight
-shards of predicted values. Wall time stands beside as information, and so does the memory of export_dataset, which
-holds the columns that it joins, and statistics of every episode. write_report is not here: it holds columns of all
+shards of predicted values. Wall time stands beside as information. write_report is not here: it holds columns of all
 frames; of stages that look at pictures, bench_prediction.py measures the memory.
 
 **scale_large**, where `ROBOLIFT_BENCH_LARGE` is set, labels 1,000 million frames, in less than 2 GB: a quarter of an
@@ -276,7 +275,6 @@ def run(folder: Path, *, stage: str, size: str) -> dict[str, float]:
     return took
 
 
-GROWING = ("export_dataset",)
 MEASURES = (("CPU time", "cpu_s", 11.0), ("wall time", "wall_s", math.inf), ("peak memory", "peak_mb", 1.2))
 BENCHMARKS = (
     Benchmark(
@@ -292,7 +290,7 @@ BENCHMARKS = (
                 f"{stage}: {what}, 10 times the frames / once",
                 (f"{stage} {LONG}", f"{stage} {SHORT}"),
                 of,
-                at_most=math.inf if stage in GROWING and of == "peak_mb" else most,
+                at_most=most,
             )
             for stage in CONFIGS
             for what, of, most in MEASURES

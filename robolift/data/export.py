@@ -1,6 +1,7 @@
 """Writes a dataset with further columns as one standalone LeRobot dataset of real files.
 
 Rows, Arrow types and metadata of the sources are kept as they are; only the numbering changes where sources are joined.
+An episode is in memory at a time, or a data file of the source, and what each episode's meta row says.
 A file of one episode that stays one (v2.1) is spliced: its columns are copied as they are encoded, beside the new ones.
 Videos are copied. They are cut by packets where v2.1 wants a file of its own for each episode, and encoded again only
 where an episode does not begin at a keyframe.
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,16 @@ import pyarrow.parquet as pq
 from robolift import schema, storage
 from robolift.data import lerobot_format as fmt
 from robolift.data import video
+from robolift.data.column_blocks import statistics_of_blocks
 from robolift.data.columns import is_text, to_numpy
 from robolift.data.dataset import Dataset
-from robolift.data.export_meta import EpisodeRow, read_episode_statistics, read_statistics, write_meta
+from robolift.data.export_meta import EpisodeRow, EpisodeRows, write_info
 from robolift.data.export_rows import Rows, dtype_of, write_beside
+from robolift.data.fresh_columns import NUMBERING, FreshColumns
+from robolift.data.joined import JoinedColumns
 from robolift.data.lerobot import LeRobotReader, VideoPlace
 from robolift.data.lerobot_files import Files, PackedFiles, SeparateFiles
+from robolift.data.source_statistics import EpisodeStatistics, read_statistics
 from robolift.data.statistics import ImageStatistics, Statistics, column_statistics, is_finite, sample_indices
 from robolift.data.validate import data_files, split_episodes, table_features
 from robolift.errors import DataError
@@ -40,17 +46,17 @@ VIDEO_FILE_MB = 200.0
 
 @dataclass(frozen=True, kw_only=True)
 class Additions:
-    """What is joined to the rows, in the order of ``dataset.frames``.
+    """What is joined to the rows.
 
     Attributes:
-        columns: Arrays (F,) of scalars by column name; a column of the sources with that name gives way.
+        columns: The joined columns; one of ``task_index`` is there where ``tasks`` are given.
+        names: Those that the rows get; a column of the sources with that name gives way.
         tasks: Task texts that replace the sources', None to keep theirs.
-        task_index: (F,) index into ``tasks`` of each frame, given with it.
     """
 
-    columns: Mapping[str, pa.Array]
+    columns: JoinedColumns
+    names: Collection[str]
     tasks: tuple[str, ...] | None = None
-    task_index: np.ndarray[Any, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +65,11 @@ class Beside:
 
     Attributes:
         folder: Its name, such as ``data_KAI0_100000``.
-        columns: Arrays (F,) that only this copy has; ``info.json``, which describes ``data``, does not name them.
+        names: Joined columns that only this copy has; ``info.json``, which describes ``data``, does not name them.
     """
 
     folder: str
-    columns: Mapping[str, pa.Array]
+    names: Collection[str]
 
 
 def export(
@@ -165,40 +171,37 @@ class _Export:
             )
         )
         self._videos = _Videos(path, version)
-        self._tasks, self._task_index = _tasks(dataset, additions)
-        numbering: dict[str, pa.Array] = {
-            "episode_index": pa.array(dataset.keys(0, dataset.num_frames)[schema.EPISODE_INDEX]),
-            "index": pa.array(np.arange(dataset.num_frames)),
-            "task_index": pa.array(self._task_index),
-        }
-        self._rows = Rows(numbering, additions.columns, dataset.features, version)
-        self._fresh = self._rows.fresh
+        self._meta = EpisodeRows(path, version)
+        self._tasks, task = _tasks(dataset, additions)
+        self._fresh = FreshColumns(dataset, additions.columns, task)
+        self._rows = self._rows_with(additions.names)
         self._beside = beside
-        more = {**additions.columns, **beside.columns} if beside else {}
-        self._more_rows = Rows(numbering, more, dataset.features, version)
+        self._more_rows = self._rows_with([*additions.names, *(beside.names if beside else ())])
         self._sharing = [_sharing(dataset.reader(number)) for number in range(len(dataset.sources))]
         self._statistics = [
-            read_episode_statistics(dataset.reader(number), without=self._fresh)
+            EpisodeStatistics(dataset.reader(number), without=self._rows.fresh)
             for number in range(len(dataset.sources))
         ]
 
+    def _rows_with(self, names: Collection[str]) -> Rows:
+        types = {name: kind for name, kind in self._fresh.types.items() if name in (*NUMBERING, *names)}
+        return Rows(types, names, self._dataset.features, self._version)
+
     def run(self) -> dict[str, int]:
-        rows: list[EpisodeRow] = []
         episodes = self._dataset.num_episodes
         for episode, source, stored in progress(self._stored(), total=episodes, what="export", unit="episode"):
-            rows.append(self._add(episode, source, stored))
+            self._meta.add(self._add(episode, source, stored))
         self._files.finish()
         info_of_cameras = {
             camera: video.probe(str(path)).to_info() for camera, path in self._videos.encoded_cameras.items()
         }
-        write_meta(
+        self._meta.finish(self._tasks, self._dataset_statistics())
+        write_info(
             self._path,
             self._dataset,
-            rows,
             version=self._version,
-            tasks=self._tasks,
-            added={name: dtype_of(array) for name, array in self._additions.columns.items()},
-            statistics=self._dataset_statistics(),
+            num_tasks=len(self._tasks),
+            added={name: dtype_of(self._fresh.types[name]) for name in self._additions.names},
             video_info=info_of_cameras,
             limits={"data_files_size_in_mb": DATA_FILE_MB, "video_files_size_in_mb": VIDEO_FILE_MB},
             chunk_size=CHUNK_SIZE,
@@ -209,16 +212,16 @@ class _Export:
 
     def _dataset_statistics(self) -> dict[str, Statistics]:
         """Return the statistics over the dataset that are known exactly; the others are merged from the episodes'."""
+        if self._version == fmt.V21:  # has them per episode
+            return {}
         stated: dict[str, Statistics] = {}
         reader = self._dataset.reader(0)
-        # v2.1 has them per episode, and those of one source say nothing of all.
+        # Those of one source say nothing of all.
         single = len(self._dataset.sources) == 1 and reader.version == fmt.V30
         if single and storage.exists(storage.join(reader.uri, fmt.STATS_FILE)):
             stated = {name: facts for name, facts in read_statistics(reader.uri).items() if is_finite(facts)}
-        numbers = {name: array for name, array in self._fresh.items() if not is_text(array.type)}
-        return stated | {
-            name: column_statistics(array.to_numpy(zero_copy_only=False), where=name) for name, array in numbers.items()
-        }
+        numbers = [name for name, kind in self._rows.fresh.items() if not is_text(kind)]
+        return stated | {name: statistics_of_blocks(partial(self._fresh.blocks, name), where=name) for name in numbers}
 
     def _stored(self) -> Iterator[tuple[int, int, pa.Table | bytes]]:
         """Yield (episode, source, rows as stored or finished file) of the whole dataset in order."""
@@ -248,13 +251,13 @@ class _Export:
         source = self._dataset.sources[number]
         index = episode - source.first_episode
         whole = self._version == source.version == fmt.V21 and self._beside is None
-        stated = self._statistics[number].get(index, {})
-        if not whole or not all(name in self._fresh or name in stated for name in self._measured(number)):
+        stated = self._statistics[number].of(index) if whole else {}
+        if not whole or not all(name in self._rows.fresh or name in stated for name in self._measured(number)):
             return None
         # An import has checked that these count from 0 on.
-        same = {"episode_index", "index"} - set(self._additions.columns) if number == 0 else set[str]()
+        same = {"episode_index", "index"} - set(self._additions.names) if number == 0 else set[str]()
         with schema.intact_parquet(uri):
-            return self._rows.splice(content, index, self._span(episode), same=same)
+            return self._rows.splice(content, index, self._fresh.of(episode), same=same)
 
     def _measured(self, number: int) -> list[str]:
         """Return the stored columns that have statistics."""
@@ -263,50 +266,46 @@ class _Export:
             name for name, facts in features.items() if name in self._dataset.features and facts["dtype"] != "string"
         ]
 
-    def _span(self, episode: int) -> slice:
-        return slice(int(self._dataset.starts[episode]), int(self._dataset.starts[episode + 1]))
-
     def _add(self, episode: int, source: int, stored: pa.Table | bytes) -> EpisodeRow:
         """Write one episode's rows and videos."""
         dataset, reader = self._dataset, self._dataset.reader(source)
-        span = self._span(episode)
         meta = reader.episodes[episode - dataset.sources[source].first_episode]
-        places = self._write_rows(episode, span, stored)
+        places = self._write_rows(episode, stored)
         for camera in dataset.cameras:
             clip = reader.clip(meta.index, camera)
             places |= self._videos.add(episode, camera, clip, alone=self._is_alone(source, meta.videos[camera]))
         described = dataset.episodes.slice(episode, 1).to_pylist()[0]
-        used = dict.fromkeys(self._task_index[span].tolist())
+        used = dict.fromkeys(self._fresh.of(episode)["task_index"].to_pylist())
         return EpisodeRow(
             index=episode,
             length=meta.length,
-            first_row=span.start,
+            first_row=int(dataset.starts[episode]),
             tasks=[self._tasks[index] for index in used],
             places=places,
             # A later import of the export finds what this import found out.
             extra={**meta.extra, **{name: described[name] for name in ("outcome", "kind", "iteration")}},
-            statistics=self._measure(source, meta.index, span, stored),
+            statistics=self._measure(source, meta.index, episode, stored),
         )
 
-    def _write_rows(self, episode: int, span: slice, stored: pa.Table | bytes) -> dict[str, Any]:
+    def _write_rows(self, episode: int, stored: pa.Table | bytes) -> dict[str, Any]:
         if isinstance(stored, bytes) and isinstance(self._files, SeparateFiles):
             self._files.add_file(episode, stored)
             return {}
-        where = f"episode {episode}"
+        fresh, where = self._fresh.of(episode), f"episode {episode}"
         if self._beside:
-            more = self._more_rows.table(stored, span, where=where)
+            more = self._more_rows.table(stored, fresh, where=where)
             write_beside(self._path, self._beside.folder, episode, more, chunk_size=CHUNK_SIZE)
-        return self._files.add(episode, self._rows.table(stored, span, where=where), {})
+        return self._files.add(episode, self._rows.table(stored, fresh, where=where), {})
 
     def _is_alone(self, source: int, place: VideoPlace) -> bool:
         """Tell whether a clip is all there is in its video file."""
         return self._sharing[source][place.path] == 1 and place.start_s == 0
 
-    def _measure(self, source: int, index: int, span: slice, stored: pa.Table | bytes) -> dict[str, Statistics]:
+    def _measure(self, source: int, index: int, episode: int, stored: pa.Table | bytes) -> dict[str, Statistics]:
         """Return an episode's statistics: the source's where they still hold, measured where not."""
-        found = self._statistics[source].get(index, {})
+        found = self._statistics[source].of(index)
         columns = {} if isinstance(stored, bytes) else dict(zip(stored.column_names, stored.columns, strict=True))
-        columns |= {name: pa.chunked_array([array]) for name, array in self._rows.part(span).items()}
+        columns |= {name: pa.chunked_array([array]) for name, array in self._fresh.of(episode).items()}
         statistics: dict[str, Statistics] = {}
         for name in self._rows.numbers:
             if name in found:
@@ -323,14 +322,14 @@ class _Export:
 
 
 def _tasks(dataset: Dataset, additions: Additions) -> tuple[tuple[str, ...], np.ndarray[Any, Any]]:
-    """Return the task texts of the export and the index of each frame's."""
-    if additions.tasks is not None and additions.task_index is not None:
-        return additions.tasks, additions.task_index.astype(np.int64)
+    """Return the task texts of the export and, where none are given, the number of each episode's, (E,)."""
+    if additions.tasks is not None:
+        return additions.tasks, np.zeros(dataset.num_episodes, np.int64)
     texts = dataset.reader(0).tasks
     if len(dataset.sources) > 1 or not set(dataset.tasks) <= set(texts):
         texts = dataset.tasks
-    position = np.array([texts.index(task) for task in dataset.tasks], np.int64)
-    return texts, position[dataset.column("task_index")]
+    position = {task: texts.index(task) for task in dataset.tasks}
+    return texts, np.array([position[task] for task in dataset.episodes.column("task").to_pylist()], np.int64)
 
 
 def _sharing(reader: LeRobotReader) -> Counter[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from robolift import schema, storage
+from robolift import storage
 from robolift.data import lerobot_format as fmt
+from robolift.data.columns import to_numpy
 from robolift.data.dataset import Dataset
-from robolift.data.lerobot import LeRobotReader
-from robolift.data.lerobot_meta import read_lines
-from robolift.data.statistics import Statistics, aggregate, from_json, is_finite, to_json
+from robolift.data.source_statistics import STATS_PREFIX
+from robolift.data.statistics import Statistics, aggregate_rows, from_json, to_json
 from robolift.errors import DataError
 
-STATS_PREFIX = "stats/"
+ROWS_AT_ONCE = 100
+"""Episodes that wait to be written together."""
 # Made anew for every export, or meant for one of the two versions only.
 COUNTED_KEYS = frozenset(
     {
@@ -53,74 +54,88 @@ class EpisodeRow:
     statistics: dict[str, Statistics]
 
 
-def read_episode_statistics(reader: LeRobotReader, *, without: Collection[str]) -> dict[int, dict[str, Statistics]]:
-    """Return what a dataset states about each episode's features, empty where it states nothing.
+class EpisodeRows:
+    """Takes the rows about episodes as they come: written at once in v2.1, kept as columns in v3.0."""
 
-    Args:
-        reader: The dataset.
-        without: Features that are not asked for; nor are those that are not finite.
-    """
-    if reader.version == fmt.V21:
-        uri = storage.join(reader.uri, fmt.EPISODES_STATS_JSONL)
-        rows = read_lines(uri) if storage.exists(uri) else []
-        return {row["episode_index"]: _usable(row["stats"], without) for row in rows}
-    found: dict[int, dict[str, Statistics]] = {}
-    folder = storage.join(reader.uri, fmt.EPISODES_FOLDER)
-    for name in (name for name, _ in storage.list_files(folder) if name.endswith(".parquet")):
-        for row in schema.read_parquet(storage.join(folder, name)).to_pylist():
-            features: dict[str, dict[str, Any]] = {}
-            for key, value in row.items():
-                if key.startswith(STATS_PREFIX) and value is not None:
-                    feature, _, statistic = key.removeprefix(STATS_PREFIX).rpartition("/")
-                    features.setdefault(feature, {})[statistic] = value
-            found[row["episode_index"]] = _usable(features, without)
-    return found
+    def __init__(self, path: Path, version: str) -> None:
+        """Start with none, in a folder without meta files."""
+        self._path = path
+        self._version = version
+        self._waiting: list[EpisodeRow] = []
+        self._columns: dict[str, list[pa.Array]] = {}
+        self._num_kept = 0
+
+    def add(self, row: EpisodeRow) -> None:
+        """Append the next episode."""
+        self._waiting.append(row)
+        if len(self._waiting) == ROWS_AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        rows, self._waiting = self._waiting, []
+        if self._version == fmt.V30:
+            self._keep(_columns(rows), len(rows))
+            return
+        episodes = [{"episode_index": r.index, "tasks": r.tasks, "length": r.length, **r.extra} for r in rows]
+        _append(self._path / fmt.EPISODES_JSONL, episodes)
+        statistics = [
+            {"episode_index": r.index, "stats": {name: to_json(facts) for name, facts in r.statistics.items()}}
+            for r in rows
+        ]
+        _append(self._path / fmt.EPISODES_STATS_JSONL, statistics)
+
+    def _keep(self, columns: Mapping[str, pa.Array], count: int) -> None:
+        """Append columns to those that are kept, null where a row lacks one."""
+        for name in dict.fromkeys([*self._columns, *columns]):
+            before = [pa.nulls(self._num_kept)] if self._num_kept else []
+            self._columns.setdefault(name, before).append(columns[name] if name in columns else pa.nulls(count))
+        self._num_kept += count
+
+    def finish(self, tasks: Sequence[str], exact: Mapping[str, Statistics]) -> None:
+        """Complete the files of episodes, tasks and statistics.
+
+        Raises:
+            DataError: If a key of theirs has different types.
+        """
+        if self._waiting:
+            self._flush()
+        if self._version == fmt.V21:
+            _append(self._path / fmt.TASKS_JSONL, [{"task_index": i, "task": text} for i, text in enumerate(tasks)])
+            return
+        table = pa.table({name: _whole(name, self._columns.pop(name)) for name in list(self._columns)})
+        target = self._path / fmt.EPISODES_PATH.format(chunk_index=0, file_index=0)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, target, compression="snappy")
+        pq.write_table(fmt.tasks_table(list(tasks)), self._path / fmt.TASKS_PARQUET)
+        document = {name: to_json(facts) for name, facts in _merged(table, exact).items()}
+        _write(self._path / fmt.STATS_FILE, _json(document, indent=4))
 
 
-def _usable(features: Mapping[str, dict[str, Any]], without: Collection[str]) -> dict[str, Statistics]:
-    stated = {name: from_json(facts) for name, facts in features.items() if name not in without}
-    return {name: statistics for name, statistics in stated.items() if is_finite(statistics)}
-
-
-def read_statistics(uri: str) -> dict[str, Statistics]:
-    """Return what a dataset's stats.json states."""
-    stated = storage.read_json(storage.join(uri, fmt.STATS_FILE))
-    return {name: from_json(facts) for name, facts in stated.items()}
-
-
-def write_meta(
+def write_info(
     path: Path,
     dataset: Dataset,
-    rows: Sequence[EpisodeRow],
     *,
     version: str,
-    tasks: Sequence[str],
+    num_tasks: int,
     added: Mapping[str, str],
-    statistics: Mapping[str, Statistics],
     video_info: Mapping[str, Mapping[str, Any]],
     limits: Mapping[str, float],
     chunk_size: int,
 ) -> None:
-    """Write the meta folder, ``info.json`` last.
+    """Write ``info.json``, the last of the meta files.
 
     Args:
         path: Folder of the export.
         dataset: What was exported.
-        rows: Its episodes.
         version: ``v2.1`` or ``v3.0``.
-        tasks: Task texts by task_index.
+        num_tasks: How many tasks there are.
         added: Dtypes of the added columns.
-        statistics: Those over all episodes that are known exactly.
         video_info: Facts of the cameras whose videos were encoded again.
         limits: v3.0: sizes at which files are closed.
         chunk_size: Files in one storage folder.
     """
-    if version == fmt.V21:
-        _write_v21(path, rows, tasks)
-    else:
-        _write_v30(path, rows, tasks, statistics)
-    chunks = -(-len(rows) // chunk_size)
-    videos = len(rows) * len(dataset.cameras)
+    chunks = -(-dataset.num_episodes // chunk_size)
+    videos = dataset.num_episodes * len(dataset.cameras)
     old = {"total_videos": videos, "total_chunks": chunks, "chunks_size": chunk_size}
     source = dataset.reader(0).info
     # Splits are ranges of episode numbers, which joining changes.
@@ -128,19 +143,19 @@ def write_meta(
     info = {
         "codebase_version": version,
         "robot_type": source.get("robot_type"),
-        "total_episodes": len(rows),
+        "total_episodes": dataset.num_episodes,
         "total_frames": dataset.num_frames,
-        "total_tasks": len(tasks),
+        "total_tasks": num_tasks,
         **(old if version == fmt.V21 else {"chunks_size": chunk_size, **limits}),
         "fps": source["fps"],
-        "splits": splits or {"train": f"0:{len(rows)}"},
+        "splits": splits or {"train": f"0:{dataset.num_episodes}"},
         "data_path": fmt.DATA_PATHS[version],
         "video_path": fmt.VIDEO_PATHS[version] if dataset.cameras else None,
         "features": _features(dataset, added, video_info),
         **{key: value for key, value in source.items() if key not in COUNTED_KEYS},
         **({"robolift": dataset.simulator} if dataset.simulator else {}),
     }
-    _write(path / fmt.INFO_FILE, [_json(info, indent=4)])
+    _write(path / fmt.INFO_FILE, _json(info, indent=4))
 
 
 def _features(
@@ -154,18 +169,8 @@ def _features(
     return {**kept, **{name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in added.items()}}
 
 
-def _write_v21(path: Path, rows: Sequence[EpisodeRow], tasks: Sequence[str]) -> None:
-    _write(path / fmt.TASKS_JSONL, [_json({"task_index": i, "task": text}) for i, text in enumerate(tasks)])
-    episodes = [{"episode_index": r.index, "tasks": r.tasks, "length": r.length, **r.extra} for r in rows]
-    _write(path / fmt.EPISODES_JSONL, [_json(episode) for episode in episodes])
-    statistics = [
-        {"episode_index": r.index, "stats": {name: to_json(facts) for name, facts in r.statistics.items()}}
-        for r in rows
-    ]
-    _write(path / fmt.EPISODES_STATS_JSONL, [_json(line) for line in statistics])
-
-
-def _write_v30(path: Path, rows: Sequence[EpisodeRow], tasks: Sequence[str], exact: Mapping[str, Statistics]) -> None:
+def _columns(rows: Sequence[EpisodeRow]) -> dict[str, pa.Array]:
+    """Return what v3.0 says about some episodes."""
     records = [
         {
             "episode_index": row.index,
@@ -186,32 +191,59 @@ def _write_v30(path: Path, rows: Sequence[EpisodeRow], tasks: Sequence[str], exa
         for row in rows
     ]
     names = list(dict.fromkeys(name for record in records for name in record))
-    table = pa.table({name: _column(name, [record.get(name) for record in records]) for name in names})
-    target = path / fmt.EPISODES_PATH.format(chunk_index=0, file_index=0)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, target, compression="snappy")
-    pq.write_table(fmt.tasks_table(list(tasks)), path / fmt.TASKS_PARQUET)
-    merged: dict[str, Statistics] = {}
-    for name in dict.fromkeys(name for row in rows for name in row.statistics):
-        parts = [row.statistics[name] for row in rows if name in row.statistics]
-        merged[name] = exact[name] if name in exact else aggregate(parts)
-    document = {name: to_json(facts) for name, facts in merged.items()}
-    _write(path / fmt.STATS_FILE, [_json(document, indent=4)])
+    return {name: _column(name, [record.get(name) for record in records]) for name in names}
+
+
+def _whole(name: str, parts: Sequence[pa.Array]) -> pa.Array:
+    """Return a column of all rows, of a type that holds those of its parts."""
+    try:
+        joined = pa.concat_tables([pa.table({name: part}) for part in parts], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise _disagreement(name, error) from error
+    return joined.column(name).combine_chunks()
+
+
+def _merged(table: pa.Table, exact: Mapping[str, Statistics]) -> dict[str, Statistics]:
+    """Return the statistics over all episodes: the exact ones, the others merged from those in the table."""
+    fields: dict[str, list[str]] = {}
+    for column in table.column_names:
+        if column.startswith(STATS_PREFIX):
+            name, _, field = column.removeprefix(STATS_PREFIX).rpartition("/")
+            fields.setdefault(name, []).append(field)
+    return {name: exact[name] if name in exact else _merged_feature(table, name, fields[name]) for name in fields}
+
+
+def _merged_feature(table: pa.Table, name: str, fields: Sequence[str]) -> Statistics:
+    """Return the statistics of a feature over all episodes that state any."""
+    stated = {field: table.column(f"{STATS_PREFIX}{name}/{field}").drop_null() for field in fields}
+    shape = from_json({"mean": stated["mean"][0].as_py()})["mean"].shape
+    rows = {field: to_numpy(column, where=name) for field, column in stated.items()}
+    return aggregate_rows({f: r if f == "count" else r.reshape(len(r), *shape) for f, r in rows.items()})
 
 
 def _column(name: str, values: list[Any]) -> pa.Array:
     try:
         return pa.array(values)
     except pa.ArrowException as error:
-        raise DataError(
-            f"the episodes' meta rows hold values of different types under {name!r}: {error}",
-            expected="one type in all episodes",
-            mend="write the key alike in all sources, or export them one by one",
-        ) from error
+        raise _disagreement(name, error) from error
 
 
-def _write(path: Path, parts: Sequence[bytes]) -> None:
-    storage.write_bytes(str(path), b"".join(parts))
+def _disagreement(name: str, error: Exception) -> DataError:
+    return DataError(
+        f"the episodes' meta rows hold values of different types under {name!r}: {error}",
+        expected="one type in all episodes",
+        mend="write the key alike in all sources, or export them one by one",
+    )
+
+
+def _append(path: Path, documents: Sequence[Mapping[str, Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.writelines(_json(document) for document in documents)
+
+
+def _write(path: Path, content: bytes) -> None:
+    storage.write_bytes(str(path), content)
 
 
 def _json(document: Any, *, indent: int | None = None) -> bytes:

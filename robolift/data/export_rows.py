@@ -29,34 +29,33 @@ class Rows:
     """Puts the rows of one dataset together, episode by episode.
 
     Attributes:
-        numbering: Columns that count anew, (F,): ``episode_index``, ``index``, ``task_index``.
-        added: Columns that are joined, (F,); a stored one of that name gives way.
+        fresh: Arrow types of the columns that are not as they were stored; a stored one of that name gives way.
+        added: Those of them that are joined and declared as such.
         features: Columns that all sources have.
         version: LeRobot version written.
     """
 
-    numbering: Mapping[str, pa.Array]
-    added: Mapping[str, pa.Array]
+    fresh: Mapping[str, pa.DataType]
+    added: Collection[str]
     features: Collection[str]
     version: str
     _schema: pa.Schema | None = field(default=None, repr=False)
     _splicer: Splicer | None = field(default=None, repr=False)
 
-    @property
-    def fresh(self) -> dict[str, pa.Array]:
-        """Every column that is not as it was stored."""
-        return {**self.numbering, **self.added}
+    def table(self, stored: pa.Table, fresh: Mapping[str, pa.Array], *, where: str) -> pa.Table:
+        """Return the rows of an episode.
 
-    def table(self, stored: pa.Table, span: slice, *, where: str) -> pa.Table:
-        """Return the rows of the episode that lies at ``span`` of the whole.
+        Args:
+            stored: Its rows as they are stored.
+            fresh: Its columns that are not as they were stored, and maybe others.
+            where: What it is, for the error.
 
         Raises:
             DataError: If a column is of another type than in the first source.
         """
-        fresh = self.part(span)
         columns = []
         for place in self.schema(stored.schema):
-            column = fresh[place.name] if place.name in fresh else stored.column(place.name)
+            column = fresh[place.name] if place.name in self.fresh else stored.column(place.name)
             if column.type != place.type:
                 column = _cast(column, place, where=where)
             columns.append(column)
@@ -67,23 +66,21 @@ class Rows:
         """Columns of the rows that were made or spliced that are not text, in their order."""
         return [place.name for place in self._schema or () if not is_text(place.type)]
 
-    def part(self, span: slice) -> dict[str, pa.Array]:
-        """Return the rows at ``span`` of every column that is not as it was stored."""
-        return {name: array.slice(span.start, span.stop - span.start) for name, array in self.fresh.items()}
-
     def schema(self, stored: pa.Schema) -> pa.Schema:
         """Return the schema of all rows; ``stored``, of the first that are asked for, decides it."""
         if self._schema is None:
             self._schema = self._joined_schema(stored)
         return self._schema
 
-    def splice(self, content: bytes, episode: int, span: slice, *, same: Collection[str]) -> bytes | None:
+    def splice(
+        self, content: bytes, episode: int, fresh: Mapping[str, pa.Array], *, same: Collection[str]
+    ) -> bytes | None:
         """Return the file of :meth:`table` made of a stored one, without decoding the columns that stay.
 
         Args:
             content: The stored file.
             episode: The only episode that it must hold, as it is numbered there.
-            span: Where the episode lies in the whole.
+            fresh: Its columns that are not as they were stored.
             same: Columns that count anew to the numbers that are stored.
 
         Returns:
@@ -93,19 +90,18 @@ class Rows:
             with pq.ParquetFile(pa.BufferReader(content)) as opened:
                 self._splicer = Splicer(self.schema(opened.schema_arrow))
         stored = self._splicer.open(content)
-        if stored is None or stored.rows != span.stop - span.start or stored.only(EPISODE_INDEX) != episode:
+        if stored is None or stored.rows != len(fresh["index"]) or stored.only(EPISODE_INDEX) != episode:
             return None
-        fresh = {name: array for name, array in self.part(span).items() if name not in same}
-        return self._splicer.splice(stored, fresh)
+        return self._splicer.splice(stored, {name: fresh[name] for name in self.fresh if name not in same})
 
     def _joined_schema(self, stored: pa.Schema) -> pa.Schema:
         """Return the first source's schema with the new columns, there and in the metadata of Hugging Face."""
         fresh = self.fresh
         keep = [place for place in stored if place.name in self.features]
         # An added column takes the place of a stored one of its name, but the type that it is declared with.
-        fields = [place.with_type(fresh[place.name].type) if place.name in fresh else place for place in keep]
+        fields = [place.with_type(fresh[place.name]) if place.name in fresh else place for place in keep]
         known = {place.name for place in keep}
-        fields += [pa.field(name, array.type) for name, array in fresh.items() if name not in known]
+        fields += [pa.field(name, kind) for name, kind in fresh.items() if name not in known]
         metadata = dict(stored.metadata or {})
         if b"huggingface" in metadata:
             document = json.loads(metadata[b"huggingface"])
@@ -138,9 +134,9 @@ def _cast(column: pa.ChunkedArray, place: pa.Field, *, where: str) -> pa.Chunked
         ) from error
 
 
-def dtype_of(array: pa.Array) -> str:
+def dtype_of(kind: pa.DataType) -> str:
     """Return what LeRobot calls the type of a scalar column."""
-    return next(name for name, kind in fmt.ARROW_TYPES.items() if kind == array.type)
+    return next(name for name, of in fmt.ARROW_TYPES.items() if of == kind)
 
 
 def _renamed(document: Any, old: str, new: str) -> Any:

@@ -33,6 +33,8 @@ from robolift.manifest import Manifest
 FACTS_FILE, INDEX_FILE, SHARDS = "frames.json", "index.npy", "shards"
 FOLDER_VARIABLE, LIMIT_VARIABLE = "ROBOLIFT_FRAME_BLOCKS", "ROBOLIFT_FRAME_BLOCKS_MB"
 DEFAULT_LIMIT_MB = 8192
+HELD_BYTES = 64_000_000
+"""Of mapped files, after which they are let go."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,14 +106,25 @@ class Files(Protocol):
 
 
 class MappedFiles:
-    """Files of this machine's disks, mapped into memory when they are first asked for."""
+    """Files of this machine's disks, mapped into memory when they are first asked for.
+
+    What was read is let go every so often: it stays with the system, which needs it less than it seems, but would be
+    counted as this process's memory, up to all of the files.
+    """
 
     def __init__(self, paths: dict[str, Path]) -> None:
         self._paths = paths
         self._mapped: dict[str, np.ndarray] = {}
+        self._maps: list[mmap.mmap] = []
+        self._held_bytes = 0
 
     def read(self, spans: Sequence[Span]) -> list[np.ndarray]:
         """See Files."""
+        self._held_bytes += sum(span.length for span in spans)
+        if self._held_bytes > HELD_BYTES:
+            self._held_bytes = 0
+            for mapped in self._maps:
+                mapped.madvise(mmap.MADV_DONTNEED)
         return [self._cut(span) for span in spans]
 
     def _cut(self, span: Span) -> np.ndarray:
@@ -128,8 +141,10 @@ class MappedFiles:
     def _map(self, digest: str) -> np.ndarray:
         if digest not in self._mapped:
             with storage.open_file(str(self._paths[digest])) as file:
-                empty = os.fstat(file.fileno()).st_size == 0  # which can't be mapped
-                content = b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                content: bytes | mmap.mmap = b""
+                if os.fstat(file.fileno()).st_size:  # nothing can't be mapped
+                    content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    self._maps.append(content)
             self._mapped[digest] = np.frombuffer(content, np.uint8)
         return self._mapped[digest]
 

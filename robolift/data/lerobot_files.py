@@ -16,6 +16,8 @@ from robolift.data.lerobot_format import DATA_PATHS, V21, V30, VIDEO_PATHS
 
 MEGABYTE = 1 << 20
 CLIPS_FOLDER = ".clips"
+MOST_ROW_GROUPS = 1000
+"""In a Parquet file: until it is closed its writer holds some kilobytes for each, as does whoever opens it."""
 
 
 class Files(Protocol):
@@ -107,8 +109,8 @@ class _OpenVideo:
 class PackedFiles:
     """v3.0: Parquet files with a row group per episode, mp4 files with the episodes of one camera back to back.
 
-    A file is closed before the episode that would make it larger than its limit. Clips wait in a folder beside the
-    dataset and are joined once, when their file is closed.
+    A file is closed before the episode that would make it larger than its limit; a Parquet file also after a thousand.
+    Clips wait in a folder beside the dataset and are joined once, when their file is closed.
     """
 
     def __init__(self, root: Path, *, fps: float, chunk_size: int, data_file_mb: float, video_file_mb: float) -> None:
@@ -118,7 +120,7 @@ class PackedFiles:
         self._data_limit = data_file_mb * MEGABYTE
         self._video_limit = video_file_mb * MEGABYTE
         self._data_place = _Place()
-        self._data_bytes = 0
+        self._data_bytes = self._num_groups = 0
         self._table_writer: pq.ParquetWriter | None = None
         self._videos: dict[str, _OpenVideo] = {}
         self.data_files: list[Path] = []
@@ -140,7 +142,8 @@ class PackedFiles:
         sink = self.data_files[-1] if self._table_writer is not None else None
         if sink is not None:
             written = sink.stat().st_size
-            if written + (written - self._data_bytes) >= self._data_limit:
+            full = written + (written - self._data_bytes) >= self._data_limit
+            if full or self._num_groups == MOST_ROW_GROUPS:
                 self._close_table()
                 self._data_place.advance(self._chunk_size)
             else:
@@ -150,8 +153,9 @@ class PackedFiles:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._table_writer = pq.ParquetWriter(path, table.schema, compression="snappy")
             self.data_files.append(path)
-            self._data_bytes = 0
+            self._data_bytes = self._num_groups = 0
         self._table_writer.write_table(table, row_group_size=max(len(table), 1))
+        self._num_groups += 1
         return {"data/chunk_index": self._data_place.chunk, "data/file_index": self._data_place.file}
 
     def _add_clip(self, camera: str, clip: Path, length: int) -> dict[str, Any]:

@@ -186,10 +186,15 @@ def read_lines(uri: str) -> list[dict[str, Any]]:
     Raises:
         DataError: If it is missing or a line is not a JSON object.
     """
-    return list(_lines(uri))
+    return [row for _, row in lines(uri)]
 
 
-def _lines(uri: str) -> Iterator[dict[str, Any]]:
+def lines(uri: str) -> Iterator[tuple[bytes, dict[str, Any]]]:
+    """Yield each line of a JSON-lines file of objects, and the object.
+
+    Raises:
+        DataError: If the file is missing or a line is not a JSON object.
+    """
     for number, line in enumerate(storage.read_bytes(uri).splitlines(), start=1):
         if not line.strip():
             continue
@@ -199,7 +204,7 @@ def _lines(uri: str) -> Iterator[dict[str, Any]]:
             raise DataError(f"line {number} is not JSON: {error}", where=uri, mend=REWRITE) from error
         if not isinstance(row, dict):
             raise DataError(f"line {number} is not an object", where=uri, mend=REWRITE)
-        yield row
+        yield line, row
 
 
 def _read_v21(uri: str) -> tuple[list[str], Iterable[dict[str, Any]]]:
@@ -210,7 +215,7 @@ def _read_v21(uri: str) -> tuple[list[str], Iterable[dict[str, Any]]]:
         raise DataError("a task_index stands twice", where=tasks_uri, mend=REWRITE)
     return (
         _checked_tasks([(index, tasks[index]) for index in sorted(tasks, key=str)], tasks_uri),
-        _lines(storage.join(uri, fmt.EPISODES_JSONL)),
+        (row for _, row in lines(storage.join(uri, fmt.EPISODES_JSONL))),
     )
 
 

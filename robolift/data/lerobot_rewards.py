@@ -8,19 +8,20 @@ said so. Matches ``lerobot.rewards.{sarm,robometer,topreward}.compute_rabc_weigh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from robolift import schema
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError
+from robolift.table_files import RowGroups
 
+ROW_GROUP_ROWS = 1 << 20
 DEFAULT_FILE = "sarm_progress.parquet"
 """Name under which LeRobot's training looks in the dataset's folder when it is told no other."""
 KEYS = ("index", *schema.KEYS)
@@ -45,25 +46,29 @@ class RewardFile:
     metadata: dict[str, str]
 
 
-def write_rewards(path: Path, dataset: Dataset, progress: FloatArray, *, metadata: Mapping[str, str]) -> None:
+def write_rewards(path: Path, dataset: Dataset, progress: Iterable[FloatArray], *, metadata: Mapping[str, str]) -> None:
     """Write the file that LeRobot reads.
 
     Args:
         path: Local file.
         dataset: Whose frames these are; rows are numbered as its export numbers them.
-        progress: (F,) in [0, 1], NaN where not known: LeRobot gives such frames a weight of 1.
+        progress: (n,) arrays in [0, 1] of all frames in order, NaN where not known: LeRobot gives such frames a weight
+            of 1.
         metadata: Goes into the Parquet metadata. ``reward_model_path`` is what LeRobot's own tools load again.
     """
-    table = pa.table(
-        {
-            "index": pa.array(np.arange(dataset.num_frames), pa.int64()),
-            **dataset.keys(0, dataset.num_frames),
-            "progress_sparse": pa.array(progress.astype(np.float32), pa.float32()),
-        }
-    ).cast(pa.schema([*((name, pa.int64()) for name in KEYS), ("progress_sparse", pa.float32())]))
+    columns = pa.schema([*((name, pa.int64()) for name in KEYS), ("progress_sparse", pa.float32())], dict(metadata))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Snappy, as LeRobot writes it: what any reader knows.
-    pq.write_table(table.replace_schema_metadata(dict(metadata)), path, compression="snappy")
+    groups = RowGroups(path, columns, ROW_GROUP_ROWS, compression="snappy")
+    try:
+        for some in progress:
+            first, end = groups.num_rows, groups.num_rows + len(some)
+            numbers = [np.arange(first, end), *dataset.keys(first, end).values(), some.astype(np.float32)]
+            groups.add(pa.Table.from_arrays([pa.array(column) for column in numbers], schema=columns))
+    except BaseException:
+        groups.abandon()
+        raise
+    groups.close()
 
 
 def read_rewards(uri: str, dataset: Dataset, *, head: Head, allow_partial: bool) -> RewardFile:

@@ -6,7 +6,7 @@ Each is a dict of arrays: ``min``, ``max``, ``mean``, ``std`` (population), ``co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,8 +68,8 @@ def _is_one_whole_number(rows: np.ndarray) -> bool:
 
 def _constant_statistics(rows: np.ndarray) -> Statistics:
     """Return the statistics of one whole number in each column, to the bit what sums of it give: they are exact."""
-    number = rows[0].astype(np.float64)
-    fields = {"min": rows[0], "max": rows[0], "mean": number, "std": np.zeros_like(number)}
+    number, least = rows[0].astype(np.float64), rows[0].copy()  # a view would keep all rows in memory
+    fields = {"min": least, "max": least, "mean": number, "std": np.zeros_like(number)}
     return {**fields, "count": np.array([len(rows)], np.int64), **dict.fromkeys(QUANTILES, number)}
 
 
@@ -166,22 +166,30 @@ def aggregate(parts: Sequence[Statistics]) -> Statistics:
         raise DataError("no statistics to merge", expected="at least one episode")
     if len({part["mean"].shape for part in parts}) > 1:
         raise DataError("statistics of different shapes can't be merged", expected="one shape for a feature")
-    counts = np.array([float(part["count"][0]) for part in parts])
+    fields = [name for name in parts[0] if all(name in part for part in parts)]
+    return aggregate_rows({name: np.stack([part[name] for part in parts]) for name in fields})
+
+
+def aggregate_rows(parts: Mapping[str, np.ndarray]) -> Statistics:
+    """Return :func:`aggregate` of the rows of arrays, ``count`` (E, 1) and the others (E, ...), an episode each.
+
+    A quantile that some episodes lack, so that it has fewer rows, is left out.
+    """
+    counts = parts["count"].reshape(-1).astype(np.float64)
     total = counts.sum()
-    shaped = counts.reshape(-1, *([1] * parts[0]["mean"].ndim))
-    means = np.stack([part["mean"] for part in parts])
-    mean = (means * shaped).sum(axis=0) / total
-    spread = np.stack([part["std"] for part in parts]) ** 2 + (means - mean) ** 2
+    shaped = counts.reshape(-1, *([1] * (parts["mean"].ndim - 1)))
+    mean = (parts["mean"] * shaped).sum(axis=0) / total
+    spread = parts["std"] ** 2 + (parts["mean"] - mean) ** 2
     merged = {
-        "min": np.stack([part["min"] for part in parts]).min(axis=0),
-        "max": np.stack([part["max"] for part in parts]).max(axis=0),
+        "min": parts["min"].min(axis=0),
+        "max": parts["max"].max(axis=0),
         "mean": mean,
         "std": np.sqrt((spread * shaped).sum(axis=0) / total),
         "count": np.array([int(total)], np.int64),
     }
     for name in QUANTILES:
-        if all(name in part for part in parts):
-            merged[name] = (np.stack([part[name] for part in parts]) * shaped).sum(axis=0) / total
+        if name in parts and len(parts[name]) == len(counts):
+            merged[name] = (parts[name] * shaped).sum(axis=0) / total
     return merged
 
 

@@ -25,6 +25,8 @@ from robolift.labeling.returns import (
 )
 
 RABC_EPSILON = 1e-6
+KAPPA = 0.01
+"""Rise of progress above which a frame counts fully in reward-aligned cloning, LeRobot's default."""
 
 
 class ShortTail(enum.StrEnum):
@@ -203,7 +205,7 @@ def _scaled_rise(signal: FloatArray, starts: IntArray, lookahead: int) -> Float6
     return scaled
 
 
-def rabc_weights(progress: FloatArray, starts: IntArray, *, lookahead: int, kappa: float = 0.01) -> Float64Array:
+def rabc_weights(progress: FloatArray, starts: IntArray, *, lookahead: int, kappa: float = KAPPA) -> Float64Array:
     """Return the loss weights of reward-aligned behaviour cloning (SARM, arXiv 2509.25358, eq. 8 and 9).
 
     With the rise of progress r_t = p_{min(t+N,T-1)} - p_t, its mean mu (at least 0) and deviation s over all frames:

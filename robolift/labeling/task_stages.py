@@ -8,7 +8,7 @@ from robolift.errors import DataError
 from robolift.labeling.returns import Float64Array, IntArray, check_frames, episode_of_frame
 
 
-def stage_progress(stages: IntArray, starts: IntArray, *, num_task_stages: int) -> Float64Array:
+def stage_progress(stages: IntArray, starts: IntArray, *, num_task_stages: int, first_episode: int = 0) -> Float64Array:
     """Return progress in which every stage of the task is worth the same, however long it takes.
 
         p_t = (k + i / n) / S
@@ -20,6 +20,7 @@ def stage_progress(stages: IntArray, starts: IntArray, *, num_task_stages: int) 
         stages: k, the stage of each frame, (F,); it never falls within an episode.
         starts: Offsets of the episodes, (E + 1,).
         num_task_stages: S.
+        first_episode: Number of the first episode, for errors.
 
     Returns:
         p in [0, 1), (F,) float64.
@@ -39,7 +40,7 @@ def stage_progress(stages: IntArray, starts: IntArray, *, num_task_stages: int) 
         problem = f"is in task stage {stages[row]}" if outside[row] else f"goes back to task stage {stages[row]}"
         raise DataError(
             f"a frame {problem}",
-            where=f"episode {episode}, frame {row - int(starts[episode])}",
+            where=f"episode {first_episode + episode}, frame {row - int(starts[episode])}",
             expected=f"stages from 0 to {num_task_stages - 1}, one after the other",
             mend="mark the boundaries of that episode again, or state another number of task stages",
         )

@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Annotated, Any, Literal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from robolift import schema, storage
+from robolift import schema
 from robolift.data import lerobot_format as fmt
-from robolift.data.dataset import Dataset
 from robolift.data.export import Additions, Beside, export
-from robolift.data.same_frames import read_frames
-from robolift.errors import DataError, UsageError
-from robolift.labeling.advantage import absolute_advantage
-from robolift.labeling.prompts import PromptTable
+from robolift.data.joined import JoinedColumns
+from robolift.errors import UsageError
 from robolift.manifest import Manifest, Output
 from robolift.schema import Kind
+from robolift.stages.export_columns import (
+    Columns,
+    check_outcomes,
+    kai0_columns,
+    kai0_names,
+    pistar_columns,
+    prompt_columns,
+    read_prompts,
+)
 from robolift.stages.export_rewards import (
     RewardColumn,
-    RewardTable,
+    RewardColumns,
     Unlabelled,
     check_success_threshold,
-    rabc_column,
-    reward_columns,
-    stage_progress_column,
+    make_rabc_column,
+    make_reward_columns,
+    make_stage_progress_column,
     write_lerobot_rewards,
 )
+from robolift.stages.export_tables import Block, FrameTables
 from robolift.stages.label_sources import check_lookahead
 from robolift.stages.quality_gate import MEASURED, check_measured, check_passed
 from robolift.stages.stage import Input, Inputs, StageConfig
-from robolift.table_files import TableReader
+from robolift.table_files import RowGroups
 
 INPUTS = {
     "dataset": Input(kind=Kind.DATASET),
@@ -45,7 +54,6 @@ INPUTS = {
 OUTPUT = Kind.EXPORT
 FOLDER = "dataset"
 WEIGHTS_FILE = "weights.parquet"
-PROMPTS_FILE = "prompts.json"
 READ: dict[str, dict[str, tuple[str, ...]]] = {
     "pistar": {"targets": ("reward", "value_target"), "labels": ("advantage_label", "slice")},
     "kai0": {"labels": ("prompt_index",)},
@@ -55,6 +63,13 @@ READ: dict[str, dict[str, tuple[str, ...]]] = {
     "values": {"values": ("value",)},
 }
 """Columns that each set is made of, by table; those of ``rewards`` are all read."""
+TABLES = ("targets", "values", "labels", "rewards")
+COPIED = {
+    "weights": ("weight", "labels", "weight"),
+    "next_reward": ("next.reward", "targets", "reward"),
+    "values": ("value", "values", "value"),
+}
+"""Sets of one column that is taken as it is: its name, and the table and column that it comes from."""
 
 ColumnSet = Literal[
     "pistar",
@@ -141,39 +156,31 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
             raise UsageError(f"columns: {name} needs the input {' and '.join(missing)}; wire it or leave {name} out")
     if quality := inputs.get_one("quality"):
         check_quality(quality, inputs.get_one("rewards"), gate=config.quality_gate)
-    origin = inputs.one("dataset")
-    dataset = Dataset.open(origin)
-    tables = {
-        name: _table(dataset, origin, found, name, _columns(config, name))
-        for name in ("targets", "values", "labels", "rewards")
-        if (found := inputs.get_one(name))
-    }
+    made = {name: found for name in TABLES if (found := inputs.get_one(name))}
+    columns = {name: _columns(config, name) for name in made}
+    tables = FrameTables(inputs.one("dataset"), made, columns, modes="pistar" in config.columns)
+    dataset = tables.dataset
     version = dataset.sources[0].version if config.version == "source" else config.version
     if config.kai0_folder and version != fmt.V21:
         raise UsageError(f"kai0_folder is laid out as {fmt.V21}, and version is {version}; set version: {fmt.V21}")
-    additions = _additions(config, dataset, tables, inputs.get_one("labels"))
-    rewards = None
-    if made := inputs.get_one("rewards"):
-        rewards = RewardTable(dataset=dataset, table=tables["rewards"], made=made, unlabelled=config.unlabelled)
-        additions = replace(additions, columns={**additions.columns, **_rewarded(config, rewards)})
-    beside = None
-    if "kai0_values" in config.columns:
-        check_lookahead(inputs.one("values"), config.lookahead)
-        predicted = kai0_columns(dataset, tables["values"], lookahead=config.lookahead)
-        if config.kai0_folder:
-            beside = Beside(folder=config.kai0_folder, columns=predicted)
-        else:
-            additions = replace(additions, columns={**additions.columns, **predicted})
-    if rewards and "lerobot_rewards" in config.columns:
-        write_lerobot_rewards(rewards, output.path)
-    videos = export(dataset, additions, output.path / FOLDER, version=version, beside=beside)
-    if "weights" in config.columns:
-        weights = pa.table({"index": pa.array(np.arange(dataset.num_frames)), "weight": additions.columns["weight"]})
-        schema.write_table(output.path / WEIGHTS_FILE, weights)
+    tasks = read_prompts(tables) if "kai0" in config.columns else None
+    makers = _makers(config, tables)
+    predicted = _predicted(config, tables)
+    if "lerobot_rewards" in config.columns:
+        write_lerobot_rewards(_rewards(config, tables), output.path)
+    blocks = ({name: array for make in makers for name, array in make(block).items()} for block in tables.blocks())
+    with JoinedColumns(blocks, output.path) as joined:
+        beside = Beside(folder=config.kai0_folder, names=predicted) if config.kai0_folder else None
+        away = {"task_index", *(beside.names if beside else ())}
+        names = [name for name in joined.types if name not in away]
+        additions = Additions(columns=joined, names=names, tasks=tasks)
+        videos = export(dataset, additions, output.path / FOLDER, version=version, beside=beside)
+        if "weights" in config.columns:
+            write_weights(joined, output.path / WEIGHTS_FILE)
     return {
         "episodes": dataset.num_episodes,
         "frames": dataset.num_frames,
-        "columns": len(additions.columns) + (len(beside.columns) if beside else 0),
+        "columns": len(names) + (len(beside.names) if beside else 0),
         **{f"videos_{how}": count for how, count in videos.items()},
     }
 
@@ -199,118 +206,50 @@ def _columns(config: Config, table: str) -> list[str]:
     return list(dict.fromkeys([*used, *(name for of in config.columns for name in READ.get(of, {}).get(table, ()))]))
 
 
-def _table(dataset: Dataset, origin: Manifest, made: Manifest, name: str, columns: list[str]) -> pa.Table:
-    """Read columns of a sidecar and check, block by block, that it speaks of this dataset, frame by frame."""
-    parents = made.inputs.get("dataset", [])
-    with TableReader(made.uri, name, list(dict.fromkeys([*schema.KEYS, *columns]))) as reader:
-        if not all(parent.digest == origin.digest for parent in parents):
-            raise DataError(
-                f"table {name} ({reader.num_rows} rows) was made from another dataset",
-                where=made.file(f"{name}.parquet"),
-                expected=f"a row for each of the {dataset.num_frames} frames of {origin.uri}",
-                mend=f"give the {name} that were made from this dataset",
-            )
-        count, rows = dataset.num_frames, schema.ROW_GROUP_ROWS
-        blocks = (read_frames(reader, dataset, first, min(first + rows, count)) for first in range(0, count, rows))
-        return pa.concat_tables(block.select(columns) for block in blocks)
-
-
-def _additions(config: Config, dataset: Dataset, tables: dict[str, pa.Table], labels: Manifest | None) -> Additions:
-    columns: dict[str, pa.Array] = {}
+def _makers(config: Config, tables: FrameTables) -> list[Callable[[Block], Columns]]:
+    """Check what the columns need and return what makes them of a block, in their order."""
+    makers: list[Callable[[Block], Columns]] = []
     if "pistar" in config.columns:
-        columns |= pistar_columns(dataset, tables["targets"], tables["labels"])
-    if "weights" in config.columns:
-        columns["weight"] = _array(tables["labels"], "weight")
-    if "next_reward" in config.columns:
-        columns["next.reward"] = _array(tables["targets"], "reward")
-    if "values" in config.columns:
-        columns["value"] = _array(tables["values"], "value")
-    if "kai0" not in config.columns or labels is None:
-        return Additions(columns=columns)
-    table = PromptTable.from_dict(storage.read_json(labels.file(PROMPTS_FILE)))
-    index = tables["labels"].column("prompt_index").to_numpy()
-    if len(index) and not (index.min() >= 0 and index.max() < len(table)):
-        raise DataError(
-            f"prompt_index {int(index.max())} is outside the prompt table",
-            where=labels.file("labels.parquet"),
-            expected=f"0 to {len(table) - 1}, as in {PROMPTS_FILE}",
-            mend="make the labels again",
-        )
-    return Additions(columns=columns, tasks=table.prompts, task_index=index)
-
-
-def _rewarded(config: Config, rewards: RewardTable) -> dict[str, pa.Array]:
-    columns: dict[str, pa.Array] = {}
+        check_outcomes(tables)
+        makers.append(pistar_columns)
+    makers += [partial(_copied, place=place) for name, place in COPIED.items() if name in config.columns]
+    if "kai0" in config.columns:
+        makers.append(prompt_columns)
     if "rewards" in config.columns:
+        rewards = _rewards(config, tables)
         check_success_threshold(rewards.made, config.success_threshold)
-        columns |= reward_columns(rewards, config.reward_columns, success_threshold=config.success_threshold)
+        makers.append(make_reward_columns(rewards, config.reward_columns, success_threshold=config.success_threshold))
     if "rabc_weights" in config.columns:
-        columns |= rabc_column(rewards, lookahead=config.lookahead)
+        makers.append(make_rabc_column(_rewards(config, tables), lookahead=config.lookahead))
     if "stage_progress" in config.columns and config.num_task_stages is not None:
-        columns |= stage_progress_column(rewards, num_task_stages=config.num_task_stages)
-    return columns
+        makers.append(make_stage_progress_column(_rewards(config, tables), num_task_stages=config.num_task_stages))
+    if names := _predicted(config, tables):
+        makers.append(partial(kai0_columns, names=names, lookahead=config.lookahead))
+    return makers
 
 
-def pistar_columns(dataset: Dataset, targets: pa.Table, labels: pa.Table) -> dict[str, pa.Array]:
-    """Return the five columns that pistar trains on, (F,) each.
-
-    ``intervention`` int64 is 1 where a person controls, in all of a demonstration; ``reward`` float32 is 1 in the last
-    frame of a success; ``reward_label`` and ``value_label`` float32 are the rewards and value targets; ``adv_ind`` is
-    the advantage label, or the number of the slice.
-
-    Raises:
-        DataError: If an episode's outcome is unknown: its reward would say that it failed.
-    """
-    outcomes = np.array(dataset.episodes.column("outcome").to_pylist(), dtype=object)
-    unknown = np.flatnonzero(outcomes == "unknown")
-    if len(unknown):
-        raise DataError(
-            f"{len(unknown)} episodes have an unknown outcome",
-            where=f"first episode {int(unknown[0])}",
-            expected="success or failure in every episode; pistar's reward can't say unknown",
-            mend="import the dataset with outcomes, or leave pistar out of columns",
-        )
-    modes = np.array(dataset.frames.column("control_mode").to_pylist(), dtype=object)
-    reward = np.zeros(dataset.num_frames, np.float32)
-    reward[dataset.starts[1:][outcomes == "success"] - 1] = 1
-    slices, names = labels.column("slice").to_pylist(), labels.column("advantage_label").to_pylist()
-    indicator = [name if number is None else str(number) for number, name in zip(slices, names, strict=True)]
-    return {
-        "intervention": pa.array(np.isin(modes, ("demo", "correcting")).astype(np.int64)),
-        "reward": pa.array(reward),
-        "reward_label": _array(targets, "reward"),
-        "value_label": _array(targets, "value_target"),
-        "adv_ind": pa.array(indicator, pa.string()),
-    }
+def _copied(block: Block, *, place: tuple[str, str, str]) -> Columns:
+    name, table, column = place
+    return {name: block.array(table, column)}
 
 
-def kai0_columns(dataset: Dataset, values: pa.Table, *, lookahead: int) -> dict[str, pa.Array]:
-    """Return the columns that kai0's ``eval.py`` adds, (F,) float64 each, in its order.
-
-    ``relative_advantage`` as a two-frame model predicted it, left out where another model made the values, as kai0 does
-    for PI06; ``absolute_value`` is the value; ``absolute_advantage`` its rise over the lookahead, clipped to [-1, 1].
-
-    Raises:
-        DataError: If a value is not a finite number, or ``relative_advantage`` is known in some frames only.
-    """
-    stated = {"value": values.column("value"), "relative_advantage": values.column("relative_advantage")}
-    if stated["relative_advantage"].null_count == dataset.num_frames:
-        del stated["relative_advantage"]
-    exact = {name: column.to_numpy().astype(np.float64) for name, column in stated.items()}
-    for name, numbers in exact.items():
-        wrong = np.flatnonzero(~np.isfinite(numbers))
-        if len(wrong):
-            raise DataError(
-                f"{name} is no finite number in {len(wrong)} of {dataset.num_frames} frames",
-                where=f"values, first at row {wrong[0]}",
-                expected="a finite number in every frame, or relative_advantage in none",
-                mend="predict the values again",
-            )
-    value = exact["value"]
-    advantage, _ = absolute_advantage(value, dataset.starts, lookahead=lookahead)
-    relative = {name: pa.array(exact[name]) for name in exact if name != "value"}
-    return {**relative, "absolute_value": pa.array(value), "absolute_advantage": pa.array(advantage)}
+def _rewards(config: Config, tables: FrameTables) -> RewardColumns:
+    return RewardColumns(tables=tables, unlabelled=config.unlabelled)
 
 
-def _array(table: pa.Table, name: str) -> Any:
-    return table.column(name).combine_chunks()
+def _predicted(config: Config, tables: FrameTables) -> tuple[str, ...]:
+    """Return the columns of kai0_values, checked to be there."""
+    if "kai0_values" not in config.columns:
+        return ()
+    check_lookahead(tables.made["values"], config.lookahead)
+    return kai0_names(tables)
+
+
+def write_weights(joined: JoinedColumns, path: Path) -> None:
+    """Write the table (index, weight) that lies beside the dataset."""
+    columns = pa.schema([("index", pa.int64()), ("weight", joined.types["weight"])])
+    groups = RowGroups(path, columns, schema.ROW_GROUP_ROWS, **schema.parquet_options(columns))
+    for block in joined.blocks(["weight"]):
+        index = np.arange(groups.num_rows, groups.num_rows + len(block["weight"]))
+        groups.add(pa.Table.from_arrays([pa.array(index), block["weight"]], schema=columns))
+    groups.close()

@@ -30,8 +30,8 @@ from synthetic import TASK, TOPVIEW, change_rows, set_column
 
 from robolift import storage
 from robolift.data.columns import to_numpy
-from robolift.data.export_meta import read_episode_statistics
 from robolift.data.lerobot import LeRobotReader
+from robolift.data.source_statistics import EpisodeStatistics
 from robolift.stages.stage import execute
 
 
@@ -229,7 +229,7 @@ def test_other_files_beside_the_episodes_tables_are_left_alone(recordings, tmp_p
     path = tmp_path / "recording"
     shutil.copytree(recordings["v3.0"], path)
     (path / "meta/episodes/chunk-000/.file-000.parquet.crc").write_bytes(b"x")
-    stated = read_episode_statistics(LeRobotReader.open(str(path)), without=["action"])
-    assert sorted(stated) == list(range(len(LeRobotReader.open(str(path)).episodes)))
-    assert "timestamp" in stated[0]
-    assert "action" not in stated[0]
+    stated = EpisodeStatistics(LeRobotReader.open(str(path)), without=["action"])
+    assert sorted(stated.episodes) == list(range(len(LeRobotReader.open(str(path)).episodes)))
+    assert "timestamp" in stated.of(0)
+    assert "action" not in stated.of(0)

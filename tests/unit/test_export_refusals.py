@@ -125,10 +125,10 @@ def test_files_in_another_order_than_their_names_are_refused(recordings, tmp_pat
 
 
 def test_types_that_do_not_agree_are_refused():
-    rows = Rows({"index": pa.array([0, 1])}, {}, ("action", "index"), "v2.1")
-    rows.table(pa.table({"action": [0.5], "index": [0]}), slice(0, 1), where="episode 0")
+    rows = Rows({"index": pa.int64()}, (), ("action", "index"), "v2.1")
+    rows.table(pa.table({"action": [0.5], "index": [0]}), {"index": pa.array([0])}, where="episode 0")
     with pytest.raises(DataError, match="column action is string, double in the first source"):
-        rows.table(pa.table({"action": ["x"], "index": [0]}), slice(1, 2), where="episode 1")
+        rows.table(pa.table({"action": ["x"], "index": [0]}), {"index": pa.array([1])}, where="episode 1")
 
 
 def test_meta_keys_of_different_types_are_refused(tmp_path, output_root):

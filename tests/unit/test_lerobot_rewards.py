@@ -45,7 +45,7 @@ def read(rows: pa.Table, path: Path, dataset: Dataset, **options: Any) -> list[f
 
 def test_what_is_written_to_the_letter(dataset, tmp_path):
     path = tmp_path / "folder" / "sarm_progress.parquet"
-    write_rewards(path, dataset, np.array([0.0, 0.5, 1.0, np.nan, 0.75]), metadata={"robolift": "cafe"})
+    write_rewards(path, dataset, [np.array([0.0, 0.5]), np.array([1.0, np.nan, 0.75])], metadata={"robolift": "cafe"})
     found = pq.read_table(path)
     expected = [*((name, pa.int64()) for name in ("index", "episode_index", "frame_index"))]
     assert found.schema.equals(pa.schema([*expected, ("progress_sparse", pa.float32())]))
@@ -61,13 +61,13 @@ def test_what_is_written_to_the_letter(dataset, tmp_path):
 
 def test_the_same_rewards_give_the_same_bytes(dataset, tmp_path):
     for name in ("a", "b"):
-        write_rewards(tmp_path / name, dataset, np.array(PROGRESS), metadata={})
+        write_rewards(tmp_path / name, dataset, [np.array(PROGRESS)], metadata={})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_what_is_written_is_read_back(dataset, tmp_path):
     path = tmp_path / "sarm_progress.parquet"
-    write_rewards(path, dataset, np.array(PROGRESS), metadata={"robolift": "cafe"})
+    write_rewards(path, dataset, [np.array(PROGRESS)], metadata={"robolift": "cafe"})
     found = read_rewards(str(path), dataset, head="sparse", allow_partial=False)
     assert found.progress.tolist() == PROGRESS
     assert found.progress.dtype == np.float32

@@ -12,6 +12,7 @@ import pytest
 from coded_dataset import CAMERAS, FEATURES, FPS, LENGTHS, TASKS, TOP, WRIST, columns, write_dataset
 from coded_video import SIZE, coded_frames, coded_image, read_code
 
+from robolift.data import lerobot_files
 from robolift.data.lerobot import LeRobotReader
 from robolift.data.lerobot_writer import FeatureSpec, LeRobotWriter
 from robolift.data.statistics import QUANTILES
@@ -121,6 +122,16 @@ def test_v30_packs_episodes_into_files_by_size(tmp_path: Path) -> None:
         for camera in CAMERAS:
             found = [read_code(image) for image in reader.video(episode, camera)]
             assert found == [(episode, frame) for frame in range(10)]
+
+
+def test_v30_closes_a_data_file_after_so_many_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lerobot_files, "MOST_ROW_GROUPS", 3)
+    root = write_dataset(tmp_path / "d", "v3.0", lengths=[10] * 7)
+    rows = pq.read_table(root / "meta/episodes/chunk-000/file-000.parquet").to_pylist()
+    assert [row["data/file_index"] for row in rows] == [0, 0, 0, 1, 1, 1, 2]
+    groups = [pq.read_metadata(path).num_row_groups for path in sorted((root / "data").rglob("*.parquet"))]
+    assert groups == [3, 3, 1]
+    assert [len(LeRobotReader.open(str(root)).table(episode)) for episode in range(7)] == [10] * 7
 
 
 def test_v30_files_stay_below_their_limit(tmp_path: Path) -> None:

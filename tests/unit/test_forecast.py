@@ -331,7 +331,6 @@ def test_what_was_measured_is_what_is_counted():
     assert known.decoding
 
 
-@pytest.mark.xfail(reason="costs.json is of before stages looked at packed pictures", strict=True)
 def test_what_was_measured_covers_the_pipelines():
     assert bench_costs.incomplete(costs.load()) == []
     assert {step.stage for found in steps.PIPELINES.values() for step in found} <= set(costs.load().stages)

@@ -30,7 +30,7 @@ Ask = Literal["segments", "frames", "outcome", "stages"]
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class SourceDigest(_Document):

@@ -50,8 +50,8 @@ REPEATS = 2
 SHARDS = (4, 16)
 TABLES = ((1000, 1000), (4000, 1000), (8000, 125))
 """Episodes, and frames of each."""
-TARGETS, TARGETS_CHECK = ((20_000, 1000),), ((2000, 1000), (32_000, 1000))
-"""The same for value targets alone: a million of them take hundredths of a second."""
+LONG, LONG_CHECK = ((3000, 1000), (24_000, 1000)), ((2000, 1000), (32_000, 1000))
+"""The same for value targets and merged values alone: a million frames take them hundredths of a second."""
 ROWS = (Shape(200, 1000), Shape(800, 1000), Shape(800, 250), Shape(800, 250, "v3.0"))
 SMALL, LARGE = (240, 320), (480, 640)
 CLIPS = tuple(
@@ -60,13 +60,13 @@ CLIPS = tuple(
     for size in (SMALL, LARGE)
     for noise in (3, 6, 8)
 )
-PICTURES = (Shape(8, 75, cameras=2, size=SMALL), Shape(64, 75, cameras=2, size=SMALL))
+PICTURES = (Shape(8, 75, cameras=2, size=SMALL), Shape(128, 75, cameras=2, size=SMALL))
 """Of an episode for each process that packs, and more: an episode is packed by one."""
 TABLES_CHECK = tuple((500 * times, 500) for times in (1, 16))
 ROWS_CHECK = tuple(Shape(100 * times, 500) for times in (1, 16))
 PREDICTED, PREDICTED_CHECK = (Shape(number, 300, cameras=2) for number in (48, 64))
 """Many small pictures: the small model takes little of each."""
-PICTURES_CHECK = tuple(Shape(8 * times, 60, cameras=2, size=(360, 480), codec="av1", noise=7) for times in (1, 10))
+PICTURES_CHECK = tuple(Shape(8 * times, 60, cameras=2, size=(360, 480), codec="av1", noise=7) for times in (1, 16))
 STEPS, STEPS_CHECK = (4, 80), (16, 256)
 POLICY_STEPS, POLICY_STEPS_CHECK = (100, 3200), (200, 3200)
 STORED = (
@@ -91,12 +91,12 @@ def prepare(folder: Path) -> None:
         RuntimeError: If something of a stage is not known after it.
     """
     reading: list[costs.Form] = []
-    runs = [
-        *measure_rows(folder, ROWS, steps=POLICY_STEPS, repeats=REPEATS),
-        *measure_pictures(folder, PICTURES, steps=STEPS, repeats=REPEATS, reading=reading),
-        *measure_prediction(folder, PREDICTED, repeats=REPEATS),
-        *measure_tables(folder, TABLES, TARGETS, repeats=REPEATS),
-    ]
+    runs: list[Taken] = []
+    for _ in range(REPEATS):  # minutes apart: a machine is not always as quick
+        runs += measure_rows(folder, ROWS, steps=POLICY_STEPS)
+        runs += measure_pictures(folder, PICTURES, steps=STEPS, reading=reading)
+        runs += measure_prediction(folder, PREDICTED)
+        runs += measure_tables(folder, TABLES, LONG)
     asked = measure_requests(folder)
     decoding = measure_decoding(folder, CLIPS, repeats=REPEATS)
     stages = fit(runs, {one.run.uri: written(one.run.uri) for one in runs}, decoding)
@@ -145,26 +145,21 @@ def machine() -> dict[str, Any]:
     }
 
 
-def measure_tables(
-    folder: Path, sizes: Sequence[tuple[int, int]], targets: Sequence[tuple[int, int]] = (), *, repeats: int
-) -> list[Taken]:
+def measure_tables(folder: Path, sizes: Sequence[tuple[int, int]], long: Sequence[tuple[int, int]] = ()) -> list[Taken]:
     """Run the stages that read tables alone, for each (episodes, frames of each); of few shards, and of many.
 
-    For each of ``targets`` only the value targets are made.
+    For each of ``long`` only the value targets are made, and values merged.
     """
     work = Path(tempfile.mkdtemp(dir=folder))
     taken = []
-    for episodes, length in targets:
+    for place, (episodes, length) in enumerate((*long, *sizes)):
         chain = Chain(tables_alone(episodes, length), work, str(work / f"{episodes}x{length}"))
-        dataset = publish_tables(chain.root, episodes, length)
-        for repeat in range(repeats):
-            chain.targets(dataset, repeat=repeat)
-        taken += chain.taken
-    for episodes, length in sizes:
-        chain = Chain(tables_alone(episodes, length), work, str(work / f"{episodes}x{length}"))
-        dataset = publish_tables(chain.root, episodes, length)
-        for repeat in range(repeats):
-            chain.labels(dataset, shards=SHARDS[episodes == sizes[-1][0]], repeat=repeat)
+        dataset, shards = publish_tables(chain.root, episodes, length), SHARDS[episodes == sizes[-1][0]]
+        if place < len(long):
+            chain.targets(dataset)
+            chain.values(dataset, shards=shards)
+        else:
+            chain.labels(dataset, shards=shards)
         taken += chain.taken
     return taken
 
@@ -184,29 +179,23 @@ def tables_alone(episodes: int, length: int) -> Recordings:
     )
 
 
-def measure_rows(folder: Path, shapes: Sequence[Shape], *, steps: Sequence[int], repeats: int) -> list[Taken]:
+def measure_rows(folder: Path, shapes: Sequence[Shape], *, steps: Sequence[int]) -> list[Taken]:
     """Run the stages that read rows of the source; a policy trains for all ``steps`` on the first, one on the next."""
     work = Path(tempfile.mkdtemp(dir=folder))
     taken = []
     for place, shape in enumerate(shapes):
         chain = Chain.of(str(write(folder, shape)), work, str(work / shape.name))
-        for repeat in range(repeats):
-            dataset = chain.dataset(repeat)
-            made = chain.labels(dataset, shards=SHARDS[0], report=False, repeat=repeat)
-            chain.rows(dataset, made, repeat=repeat)
-            for number in (steps, steps[:1])[place] if place < 2 else ():
-                chain.policy(made, steps=number, repeat=repeat)
+        dataset = chain.dataset()
+        made = chain.labels(dataset, shards=SHARDS[0], report=False)
+        chain.rows(dataset, made)
+        for number in (steps, steps[:1])[place] if place < 2 else ():
+            chain.policy(made, steps=number)
         taken += chain.taken
     return taken
 
 
 def measure_pictures(
-    folder: Path,
-    shapes: Sequence[Shape],
-    *,
-    steps: Sequence[int],
-    repeats: int,
-    reading: list[costs.Form] | None = None,
+    folder: Path, shapes: Sequence[Shape], *, steps: Sequence[int], reading: list[costs.Form] | None = None
 ) -> list[Taken]:
     """Run the stages that pack or read pictures; a value model trains for all ``steps`` on the first, one on others.
 
@@ -216,23 +205,20 @@ def measure_pictures(
     taken = []
     for place, shape in enumerate(shapes):
         chain = Chain.of(str(write(folder, shape)), work, str(work / shape.name))
-        for repeat in range(repeats):
-            dataset = chain.dataset(repeat)
-            targets = chain.targets(dataset, repeat=repeat)
-            packed = chain.pictures(dataset, targets, steps=steps[:1] if place else steps, repeat=repeat)
+        dataset = chain.dataset()
+        packed = chain.pictures(dataset, chain.targets(dataset), steps=steps[:1] if place else steps)
         if reading is not None:
-            reading.append(measure_reading(dataset, packed, repeats=repeats))
+            reading.append(measure_reading(dataset, packed, repeats=REPEATS))
         taken += chain.taken
     return taken
 
 
-def measure_prediction(folder: Path, shape: Shape, *, repeats: int) -> list[Taken]:
+def measure_prediction(folder: Path, shape: Shape) -> list[Taken]:
     """Predict the values of a recording."""
     work = Path(tempfile.mkdtemp(dir=folder))
     chain = Chain.of(str(write(folder, shape)), work, str(work / shape.name))
-    for repeat in range(repeats):
-        dataset = chain.dataset(repeat)
-        chain.prediction(dataset, chain.targets(dataset, repeat=repeat), repeat=repeat)
+    dataset = chain.dataset()
+    chain.prediction(dataset, chain.targets(dataset))
     return chain.taken
 
 
@@ -315,10 +301,10 @@ def _stored(chain: Chain, shape: Shape) -> None:
 def check(folder: Path) -> dict[str, float]:
     """Return predicted / measured of every stage, on recordings that nothing was fitted to."""
     runs = [
-        *measure_pictures(folder, PICTURES_CHECK, steps=STEPS_CHECK, repeats=1),
-        *measure_rows(folder, ROWS_CHECK, steps=POLICY_STEPS_CHECK, repeats=1),
-        *measure_prediction(folder, PREDICTED_CHECK, repeats=1),
-        *measure_tables(folder, TABLES_CHECK, TARGETS_CHECK, repeats=1),
+        *measure_pictures(folder, PICTURES_CHECK, steps=STEPS_CHECK),
+        *measure_rows(folder, ROWS_CHECK, steps=POLICY_STEPS_CHECK),
+        *measure_prediction(folder, PREDICTED_CHECK),
+        *measure_tables(folder, TABLES_CHECK, LONG_CHECK),
     ]
     known = costs.load(folder / COSTS_FILE)
     found = {f"{name} {what}": number for name in CHECKED for what, number in ratios(known, runs, name).items()}

@@ -72,90 +72,87 @@ class Chain:
         """Return the chain of a LeRobot dataset."""
         return cls(read(source), folder, root, source, **more)
 
-    def do(
-        self, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Any], *, repeat: int = 0, **counts: float
-    ) -> str:
-        """Run a stage and return the address of its output; repetitions go into roots of their own.
+    def do(self, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Any], **counts: float) -> str:
+        """Run a stage and return the address of its output.
 
         Raises:
             RuntimeError: If it had nothing to do.
         """
-        found = self.runner(stage, self.folder, root=self._at(repeat), inputs=inputs, config=config)
+        found = self.runner(stage, self.folder, root=self.root, inputs=inputs, config=config)
         if any(found.uri == one.run.uri for one in self.taken):
             raise RuntimeError(f"{stage} found {found.uri} of an earlier run: nothing was measured")
         self.taken.append(Taken(stage, counted(self.recordings, **counts), found))
         return found.uri
 
-    def dataset(self, repeat: int = 0) -> str:
+    def dataset(self) -> str:
         """Import."""
-        return self.do("import_dataset", {"dataset_uri": self.source}, {}, repeat=repeat)
+        return self.do("import_dataset", {"dataset_uri": self.source}, {})
 
-    def targets(self, dataset: str, *, repeat: int = 0) -> str:
+    def targets(self, dataset: str) -> str:
         """Label returns."""
-        return self.do("label_returns", {}, {"dataset": dataset}, repeat=repeat)
+        return self.do("label_returns", {}, {"dataset": dataset})
 
-    def labels(self, dataset: str, *, shards: int, report: bool = True, repeat: int = 0) -> dict[str, str]:
-        """Run the stages that read tables alone, on random values, and return all that was made."""
-        made = {"dataset": dataset, "targets": self.targets(dataset, repeat=repeat)}
+    def values(self, dataset: str, *, shards: int) -> str:
+        """Merge random values, cut into shards."""
         cut = publish_values(self.root, manifest.load(dataset), shards)
-        merged = {"dataset": dataset, "shards": cut}
-        made["values"] = self.do("merge_values", {}, merged, repeat=repeat, shard=shards)
-        made["labels"] = self.do("label_advantage", {}, made, repeat=repeat)
+        return self.do("merge_values", {}, {"dataset": dataset, "shards": cut}, shard=shards)
+
+    def labels(self, dataset: str, *, shards: int, report: bool = True) -> dict[str, str]:
+        """Run the stages that read tables alone, on random values, and return all that was made."""
+        made = {"dataset": dataset, "targets": self.targets(dataset), "values": self.values(dataset, shards=shards)}
+        made["labels"] = self.do("label_advantage", {}, made)
         if report:
-            self.do("write_report", {}, made, repeat=repeat)
+            self.do("write_report", {}, made)
         return made
 
-    def rows(self, dataset: str, made: Mapping[str, str], *, repeat: int = 0) -> None:
+    def rows(self, dataset: str, made: Mapping[str, str]) -> None:
         """Run every stage that reads the rows of the source."""
-        self.do("export_dataset", {}, made, repeat=repeat)
-        self.do("compute_norm_stats", {}, {"dataset": dataset}, repeat=repeat)
+        self.do("export_dataset", {}, made)
+        self.do("compute_norm_stats", {}, {"dataset": dataset})
 
-    def policy(self, made: Mapping[str, str], *, steps: int, repeat: int = 0) -> None:
+    def policy(self, made: Mapping[str, str], *, steps: int) -> None:
         """Train the small policy without cameras."""
         told = {"preset": "tiny", "vision": "none", "val_fraction": 0, "batch_size": 64, "steps": steps}
         inputs = {name: made[name] for name in ("dataset", "labels")}
-        self.do("train_policy", told, inputs, repeat=repeat, step=steps, row=steps * 64)
+        self.do("train_policy", told, inputs, step=steps, row=steps * 64)
 
-    def pictures(self, dataset: str, targets: str, *, steps: Sequence[int], repeat: int = 0) -> str:
+    def pictures(self, dataset: str, targets: str, *, steps: Sequence[int]) -> str:
         """Run every stage that packs or reads pictures, training for each number of ``steps``.
 
         Returns:
             The address of the packed pictures of SIDE.
         """
         shown = {"dataset": dataset, "targets": targets}
-        self.do("export_dataset", {"columns": ["next_reward"]}, shown, repeat=repeat)
+        self.do("export_dataset", {"columns": ["next_reward"]}, shown)
         # A store is asked for as many files as a pod would write.
         shard_mb = None if "://" in self.root else SHARD_MB
         told = {"size": [SIDE, SIDE], "num_workers": PACK.cores, "shard_mb": shard_mb}
-        packed = self.do("pack_frames", told, {"dataset": dataset}, repeat=repeat)
-        seen, looked = self._seen(dataset, repeat), SEEN_BYTES * len(self.recordings.cameras)
+        packed = self.do("pack_frames", told, {"dataset": dataset})
+        seen, looked = self._seen(dataset), SEEN_BYTES * len(self.recordings.cameras)
         for number in steps:
             told = TRAINED | {"steps": number}
             counts = {"step": number, "row": number * BATCH, "packed_byte": number * BATCH * looked}
-            checkpoint = self.do("train_value", told, {**shown, "frames": seen}, repeat=repeat, **counts)
-        self._predict(dataset, checkpoint, seen, repeat)
+            checkpoint = self.do("train_value", told, {**shown, "frames": seen}, **counts)
+        self._predict(dataset, checkpoint, seen)
         return packed
 
-    def prediction(self, dataset: str, targets: str, *, repeat: int = 0) -> None:
+    def prediction(self, dataset: str, targets: str) -> None:
         """Predict alone, with a model that was trained for a step."""
-        seen = self._seen(dataset, repeat)
+        seen = self._seen(dataset)
         shown = {"dataset": dataset, "targets": targets, "frames": seen}
-        made = self.runner("train_value", self.folder, root=self._at(repeat), inputs=shown, config=TRAINED)
-        self._predict(dataset, made.uri, seen, repeat)
+        made = self.runner("train_value", self.folder, root=self.root, inputs=shown, config=TRAINED)
+        self._predict(dataset, made.uri, seen)
 
-    def _seen(self, dataset: str, repeat: int) -> str:
+    def _seen(self, dataset: str) -> str:
         """Pack what the small models look at; what that takes is none of the costs."""
         told = {"size": [SMALL_SIDE, SMALL_SIDE], "num_workers": 1}
         inputs = {"dataset": dataset}
-        return self.runner("pack_frames", self.folder, root=self._at(repeat), inputs=inputs, config=told).uri
+        return self.runner("pack_frames", self.folder, root=self.root, inputs=inputs, config=told).uri
 
-    def _predict(self, dataset: str, checkpoint: str, seen: str, repeat: int) -> None:
+    def _predict(self, dataset: str, checkpoint: str, seen: str) -> None:
         given = {"dataset": dataset, "checkpoint": checkpoint, "frames": seen}
         looked = self.recordings.pictures * SEEN_BYTES
-        self.do("predict_values", {}, given, repeat=repeat, packed_byte=looked)
-
-    def _at(self, repeat: int) -> str:
-        return f"{self.root}-{repeat}" if repeat else self.root
+        self.do("predict_values", {}, given, packed_byte=looked)
 
 
 def publish_tables(root: str, episodes: int, length: int) -> str:

@@ -359,5 +359,11 @@ GOALS = tuple(
     for what, (said, off) in COMPARED.items()
 )
 BENCHMARK = Benchmark(
-    name="costs", prepare=prepare, ways=(Way("check", check),), goals=GOALS, rounds=5, publish=publish
+    name="costs",
+    prepare=prepare,
+    ways=(Way("check", check),),
+    goals=GOALS,
+    rounds=5,
+    publish=publish,
+    timeout_s=3600.0,
 )

@@ -20,12 +20,11 @@ from __future__ import annotations
 
 import os
 import platform
-import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +32,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cost_chain import SIDE, Chain, Taken, publish_tables, written
+from benchmarks.cost_chain import SIDE, Chain, Taken, publish_tables
 from benchmarks.cost_data import FPS, Shape, write
 from benchmarks.cost_fit import CPU, DECODED, READ, REQUESTS, coefficients, fit, slope
 from benchmarks.cost_requests import BUCKET, OPERATIONS, READ_BYTES, counting_runner, server
@@ -46,7 +45,8 @@ from robolift.planner import costs
 from robolift.planner.recordings import Recordings, read
 from robolift.planner.workload import counted
 
-REPEATS = 2
+REPEATS = 3
+"""Passes over everything, minutes apart, of which the median counts: a machine is not always as quick, nor at first."""
 SHARDS = (4, 16)
 TABLES = ((1000, 1000), (4000, 1000), (8000, 125))
 """Episodes, and frames of each."""
@@ -60,7 +60,11 @@ CLIPS = tuple(
     for size in (SMALL, LARGE)
     for noise in (3, 6, 8)
 )
-PICTURES = (Shape(8, 75, cameras=2, size=SMALL), Shape(128, 75, cameras=2, size=SMALL))
+PICTURES = (
+    Shape(8, 75, cameras=2, size=SMALL),
+    Shape(96, 75, cameras=2, size=SMALL),
+    Shape(32, 75, cameras=2, size=LARGE, codec="av1", noise=6),
+)
 """Of an episode for each process that packs, and more: an episode is packed by one."""
 TABLES_CHECK = tuple((500 * times, 500) for times in (1, 16))
 ROWS_CHECK = tuple(Shape(100 * times, 500) for times in (1, 16))
@@ -92,14 +96,14 @@ def prepare(folder: Path) -> None:
     """
     reading: list[costs.Form] = []
     runs: list[Taken] = []
-    for _ in range(REPEATS):  # minutes apart: a machine is not always as quick
+    for _ in range(REPEATS):
         runs += measure_rows(folder, ROWS, steps=POLICY_STEPS)
         runs += measure_pictures(folder, PICTURES, steps=STEPS, reading=reading)
         runs += measure_prediction(folder, PREDICTED)
         runs += measure_tables(folder, TABLES, LONG)
     asked = measure_requests(folder)
     decoding = measure_decoding(folder, CLIPS, repeats=REPEATS)
-    stages = fit(runs, {one.run.uri: written(one.run.uri) for one in runs}, decoding)
+    stages = fit(runs, decoding)
     document = {
         "measured": machine(),
         "counted": costs.COUNTED,
@@ -110,7 +114,6 @@ def prepare(folder: Path) -> None:
     (folder / COSTS_FILE).write_bytes(storage.to_json_bytes(document))
     if lacking := incomplete(costs.load(folder / COSTS_FILE)):
         raise RuntimeError(f"not measured: {', '.join(lacking)}")
-    _clear(folder)
     for shape in (*ROWS_CHECK, *PICTURES_CHECK, PREDICTED_CHECK):
         write(folder, shape)
 
@@ -150,18 +153,28 @@ def measure_tables(folder: Path, sizes: Sequence[tuple[int, int]], long: Sequenc
 
     For each of ``long`` only the value targets are made, and values merged.
     """
-    work = Path(tempfile.mkdtemp(dir=folder))
     taken = []
     for place, (episodes, length) in enumerate((*long, *sizes)):
-        chain = Chain(tables_alone(episodes, length), work, str(work / f"{episodes}x{length}"))
-        dataset, shards = publish_tables(chain.root, episodes, length), SHARDS[episodes == sizes[-1][0]]
-        if place < len(long):
-            chain.targets(dataset)
-            chain.values(dataset, shards=shards)
-        else:
-            chain.labels(dataset, shards=shards)
-        taken += chain.taken
+        with workplace(folder) as work:
+            chain = Chain(tables_alone(episodes, length), work, str(work / "runs"))
+            dataset, shards = publish_tables(chain.root, episodes, length), SHARDS[episodes == sizes[-1][0]]
+            if place < len(long):
+                chain.targets(dataset)
+                chain.values(dataset, shards=shards)
+            else:
+                chain.labels(dataset, shards=shards)
+            taken += chain.taken
     return taken
+
+
+@contextmanager
+def workplace(folder: Path) -> Iterator[Path]:
+    """Make a folder that goes away with all that was made in it: the next needs the memory that files of it took.
+
+    Memory that the system hands out anew, because all else holds files, takes a stage up to a quarter longer.
+    """
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        yield Path(name)
 
 
 def tables_alone(episodes: int, length: int) -> Recordings:
@@ -181,16 +194,16 @@ def tables_alone(episodes: int, length: int) -> Recordings:
 
 def measure_rows(folder: Path, shapes: Sequence[Shape], *, steps: Sequence[int]) -> list[Taken]:
     """Run the stages that read rows of the source; a policy trains for all ``steps`` on the first, one on the next."""
-    work = Path(tempfile.mkdtemp(dir=folder))
     taken = []
     for place, shape in enumerate(shapes):
-        chain = Chain.of(str(write(folder, shape)), work, str(work / shape.name))
-        dataset = chain.dataset()
-        made = chain.labels(dataset, shards=SHARDS[0], report=False)
-        chain.rows(dataset, made)
-        for number in (steps, steps[:1])[place] if place < 2 else ():
-            chain.policy(made, steps=number)
-        taken += chain.taken
+        with workplace(folder) as work:
+            chain = Chain.of(str(write(folder, shape)), work, str(work / "runs"))
+            dataset = chain.dataset()
+            made = chain.labels(dataset, shards=SHARDS[0], report=False)
+            chain.rows(dataset, made)
+            for number in (steps, steps[:1])[place] if place < 2 else ():
+                chain.policy(made, steps=number)
+            taken += chain.taken
     return taken
 
 
@@ -201,24 +214,24 @@ def measure_pictures(
 
     What it costs to read pictures of the last recording is added to ``reading``.
     """
-    work = Path(tempfile.mkdtemp(dir=folder))
     taken = []
     for place, shape in enumerate(shapes):
-        chain = Chain.of(str(write(folder, shape)), work, str(work / shape.name))
-        dataset = chain.dataset()
-        packed = chain.pictures(dataset, chain.targets(dataset), steps=steps[:1] if place else steps)
-        if reading is not None:
-            reading.append(measure_reading(dataset, packed, repeats=REPEATS))
-        taken += chain.taken
+        with workplace(folder) as work:
+            chain = Chain.of(str(write(folder, shape)), work, str(work / "runs"))
+            dataset = chain.dataset()
+            packed = chain.pictures(dataset, chain.targets(dataset), steps=steps[:1] if place else steps)
+            if reading is not None:
+                reading.append(measure_reading(dataset, packed, repeats=REPEATS))
+            taken += chain.taken
     return taken
 
 
 def measure_prediction(folder: Path, shape: Shape) -> list[Taken]:
     """Predict the values of a recording."""
-    work = Path(tempfile.mkdtemp(dir=folder))
-    chain = Chain.of(str(write(folder, shape)), work, str(work / shape.name))
-    dataset = chain.dataset()
-    chain.prediction(dataset, chain.targets(dataset))
+    with workplace(folder) as work:
+        chain = Chain.of(str(write(folder, shape)), work, str(work / "runs"))
+        dataset = chain.dataset()
+        chain.prediction(dataset, chain.targets(dataset))
     return chain.taken
 
 
@@ -263,9 +276,8 @@ def measure_requests(folder: Path) -> dict[str, dict[str, Any]]:
     """Return for each stage what it asks of an object store, by operation, and the bytes that it is sent."""
     import fsspec  # noqa: PLC0415
 
-    work = Path(tempfile.mkdtemp(dir=folder))
     runs: dict[str, list[tuple[costs.Counts, dict[str, float]]]] = {name: [] for name in CPU}
-    with server() as counting:
+    with server() as counting, workplace(folder) as work:
         store = fsspec.filesystem("s3")
         for shape in (*STORED, MANY_FILES):
             store.put(str(write(folder, shape)), f"{BUCKET}/{shape.name}", recursive=True)
@@ -307,15 +319,7 @@ def check(folder: Path) -> dict[str, float]:
         *measure_tables(folder, TABLES_CHECK, LONG_CHECK),
     ]
     known = costs.load(folder / COSTS_FILE)
-    found = {f"{name} {what}": number for name in CHECKED for what, number in ratios(known, runs, name).items()}
-    _clear(folder)
-    return found
-
-
-def _clear(folder: Path) -> None:
-    """Delete the outputs of stages, gigabytes of pictures among them; the recordings stay."""
-    for work in folder.glob(f"{tempfile.gettempprefix()}*"):
-        shutil.rmtree(work, ignore_errors=True)
+    return {f"{name} {what}": number for name in CHECKED for what, number in ratios(known, runs, name).items()}
 
 
 def ratios(known: costs.Costs, taken: Sequence[Taken], stage: str) -> dict[str, float]:
@@ -338,7 +342,7 @@ def ratios(known: costs.Costs, taken: Sequence[Taken], stage: str) -> dict[str, 
     predicted = [costs.evaluate(cost.cpu_s, one.counts) for one in runs]
     return {
         "slope": slope(along, predicted) / slope(along, [one.run.cpu_s for one in runs]),
-        "written": costs.evaluate(cost.written_bytes, largest.counts) / written(largest.run.uri),
+        "written": costs.evaluate(cost.written_bytes, largest.counts) / largest.written_bytes,
         "memory": costs.evaluate(cost.memory_bytes, largest.counts) / largest.run.peak_bytes,
     }
 

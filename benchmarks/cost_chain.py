@@ -40,11 +40,12 @@ TRAINED = {
 
 @dataclass(frozen=True)
 class Taken:
-    """One run of a stage: what there was to do, and what it took."""
+    """One run of a stage: what there was to do, what it took, and the bytes of its output where that is on a disk."""
 
     stage: str
     counts: Counts
     run: Run
+    written_bytes: float = 0.0
 
 
 @dataclass
@@ -81,7 +82,8 @@ class Chain:
         found = self.runner(stage, self.folder, root=self.root, inputs=inputs, config=config)
         if any(found.uri == one.run.uri for one in self.taken):
             raise RuntimeError(f"{stage} found {found.uri} of an earlier run: nothing was measured")
-        self.taken.append(Taken(stage, counted(self.recordings, **counts), found))
+        size = 0.0 if storage.local_path(found.uri) is None else written(found.uri)
+        self.taken.append(Taken(stage, counted(self.recordings, **counts), found, size))
         return found.uri
 
     def dataset(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -77,7 +77,7 @@ def _rounded(value: float) -> float:
     return float(f"{value:.{DIGITS}g}")
 
 
-def medians(taken: Sequence[Taken], written: Mapping[str, float]) -> dict[str, list[tuple[Counts, dict[str, float]]]]:
+def medians(taken: Sequence[Taken]) -> dict[str, list[tuple[Counts, dict[str, float]]]]:
     """Return for each stage its runs of equal counts as one, with the median of each number."""
     same: dict[tuple[str, tuple[tuple[str, float], ...]], list[Taken]] = defaultdict(list)
     for one in taken:
@@ -87,19 +87,19 @@ def medians(taken: Sequence[Taken], written: Mapping[str, float]) -> dict[str, l
         numbers = {
             "cpu_s": statistics.median(one.run.cpu_s for one in runs),
             "memory_bytes": statistics.median(one.run.peak_bytes for one in runs),
-            "written_bytes": written[runs[0].run.uri],
+            "written_bytes": runs[0].written_bytes,
         }
         found[stage].append((dict(counts), numbers))
     return found
 
 
-def fit(taken: Sequence[Taken], written: Mapping[str, float], decoding: Form) -> dict[str, dict[str, Form]]:
+def fit(taken: Sequence[Taken], decoding: Form) -> dict[str, dict[str, Form]]:
     """Return the forms of each stage but its requests.
 
     What a stage that decodes takes besides is fitted to the rest of its time, and ``decoding`` added to it.
     """
     found: dict[str, dict[str, Form]] = {}
-    for stage, runs in sorted(medians(taken, written).items()):
+    for stage, runs in sorted(medians(taken).items()):
         known = decoding if stage in DECODING else {}
         rest = [(counts, max(0.0, numbers["cpu_s"] - evaluate(known, counts))) for counts, numbers in runs]
         own = coefficients(CPU[stage], rest)

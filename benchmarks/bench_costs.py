@@ -52,7 +52,7 @@ TABLES = ((1000, 1000), (4000, 1000), (8000, 125))
 """Episodes, and frames of each."""
 LONG, LONG_CHECK = ((3000, 1000), (24_000, 1000)), ((2000, 1000), (32_000, 1000))
 """The same for value targets and merged values alone: a million frames take them hundredths of a second."""
-ROWS = (Shape(200, 1000), Shape(800, 1000), Shape(800, 250), Shape(800, 250, "v3.0"))
+ROWS = (Shape(200, 1000), Shape(800, 1000), Shape(800, 250), Shape(800, 250, "v3.0"), Shape(5000, 50, "v3.0"))
 SMALL, LARGE = (240, 320), (480, 640)
 CLIPS = tuple(
     Shape(2, 150, cameras=2, size=size, codec=codec, noise=noise)

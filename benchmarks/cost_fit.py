@@ -30,7 +30,11 @@ CPU: dict[str, tuple[str, ...]] = {
     "train_policy": ("start", "frame", "row"),
     "write_report": ("start", "frame", "episode"),
 }
-MEMORY = {name: ("start",) if name in (*DECODING, *SHOWN) else ("start", "frame") for name in CPU}
+MEMORY = {
+    **dict.fromkeys(CPU, ("start", "frame")),
+    **dict.fromkeys((*DECODING, *SHOWN), ("start",)),
+    "export_dataset": ("start", "episode"),
+}
 WRITTEN = {
     **dict.fromkeys(CPU, ("start", "frame", "episode")),
     "import_dataset": ("start", "frame", "episode", "data_file", "video_file"),

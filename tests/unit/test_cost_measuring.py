@@ -152,10 +152,11 @@ def test_what_decodes_costs_decoding_and_its_own():
             "pack_frames",
             {"start": 1.0, "picture": n, "byte_av1": 100 * n},
             Run(uri=f"{n}", cpu_s=3 + n * (1e-3 + 1e-4 + 5e-4), peak_bytes=4e8),
+            5e3,
         )
         for n in (1000.0, 9000.0)
     ]
-    forms = cost_fit.fit(taken, {"1000.0": 5e3, "9000.0": 5e3}, decoding)["pack_frames"]
+    forms = cost_fit.fit(taken, decoding)["pack_frames"]
     assert forms["cpu_s"] == pytest.approx({"start": 3, "picture": 1.5e-3, "byte_av1": 1e-6}, rel=1e-3)
     assert forms["memory_bytes"] == pytest.approx({"start": 4e8})
 

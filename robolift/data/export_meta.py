@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,6 +219,9 @@ def _merged_feature(table: pa.Table, name: str, fields: Sequence[str]) -> Statis
     stated = {field: table.column(f"{STATS_PREFIX}{name}/{field}").drop_null() for field in fields}
     shape = from_json({"mean": stated["mean"][0].as_py()})["mean"].shape
     rows = {field: to_numpy(column, where=name) for field, column in stated.items()}
+    if any(array.size != len(array) * math.prod(shape) for field, array in rows.items() if field != "count"):
+        problem = "statistics of different shapes can't be merged"
+        raise DataError(problem, where=name, expected="one shape for a feature")
     return aggregate_rows({f: r if f == "count" else r.reshape(len(r), *shape) for f, r in rows.items()})
 
 

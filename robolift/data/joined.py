@@ -5,8 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import pyarrow as pa
 
@@ -14,8 +12,7 @@ import pyarrow as pa
 class JoinedColumns:
     """Arrays of scalars by name, a row for each frame, in blocks of whole episodes; memory holds one block.
 
-    The file has no name from the beginning, so that nothing is left of it however the process ends. Use it in a
-    ``with`` statement.
+    The file has no name from the beginning, so that nothing is left of it however the process ends.
 
     Attributes:
         types: Arrow type of each column.
@@ -64,11 +61,3 @@ class JoinedColumns:
     def close(self) -> None:
         """Give the room back."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

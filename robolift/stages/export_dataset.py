@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -169,7 +170,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     if "lerobot_rewards" in config.columns:
         write_lerobot_rewards(_rewards(config, tables), output.path)
     blocks = ({name: array for make in makers for name, array in make(block).items()} for block in tables.blocks())
-    with JoinedColumns(blocks, output.path) as joined:
+    with closing(JoinedColumns(blocks, output.path)) as joined:
         beside = Beside(folder=config.kai0_folder, names=predicted) if config.kai0_folder else None
         away = {"task_index", *(beside.names if beside else ())}
         names = [name for name in joined.types if name not in away]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from robolift.data import export_meta, fresh_columns
 from robolift.data.dataset import Dataset
 from robolift.data.export_meta import EpisodeRow, EpisodeRows
 from robolift.data.joined import JoinedColumns
+from robolift.data.statistics import column_statistics
 from robolift.errors import DataError, UsageError
 from robolift.stages import export_tables
 from robolift.stages.stage import execute
@@ -81,14 +83,28 @@ def test_an_error_names_the_episode_of_the_whole(
     recorded: dict[str, str], output_root: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_into(monkeypatch, 1)
+    dataset = manifest.load(recorded["dataset"])
+    stages = [0] * dataset.counts["frames"]
+    starts = Dataset.open(dataset).starts
+    stages[int(starts[5]) + 2] = 1
+    made = publish_rewards(output_root, dataset, stage=stages)
     config = {"columns": ["stage_progress"], "num_task_stages": 1}
-    with pytest.raises(DataError, match=r"a frame is in task stage 1\n  where: episode 0, frame 3"):
-        run_export(recorded, output_root, **config)
+    with pytest.raises(DataError, match=r"a frame is in task stage 1\n  where: episode 5, frame 2"):
+        run_export({"dataset": dataset.uri, "rewards": made.uri}, output_root, **config)
+
+
+def test_statistics_of_different_widths_are_refused(tmp_path: Path) -> None:
+    rows = EpisodeRows(tmp_path, "v3.0")
+    for number, width in enumerate((2, 4)):
+        statistics = {"action": column_statistics(np.ones((3, width)))}
+        rows.add(EpisodeRow(index=number, length=3, first_row=0, tasks=[], places={}, extra={}, statistics=statistics))
+    with pytest.raises(DataError, match="statistics of different shapes can't be merged"):
+        rows.finish([], {})
 
 
 def test_columns_are_read_onwards(recorded: dict[str, str], tmp_path: Path) -> None:
     dataset = Dataset.open(manifest.load(recorded["dataset"]))
-    with JoinedColumns(iter([{"a": pa.array(np.arange(dataset.num_frames) / 2)}]), tmp_path) as joined:
+    with closing(JoinedColumns(iter([{"a": pa.array(np.arange(dataset.num_frames) / 2)}]), tmp_path)) as joined:
         columns = fresh_columns.FreshColumns(dataset, joined, np.arange(dataset.num_episodes) % 2)
         second = columns.of(1)
         first = int(dataset.starts[1])

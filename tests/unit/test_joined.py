@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,7 +22,7 @@ def blocks():
 
 
 def test_columns_come_back_as_often_as_needed(tmp_path: Path) -> None:
-    with JoinedColumns(blocks(), tmp_path / "new") as joined:
+    with closing(JoinedColumns(blocks(), tmp_path / "new")) as joined:
         assert joined.types == {"a": pa.int64(), "b": pa.string(), "c": pa.float64()}
         for _ in range(2):
             found = list(joined.blocks(["c", "b"]))
@@ -31,13 +32,13 @@ def test_columns_come_back_as_often_as_needed(tmp_path: Path) -> None:
 
 
 def test_two_readers_do_not_disturb_each_other(tmp_path: Path) -> None:
-    with JoinedColumns(blocks(), tmp_path) as joined:
+    with closing(JoinedColumns(blocks(), tmp_path)) as joined:
         for whole, part in zip(joined.blocks(["a", "b", "c"]), joined.blocks(["a"]), strict=True):
             assert whole["a"].equals(part["a"])
 
 
 def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
-    with JoinedColumns(blocks(), tmp_path):
+    with closing(JoinedColumns(blocks(), tmp_path)):
         assert list(tmp_path.iterdir()) == []
 
     def broken():
@@ -50,6 +51,6 @@ def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
 
 
 def test_no_column_at_all(tmp_path: Path) -> None:
-    with JoinedColumns(({} for _ in range(2)), tmp_path) as joined:
+    with closing(JoinedColumns(({} for _ in range(2)), tmp_path)) as joined:
         assert joined.types == {}
         assert list(joined.blocks([])) == []

@@ -30,6 +30,8 @@ COUNTED = {
     "pixel_av1": "a source pixel of AV1 decoded",
     "byte_h264": "a byte of H.264 decoded",
     "byte_av1": "a byte of AV1 decoded",
+    "root_h264": "the geometric mean of a camera's H.264 pixels and bytes: where bytes are many, each takes less",
+    "root_av1": "the same of AV1",
     "video_byte": "a byte of the source's videos",
     "data_byte": "a byte of the source's Parquet files",
     "window_byte": "a byte that the store's client may fetch around a clip: at most 50 MiB of its video's file",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from robolift.planner.recordings import Recordings
 
 DECODERS = {"h264": "h264", "avc1": "h264", "av1": "av1"}
@@ -33,9 +35,8 @@ def counted(recordings: Recordings, **more: float) -> dict[str, float]:
         counts["window_byte"] = counts["clip"] * min(WINDOW_BYTES, recordings.video_bytes / recordings.video_files)
     for camera in recordings.cameras:
         codec = DECODERS.get(camera.codec, OTHER_CODEC)
-        decoded = {
-            f"pixel_{codec}": recordings.frames * camera.height * camera.width,
-            f"byte_{codec}": recordings.video_bytes / len(recordings.cameras),
-        }
+        pixels = recordings.frames * camera.height * camera.width
+        size = recordings.video_bytes / len(recordings.cameras)
+        decoded = {f"pixel_{codec}": pixels, f"byte_{codec}": size, f"root_{codec}": math.sqrt(pixels * size)}
         counts |= {name: counts.get(name, 0.0) + count for name, count in decoded.items()}
     return {**counts, **more}

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from benchmarks import bench_costs, cost_fit, cost_requests, cost_runs
 from benchmarks.cost_chain import Chain, Taken, publish_tables, publish_values, written
 from benchmarks.cost_data import Shape, write
+from benchmarks.cost_passes import Pass
 from benchmarks.cost_runs import Run
 from robolift import manifest
 from robolift.planner import costs, recordings, steps
@@ -38,6 +39,18 @@ def test_runs_of_equal_counts_are_one_of_their_medians():
     assert run == ({"start": 1.0}, {"cpu_s": 2.0, "memory_bytes": 20.0, "written_bytes": 5.0})
 
 
+def test_passes_are_kept_and_count_as_one(tmp_path):
+    one = {"picture": 4.0}
+    for number in (3.0, 1.0, 2.0):
+        run = Taken("s", {"start": 1.0}, Run(uri="u", cpu_s=number, peak_bytes=1, requests={"GET": 2.0}), 5)
+        Pass([run], [(one, number), ({"clip": 1.0}, 7.0)], [(one, 10 * number)]).save(tmp_path)
+    found = Pass.together(Pass.load_all(tmp_path))
+    assert [run.run.cpu_s for run in found.runs] == [3.0, 1.0, 2.0]
+    assert found.runs[0] == Taken("s", {"start": 1.0}, Run(uri="u", cpu_s=3.0, peak_bytes=1, requests={"GET": 2.0}), 5)
+    assert found.decoding == [(one, 2.0), ({"clip": 1.0}, 7.0)]
+    assert found.reading == [(one, 20.0)]
+
+
 @pytest.mark.parametrize(("grown", "form"), [(4e6, {"start": 2.02e8}), (4e7, {"start": 2e8, "frame": 10.0})])
 def test_memory_that_grows_by_noise_alone_is_flat(grown, form):
     taken = [
@@ -46,6 +59,16 @@ def test_memory_that_grows_by_noise_alone_is_flat(grown, form):
     ]
     found = cost_fit.fit(taken, {})["label_returns"]["memory_bytes"]
     assert found == pytest.approx(form, rel=1e-2)
+
+
+@pytest.mark.parametrize(("stage", "frame"), [("import_dataset", 0.6027), ("label_returns", 0.5059)])
+def test_written_bytes_are_fitted_by_share_or_by_bytes(stage, frame):
+    sizes = {100.0: 110.0, 1000.0: 500.0}
+    taken = [
+        Taken(stage, {"start": 0.0, "frame": n}, Run(uri=str(n), cpu_s=1, peak_bytes=1), size)
+        for n, size in sizes.items()
+    ]
+    assert cost_fit.fit(taken, {})[stage]["written_bytes"] == {"frame": pytest.approx(frame, abs=1e-3)}
 
 
 def test_a_slope_is_that_of_the_line():

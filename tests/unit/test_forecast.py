@@ -75,6 +75,7 @@ def test_counts_by_hand():
     # 200 pixels of a picture; what is no codec that was measured counts as the dearer one.
     assert counts["pixel_h264"] == counts["pixel_av1"] == 72_000_000
     assert counts["byte_h264"] == counts["byte_av1"] == 5e8
+    assert counts["root_h264"] == pytest.approx(1.897367e8)  # of 72e6 pixels and 5e8 bytes
     assert costs.evaluate({"start": 2, "step": 3, "shard": 5}, counts) == 2 + 21
 
 

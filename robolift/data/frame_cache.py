@@ -34,7 +34,7 @@ FACTS_FILE, INDEX_FILE, SHARDS = "frames.json", "index.npy", "shards"
 FOLDER_VARIABLE, LIMIT_VARIABLE = "ROBOLIFT_FRAME_BLOCKS", "ROBOLIFT_FRAME_BLOCKS_MB"
 DEFAULT_LIMIT_MB = 8192
 HELD_BYTES = 64_000_000
-"""Of mapped files, after which they are let go."""
+"""Of mapped files that are read in order, after which they are let go."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,19 +108,22 @@ class Files(Protocol):
 class MappedFiles:
     """Files of this machine's disks, mapped into memory when they are first asked for.
 
-    What was read is let go every so often: it stays with the system, which needs it less than it seems, but would be
-    counted as this process's memory, up to all of the files.
+    Who reads in order has what was read let go every so often: it stays with the system, but would be counted as this
+    process's memory, up to all of the files. Who reads here and there comes back, and would pay twice for each page.
     """
 
     def __init__(self, paths: dict[str, Path]) -> None:
         self._paths = paths
         self._mapped: dict[str, np.ndarray] = {}
         self._maps: list[mmap.mmap] = []
-        self._held_bytes = 0
+        self._held_bytes, self._last = 0, Span(digest="", first=0, length=0)
 
     def read(self, spans: Sequence[Span]) -> list[np.ndarray]:
         """See Files."""
-        self._held_bytes += sum(span.length for span in spans)
+        for span in spans:
+            back = span.first < self._last.first if span.digest == self._last.digest else span.first > 0
+            self._held_bytes = 0 if back else self._held_bytes + span.length
+            self._last = span
         if self._held_bytes > HELD_BYTES:
             self._held_bytes = 0
             for mapped in self._maps:

@@ -15,8 +15,7 @@ from frame_jobs import Reader, packed, packing
 from robolift import storage
 from robolift.data import frame_blocks, frame_cache
 from robolift.data.dataset import Dataset
-from robolift.data.frame_blocks import Span
-from robolift.data.frame_cache import FACTS_FILE, INDEX_FILE, SHARDS, CachedFrames, MappedFiles
+from robolift.data.frame_cache import FACTS_FILE, INDEX_FILE, SHARDS, CachedFrames
 from robolift.data.frame_coding import Coding
 from robolift.data.frame_packing import pack, plan_parts
 from robolift.data.frame_workers import each
@@ -370,23 +369,3 @@ def test_the_array_of_a_run_and_the_cache_hold_the_same(opened, tmp_path):
     array = pack_frames(opened, opened.cameras, size=(20, 12), folder=tmp_path / "array")
     assert np.array_equal(packed(opened, tmp_path)[rows], array)
     assert set(os.listdir(tmp_path / "cache")) == {FACTS_FILE, INDEX_FILE, SHARDS}
-
-
-def test_mapped_files_are_let_go_before_they_fill_the_memory(tmp_path):
-    def held() -> int:
-        status = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in status if line.startswith("RssFile")) * 1024
-
-    path = tmp_path / "shard"
-    with path.open("wb") as file:
-        for number in range(300):
-            file.write(bytes([number % 251]) * 1_000_000)
-    files, before, most = MappedFiles({"a": path}), held(), 0
-    first = files.read([Span(digest="a", first=0, length=10)])[0]
-    for number in range(300):
-        (content,) = files.read([Span(digest="a", first=number * 1_000_000, length=1_000_000)])
-        assert content.sum() == number % 251 * 1_000_000
-        most = max(most, held() - before)
-    assert most < 100_000_000
-    # What was handed out stays as it was.
-    assert first.tolist() == [0] * 10

@@ -116,14 +116,15 @@ class MappedFiles:
         self._paths = paths
         self._mapped: dict[str, np.ndarray] = {}
         self._maps: list[mmap.mmap] = []
-        self._held_bytes, self._last = 0, Span(digest="", first=0, length=0)
+        self._held_bytes = 0
+        self._last: dict[str, int] = {}
 
     def read(self, spans: Sequence[Span]) -> list[np.ndarray]:
         """See Files."""
         for span in spans:
-            back = span.first < self._last.first if span.digest == self._last.digest else span.first > 0
+            back = span.first < self._last.get(span.digest, 0)
             self._held_bytes = 0 if back else self._held_bytes + span.length
-            self._last = span
+            self._last[span.digest] = span.first
         if self._held_bytes > HELD_BYTES:
             self._held_bytes = 0
             for mapped in self._maps:

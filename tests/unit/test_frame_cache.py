@@ -369,3 +369,22 @@ def test_the_array_of_a_run_and_the_cache_hold_the_same(opened, tmp_path):
     array = pack_frames(opened, opened.cameras, size=(20, 12), folder=tmp_path / "array")
     assert np.array_equal(packed(opened, tmp_path)[rows], array)
     assert set(os.listdir(tmp_path / "cache")) == {FACTS_FILE, INDEX_FILE, SHARDS}
+
+
+def test_who_reads_frames_in_order_lets_them_go(opened, tmp_path, monkeypatch):
+    let_go = []
+
+    class Watched(frame_cache.mmap.mmap):
+        def madvise(self, *_):
+            let_go.append(len(self))
+
+    frames = packed(opened, tmp_path)
+    monkeypatch.setattr(frame_cache.mmap, "mmap", Watched)
+    monkeypatch.setattr(frame_cache, "HELD_BYTES", 4 * frames[np.array([0])].nbytes)
+    number = opened.num_frames
+    for row in range(number - 1, -1, -1):
+        frames[np.array([row])]
+    assert let_go == []
+    for row in range(number):
+        frames[np.array([row])]
+    assert let_go

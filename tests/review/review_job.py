@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -214,12 +214,21 @@ class Watched:
 
     def shows(self, frame: int) -> None:
         """Wait until a frame is on the canvases."""
-        deadline = time.monotonic() + START_S / 2
+        deadline = time.monotonic() + START_S  # twice what the page waits for an answer before it asks again
         while self.page.get_attribute("#cameras", "data-frame") != str(frame):
             if time.monotonic() > deadline:
                 shown = self.page.get_attribute("#cameras", "data-frame")
                 raise AssertionError(f"frame {frame} is not shown, {shown} is; {self.tale()}")
             self.page.wait_for_timeout(10)
+
+    def cut_off(self, addresses: str) -> Callable[[], None]:
+        """Answer no request to these addresses until what is returned is called.
+
+        The route stays afterwards: one that is taken away while it holds a request may leave that without an answer.
+        """
+        cut = [True]
+        self.context.route(addresses, lambda route: route.abort() if cut else route.continue_())
+        return cut.clear
 
     def left(self, item: str) -> None:
         """Wait until the page has gone on from an item."""

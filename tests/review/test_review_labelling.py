@@ -117,14 +117,14 @@ def test_nothing_is_lost_while_the_server_is_away(visit, serve):
     page.page.wait_for_selector(".compare")  # comes by itself once the server has it
     assert server.state("person0", "episode:1").complete
     assert server.state("person0", "episode:1").tri.tolist() == [1] * 4 + [-1] * 3 + [0] * 5
-    page.context.route("**/api/events", lambda route: route.abort())  # the server knows of no reopening
+    answer_again = page.cut_off("**/api/events")  # the server knows of no reopening
     page.press("r")
     page.page.wait_for_selector("#notice", state="hidden")
     page.press("1")
     server.kill()
     page.page.wait_for_selector("#saved[data-state='offline']")
     server.start()
-    page.context.unroute("**/api/events")
+    answer_again()
     page.page.reload()  # straight away: reopening and mark are in the browser's storage only
     page.page.wait_for_selector("#cameras[data-frame]")
     page.saved()

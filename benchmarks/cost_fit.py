@@ -49,6 +49,8 @@ READ = {
 }
 BY_SHARE = ("import_dataset",)
 """Of these the relative error of written bytes counts: they are few, and no matter of frames alone."""
+ON_TABLES = ("label_returns", "merge_values", "label_advantage", "write_report")
+"""They read tables alone. Among those that decode and copy files they start up to a tenth later, which is no slope."""
 DIGITS = 4
 FLAT = 0.05
 """Share of a stage's memory up to which what grows with the recording is noise, and not to be extrapolated."""
@@ -107,7 +109,8 @@ def fit(taken: Sequence[Taken], decoding: Form) -> dict[str, dict[str, Form]]:
     found: dict[str, dict[str, Form]] = {}
     for stage, runs in sorted(medians(taken).items()):
         known = decoding if stage in DECODING else {}
-        rest = [(counts, max(0.0, numbers["cpu_s"] - evaluate(known, counts))) for counts, numbers in runs]
+        alike = [(counts, numbers) for counts, numbers in runs if stage not in ON_TABLES or not counts.get("data_file")]
+        rest = [(counts, max(0.0, numbers["cpu_s"] - evaluate(known, counts))) for counts, numbers in alike]
         own = coefficients(CPU[stage], rest)
         forms = {
             "memory_bytes": _held(MEMORY[stage], [(counts, numbers["memory_bytes"]) for counts, numbers in runs]),

@@ -21,6 +21,9 @@ from robolift.table_files import TableReader
 
 GROUND_TRUTH = "is_good_gt"
 
+Codes = NDArray[np.signedinteger[Any]]
+"""Categories of frames; a byte or two each, as frames may be millions."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FrameFacts:
@@ -35,24 +38,24 @@ class FrameFacts:
         outcome: (N,) outcome of the frame's episode.
         value_target: (N,) float64 what the value should be, None when nothing says so.
         advantage: (N,) float64, NaN where the frame has none.
-        slice_index: (N,) int64 slice of the advantage, -1 where the scheme has no slices.
+        slice_index: (N,) slice of the advantage, -1 where the scheme has no slices.
         is_good: (N,) 1 where the acting controller was good, 0 where not, -1 where the simulator does not know; None
             when the recordings have no such column.
     """
 
     starts: NDArray[np.int64]
     episodes: pa.Table
-    control_mode: NDArray[np.int64]
-    outcome: NDArray[np.int64]
+    control_mode: Codes
+    outcome: Codes
     value_target: NDArray[np.float64] | None
     value: NDArray[np.float64]
     value_std: NDArray[np.float64]
     advantage: NDArray[np.float64]
     valid: NDArray[np.bool_]
-    label: NDArray[np.int64]
-    slice_index: NDArray[np.int64]
-    reason: NDArray[np.int64]
-    is_good: NDArray[np.int64] | None
+    label: Codes
+    slice_index: Codes
+    reason: Codes
+    is_good: Codes | None
 
     @property
     def num_frames(self) -> int:
@@ -75,7 +78,7 @@ class FrameFacts:
         return np.repeat(chosen, np.diff(self.starts))
 
 
-def codes(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int64]:
+def codes(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int8]:
     """Return the positions of a string column's values in ``names``.
 
     Raises:
@@ -85,7 +88,7 @@ def codes(column: pa.ChunkedArray, names: tuple[str, ...]) -> NDArray[np.int64]:
     if found.null_count:
         unknown = sorted({str(value) for value in pc.unique(column).to_pylist()} - set(names))
         raise DataError(f"unknown values {', '.join(unknown)}", expected=", ".join(names))
-    return np.asarray(found.to_numpy(), dtype=np.int64)
+    return np.asarray(found.to_numpy(), dtype=np.int8)
 
 
 _Column = tuple[type[Any], Callable[[pa.ChunkedArray], Any]]
@@ -94,9 +97,9 @@ _FLOATS: _Column = (np.float64, pa.ChunkedArray.to_numpy)
 _LABEL_COLUMNS: dict[str, _Column] = {
     "advantage": _FLOATS,
     "valid": (np.bool_, pa.ChunkedArray.to_numpy),
-    "advantage_label": (np.int64, partial(codes, names=schema.ADVANTAGE_LABELS)),
-    "slice": (np.int64, lambda column: pc.fill_null(column, pa.scalar(-1, pa.int16())).to_numpy()),
-    "reason": (np.int64, partial(codes, names=schema.LABEL_REASONS)),
+    "advantage_label": (np.int8, partial(codes, names=schema.ADVANTAGE_LABELS)),
+    "slice": (np.int16, lambda column: pc.fill_null(column, pa.scalar(-1, pa.int16())).to_numpy()),
+    "reason": (np.int8, partial(codes, names=schema.LABEL_REASONS)),
 }
 
 
@@ -140,8 +143,8 @@ def _read(dataset: Dataset, made: Manifest, name: str, columns: Mapping[str, _Co
     return found
 
 
-def _control_modes(dataset: Dataset) -> NDArray[np.int64]:
-    found = np.empty(dataset.num_frames, np.int64)
+def _control_modes(dataset: Dataset) -> NDArray[np.int8]:
+    found = np.empty(dataset.num_frames, np.int8)
     with dataset.frame_blocks(["control_mode"]) as reader:
         for first, rows in reader.blocks():
             found[first : first + rows.num_rows] = codes(rows.column("control_mode"), schema.CONTROL_MODES)
@@ -159,7 +162,7 @@ def same_frames(dataset: Dataset, made: Manifest, name: str) -> pa.Table:
     return table
 
 
-def _ground_truth(dataset: Dataset) -> NDArray[np.int64] | None:
+def _ground_truth(dataset: Dataset) -> NDArray[np.int8] | None:
     if GROUND_TRUTH not in dataset.features:
         return None
-    return np.asarray(dataset.column(GROUND_TRUTH)).reshape(-1).astype(np.int64)
+    return np.asarray(dataset.column(GROUND_TRUTH)).reshape(-1).astype(np.int8)

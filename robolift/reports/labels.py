@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from robolift import schema, storage
 from robolift.errors import DataError
 from robolift.manifest import Manifest
-from robolift.reports.frames import FrameFacts
+from robolift.reports.frames import Codes, FrameFacts
 from robolift.reports.ranking import auc
 from robolift.reports.style import blend
 
@@ -107,7 +107,7 @@ def stacked(name: str, counts: Mapping[str, int], colours: Mapping[str, str]) ->
     return Bar(name=name, total=total, segments=parts)
 
 
-def categories(frames: FrameFacts) -> tuple[NDArray[np.int64], tuple[tuple[str, str], ...]]:
+def categories(frames: FrameFacts) -> tuple[Codes, tuple[tuple[str, str], ...]]:
     """Return each frame's label as a code (N,), and the name and colour of each code.
 
     Binary labels give positive, negative and none; slices give one category each, from worst to best, then none.
@@ -126,9 +126,9 @@ def autonomous(frames: FrameFacts) -> NDArray[np.bool_]:
 
 
 def _bars(
-    code: NDArray[np.int64],
+    code: Codes,
     named: tuple[tuple[str, str], ...],
-    by: NDArray[np.int64],
+    by: Codes,
     names: tuple[str, ...],
 ) -> tuple[Bar, ...]:
     bars = []

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from robolift import schema
 from robolift.reports import style
+from robolift.reports.frames import Codes
 from robolift.reports.labels import Cut
 from robolift.reports.training import HELD_OUT, TRAIN, Curves
 
@@ -69,7 +70,7 @@ def lengths_histogram(lengths: NDArray[np.int64], outcome: NDArray[np.int64], *,
 
 
 def advantage_histogram(
-    advantage: Floats, code: NDArray[np.int64], categories: Categories, cuts: Sequence[Cut], *, what: str
+    advantage: Floats, code: Codes, categories: Categories, cuts: Sequence[Cut], *, what: str
 ) -> Markup:
     """Draw how the advantage is distributed, coloured by label, with the cut of each group.
 
@@ -227,7 +228,7 @@ def episode_curves(
     value_std: Floats,
     value_target: Floats | None,
     advantage: Floats,
-    code: NDArray[np.int64],
+    code: Codes,
     categories: Categories,
     target_name: str,
     is_human: NDArray[np.bool_],
@@ -278,7 +279,7 @@ def episode_curves(
         return style.render(fig, name=name, title=title, description=f"{described}; {_shares(code, categories)}.")
 
 
-def _advantage_bars(ax: Axes, advantage: Floats, code: NDArray[np.int64], categories: Categories) -> None:
+def _advantage_bars(ax: Axes, advantage: Floats, code: Codes, categories: Categories) -> None:
     edges, heights, label = binned(np.nan_to_num(advantage), code, len(categories))
     for number, (name, colour) in enumerate(categories):
         rows = label == number
@@ -286,7 +287,7 @@ def _advantage_bars(ax: Axes, advantage: Floats, code: NDArray[np.int64], catego
             ax.stairs(np.where(rows, heights, 0.0), edges, fill=True, color=style.light(colour), label=name)
 
 
-def binned(advantage: Floats, code: NDArray[np.int64], num_codes: int) -> tuple[Floats, Floats, NDArray[np.int64]]:
+def binned(advantage: Floats, code: Codes, num_codes: int) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Return edges, heights and label of the bars: one a frame, or MAX_POINTS of mean height and commonest label."""
     num = min(len(advantage), MAX_POINTS)
     edges = np.linspace(0, len(advantage), num + 1).round().astype(np.int64)
@@ -295,7 +296,7 @@ def binned(advantage: Floats, code: NDArray[np.int64], num_codes: int) -> tuple[
     return edges.astype(np.float64), heights, np.argmax(votes, axis=0)
 
 
-def _shares(code: NDArray[np.int64], categories: Categories) -> str:
+def _shares(code: Codes, categories: Categories) -> str:
     counts = np.bincount(code, minlength=len(categories)).tolist()
     return ", ".join(f"{n} {name}" for (name, _), n in zip(categories, counts, strict=True) if n)
 

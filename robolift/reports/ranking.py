@@ -10,7 +10,7 @@ Floats = NDArray[np.float64]
 
 def ranks(values: Floats) -> Floats:
     """Return the ranks 1..n of ``values`` (n,); ties share the mean of theirs."""
-    order = np.argsort(values, kind="stable")
+    order = np.argsort(values)  # in any order among ties, and three times as quick as a stable one
     ordered = values[order]
     edges = np.append(np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])), len(values))
     del ordered  # a column may be of all frames

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from robolift import schema
 from robolift.data.dataset import Dataset
 from robolift.manifest import Manifest
-from robolift.reports.frames import codes, same_frames
+from robolift.reports.frames import Codes, codes, same_frames
 from robolift.reports.lineage import check_origin
 
 Floats = NDArray[np.float64]
@@ -47,7 +47,7 @@ class RewardColumns:
     tri: Floats
     reward: Floats
     anchor: Flags
-    source: Integers
+    source: Codes
 
     @property
     def is_labelled(self) -> Flags:
@@ -72,7 +72,7 @@ class RewardFacts:
     dataset: Dataset
     starts: Integers
     outcome: Integers
-    recorded: Integers
+    recorded: Codes
     is_correcting: Flags
     merged: RewardColumns
     model: RewardColumns | None

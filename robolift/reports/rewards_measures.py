@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from robolift import schema
+from robolift.reports.frames import Codes
 from robolift.reports.labels import Bar, stacked
 from robolift.reports.outcomes import OutcomeCurve, curve
 from robolift.reports.ranking import auc
@@ -92,7 +93,7 @@ def coverage(facts: RewardFacts) -> tuple[Bar, tuple[Bar, ...]]:
     return _source_bar("all frames", facts.merged.source), by_task
 
 
-def _source_bar(name: str, source: Integers) -> Bar:
+def _source_bar(name: str, source: Codes) -> Bar:
     counts = np.bincount(source, minlength=len(schema.REWARD_SOURCES)).tolist()
     named = {SOURCE_NAMES[key]: number for key, number in zip(schema.REWARD_SOURCES, counts, strict=True)}
     return stacked(name, named, SOURCE_COLOURS)

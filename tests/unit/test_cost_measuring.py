@@ -71,6 +71,14 @@ def test_written_bytes_are_fitted_by_share_or_by_bytes(stage, frame):
     assert cost_fit.fit(taken, {})[stage]["written_bytes"] == {"frame": pytest.approx(frame, abs=1e-3)}
 
 
+def test_what_reads_tables_alone_is_fitted_to_tables_alone():
+    def ran(frames, cpu_s, **files):
+        return Taken("label_returns", {"start": 1.0, "frame": frames, **files}, Run(str(cpu_s), cpu_s, peak_bytes=1))
+
+    taken = [ran(0, 0.25), ran(1e6, 1.25), ran(1e6, 9.0, data_file=3.0)]
+    assert cost_fit.fit(taken, {})["label_returns"]["cpu_s"] == pytest.approx({"start": 0.25, "frame": 1e-6}, rel=1e-3)
+
+
 def test_a_slope_is_that_of_the_line():
     assert cost_fit.slope([1, 4, 16], [5, 11, 35]) == pytest.approx(2)
 

@@ -43,7 +43,7 @@ def test_columns_are_those_of_the_tables_whatever_the_blocks(output_root, monkey
     assert [schema.LABEL_REASONS[code] for code in found.reason] == labels["reason"]
     assert found.slice_index.tolist() == [-1 if number is None else number for number in labels["slice"]]
     assert [schema.CONTROL_MODES[code] for code in found.control_mode] == ["autonomous"] * 15
-    assert (found.value.dtype, found.valid.dtype, found.label.dtype) == (np.float64, np.bool_, np.int64)
+    assert (found.value.dtype, found.valid.dtype, found.label.dtype) == (np.float64, np.bool_, np.int8)
 
 
 @pytest.mark.parametrize(("lengths", "num"), [([5, 3], 8), ([5, 3, 8], 16), ([5, 4, 6], 15)])

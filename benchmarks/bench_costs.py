@@ -30,6 +30,7 @@ from benchmarks.cost_chain import Taken
 from benchmarks.cost_data import Shape, write
 from benchmarks.cost_fit import CPU, DECODED, coefficients, fit, slope
 from benchmarks.cost_measure import (
+    measure_copying,
     measure_decoding,
     measure_pictures,
     measure_prediction,
@@ -42,7 +43,7 @@ from benchmarks.harness import Benchmark, Goal, Way
 from robolift import storage
 from robolift.planner import costs
 
-TABLES = ((250, 1000), (1000, 1000), (4000, 1000), (8000, 1000), (8000, 125))
+TABLES = ((250, 1000), (1000, 1000), (4000, 1000), (8000, 125))
 """Episodes, and frames of each."""
 LONG, LONG_CHECK = ((3000, 1000), (12_000, 1000), (40_000, 1000)), ((2000, 1000), (32_000, 1000))
 """The same for value targets and merged values alone: a million frames take them hundredths of a second."""
@@ -65,6 +66,8 @@ PICTURES = (
     Shape(32, 75, cameras=2, size=LARGE, codec="av1", noise=6),
 )
 """Of an episode for each process that packs, and more: an episode is packed by one."""
+COPIED = Shape(8, 75, cameras=2, size=SMALL, padding_mb=64)
+"""A gigabyte of videos, for what a byte takes to copy."""
 TABLES_CHECK = tuple((500 * times, 500) for times in (1, 16))
 ROWS_CHECK = tuple(Shape(100 * times, 500) for times in (1, 16))
 PREDICTED, PREDICTED_CHECK = (Shape(number, 300, cameras=2) for number in (48, 64))
@@ -81,7 +84,7 @@ STORED = (
 MANY_FILES = Shape(1100, 2)
 """More files in a folder than a store lists in one answer."""
 TURNS = 2
-"""Of a round, the second from its end to its start: a run may take a tenth more than the next, or than one earlier."""
+"""Of a round; what the first runs first, the second runs last: a run may take a tenth more than one minutes earlier."""
 REQUESTS_FILE, COSTS_FILE = "requests.json", "costs.json"
 """In the folder; the costs are those of the last round."""
 
@@ -90,7 +93,7 @@ def prepare(folder: Path) -> None:
     """Count requests, and write the recordings."""
     asked = measure_requests(folder, STORED, listed=MANY_FILES)
     storage.write_bytes(str(folder / REQUESTS_FILE), storage.to_json_bytes(asked))
-    for shape in (*CLIPS, *ROWS, *ROWS_CHECK, *PICTURES, *PICTURES_CHECK, PREDICTED, PREDICTED_CHECK):
+    for shape in (*CLIPS, *ROWS, *ROWS_CHECK, *PICTURES, *PICTURES_CHECK, PREDICTED, PREDICTED_CHECK, COPIED):
         write(folder, shape)
 
 
@@ -100,27 +103,34 @@ def check(folder: Path) -> dict[str, float]:
     Raises:
         RuntimeError: If something of a stage is not known after it.
     """
-    decoding = measure_decoding(folder, CLIPS)
-    reading: list[tuple[costs.Counts, float]] = []
-    fitted, checked = [], []
-    fitted += measure_pictures(folder, PICTURES, steps=STEPS, reading=reading)
-    checked += measure_pictures(folder, PICTURES_CHECK, steps=STEPS_CHECK)
+    made = Pass([], [], [], [])
     for turn in range(TURNS):
-        both = (
-            (fitted, PREDICTED, ROWS, POLICY_STEPS, TABLES, LONG),
-            (checked, PREDICTED_CHECK, ROWS_CHECK, POLICY_STEPS_CHECK, TABLES_CHECK, LONG_CHECK),
-        )
-        for taken, predicted, rows, steps, tables, long in both[:: -1 if turn % 2 else 1]:
-            taken += measure_prediction(folder, predicted)
-            taken += measure_rows(folder, rows, steps=steps)
-            taken += measure_tables(folder, tables, long)
-    made = Pass(fitted, decoding, reading)
+        for part in (measure, hold)[:: -1 if turn % 2 else 1]:
+            part(folder, made)
     made.save(folder)
     storage.write_bytes(str(folder / COSTS_FILE), storage.to_json_bytes(document(folder, [made])))
     known = costs.load(folder / COSTS_FILE)
     if lacking := incomplete(known):
         raise RuntimeError(f"not measured: {', '.join(lacking)}")
-    return {f"{name} {what}": number for name in CHECKED for what, number in ratios(known, checked, name).items()}
+    return {f"{name} {what}": number for name in CHECKED for what, number in ratios(known, made.checked, name).items()}
+
+
+def measure(folder: Path, made: Pass) -> None:
+    """Run everything that costs are fitted to."""
+    made.decoding.extend(measure_decoding(folder, CLIPS))
+    made.runs.extend(measure_pictures(folder, PICTURES, steps=STEPS, reading=made.reading))
+    made.runs.extend(measure_prediction(folder, PREDICTED))
+    made.runs.extend(measure_copying(folder, COPIED))
+    made.runs.extend(measure_rows(folder, ROWS, steps=POLICY_STEPS))
+    made.runs.extend(measure_tables(folder, TABLES, LONG))
+
+
+def hold(folder: Path, made: Pass) -> None:
+    """Run what costs are held to."""
+    made.checked.extend(measure_pictures(folder, PICTURES_CHECK, steps=STEPS_CHECK))
+    made.checked.extend(measure_prediction(folder, PREDICTED_CHECK))
+    made.checked.extend(measure_rows(folder, ROWS_CHECK, steps=POLICY_STEPS_CHECK))
+    made.checked.extend(measure_tables(folder, TABLES_CHECK, LONG_CHECK))
 
 
 def document(folder: Path, passes: Sequence[Pass]) -> dict[str, Any]:

@@ -118,6 +118,10 @@ class Chain:
         inputs = {name: made[name] for name in ("dataset", "labels")}
         self.do("train_policy", told, inputs, step=steps, row=steps * 64)
 
+    def copy(self, dataset: str, targets: str) -> None:
+        """Export with one column more."""
+        self.do("export_dataset", {"columns": ["next_reward"]}, {"dataset": dataset, "targets": targets})
+
     def pictures(self, dataset: str, targets: str, *, steps: Sequence[int]) -> str:
         """Run every stage that packs or reads pictures, training for each number of ``steps``.
 
@@ -125,7 +129,7 @@ class Chain:
             The address of the packed pictures of SIDE.
         """
         shown = {"dataset": dataset, "targets": targets}
-        self.do("export_dataset", {"columns": ["next_reward"]}, shown)
+        self.copy(dataset, targets)
         # A store is asked for as many files as a pod would write.
         shard_mb = None if "://" in self.root else SHARD_MB
         told = {"size": [SIDE, SIDE], "num_workers": PACK.cores, "shard_mb": shard_mb}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ class Shape:
         size: (height, width) of each.
         codec: ``h264`` or ``av1``.
         noise: Standard deviation of the pictures' noise, in grey levels: bytes and decoding time depend on it.
+        padding_mb: What each video's file has at its end that no decoder looks at.
     """
 
     episodes: int
@@ -44,12 +46,14 @@ class Shape:
     size: tuple[int, int] = (64, 64)
     codec: str = "h264"
     noise: float = 8
+    padding_mb: int = 0
 
     @property
     def name(self) -> str:
         """A folder's name."""
         seen = f"-{self.cameras}x{self.size[0]}x{self.size[1]}-{self.codec}-{self.noise:g}" if self.cameras else ""
-        return f"{self.version}-{self.episodes}x{self.length}{seen}"
+        padded = f"-{self.padding_mb}mb" if self.padding_mb else ""
+        return f"{self.version}-{self.episodes}x{self.length}{seen}{padded}"
 
 
 def write(folder: Path, shape: Shape) -> Path:
@@ -83,8 +87,17 @@ def write(folder: Path, shape: Shape) -> Path:
         videos = {name: _pictures(shape, noise, len(names) * episode + place) for place, name in enumerate(names)}
         writer.add_episode(columns, videos=videos, task="fold", extra={"outcome": outcome, "kind": "rollout"})
     writer.finish()
+    if shape.padding_mb:
+        for video in sorted(partial.rglob("*.mp4")):
+            _pad(video, shape.padding_mb << 20)
     partial.rename(path)
     return path
+
+
+def _pad(video: Path, size: int) -> None:
+    """Append a box of free space (ISO/IEC 14496-12, 8.1.2) to an MP4 file."""
+    with video.open("ab") as file:
+        file.write(struct.pack(">I4s", size, b"free") + np.random.default_rng(2).bytes(size - 8))
 
 
 def _pictures(shape: Shape, noise: np.ndarray, number: int) -> Iterator[np.ndarray]:

@@ -50,7 +50,8 @@ READ = {
 BY_SHARE = ("import_dataset",)
 """Of these the relative error of written bytes counts: they are few, and no matter of frames alone."""
 ON_TABLES = ("label_returns", "merge_values", "label_advantage", "write_report")
-"""They read tables alone. Among those that decode and copy files they start up to a tenth later, which is no slope."""
+"""They read tables alone, and are fitted to tables alone: among recordings they start up to a tenth later, which is no
+slope. The absolute error counts: the start of a process is as noisy with a hundred times the frames."""
 DIGITS = 4
 FLAT = 0.05
 """Share of a stage's memory up to which what grows with the recording is noise, and not to be extrapolated."""
@@ -111,7 +112,7 @@ def fit(taken: Sequence[Taken], decoding: Form) -> dict[str, dict[str, Form]]:
         known = decoding if stage in DECODING else {}
         alike = [(counts, numbers) for counts, numbers in runs if stage not in ON_TABLES or not counts.get("data_file")]
         rest = [(counts, max(0.0, numbers["cpu_s"] - evaluate(known, counts))) for counts, numbers in alike]
-        own = coefficients(CPU[stage], rest)
+        own = coefficients(CPU[stage], rest, exact=stage in ON_TABLES)
         forms = {
             "memory_bytes": _held(MEMORY[stage], [(counts, numbers["memory_bytes"]) for counts, numbers in runs]),
             # What compresses better in a small table is no matter; of a large one a tenth is gigabytes.

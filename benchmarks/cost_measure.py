@@ -119,6 +119,15 @@ def measure_prediction(folder: Path, shape: Shape) -> list[Taken]:
     return chain.taken
 
 
+def measure_copying(folder: Path, shape: Shape) -> list[Taken]:
+    """Export a recording, whose videos are copied."""
+    with workplace(folder) as work:
+        chain = Chain.of(str(write(folder, shape)), work, str(work / "runs"))
+        dataset = chain.dataset()
+        chain.copy(dataset, chain.targets(dataset))
+    return chain.taken
+
+
 def measure_reading(dataset_uri: str, packed_uri: str) -> tuple[Counts, float]:
     """Return how many packed pictures were read in random order, and the CPU seconds of it."""
     dataset = Dataset.open(manifest.load(dataset_uri))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from benchmarks.cost_chain import Taken
 from benchmarks.cost_runs import Run
@@ -23,14 +23,16 @@ class Pass:
     """What was measured.
 
     Attributes:
-        runs: Of stages.
+        runs: Of stages, that costs are fitted to.
         decoding: What was decoded, and the CPU seconds of it.
         reading: Which packed pictures were read, and the CPU seconds of it.
+        checked: Runs of stages that costs are held to.
     """
 
     runs: list[Taken]
     decoding: list[tuple[Counts, float]]
     reading: list[tuple[Counts, float]]
+    checked: list[Taken]
 
     @classmethod
     def together(cls, passes: Sequence[Self]) -> Self:
@@ -39,6 +41,7 @@ class Pass:
             [run for one in passes for run in one.runs],
             _medians([number for one in passes for number in one.decoding]),
             _medians([number for one in passes for number in one.reading]),
+            [run for one in passes for run in one.checked],
         )
 
     def save(self, folder: Path) -> None:
@@ -52,12 +55,17 @@ class Pass:
         found = [storage.read_json(str(path)) for path in sorted(folder.glob(FILES))]
         return [
             cls(
-                [Taken(**{**run, "run": Run(**run["run"])}) for run in one["runs"]],
+                _taken(one["runs"]),
                 [(counts, number) for counts, number in one["decoding"]],
                 [(counts, number) for counts, number in one["reading"]],
+                _taken(one["checked"]),
             )
             for one in found
         ]
+
+
+def _taken(runs: Sequence[Mapping[str, Any]]) -> list[Taken]:
+    return [Taken(**{**run, "run": Run(**run["run"])}) for run in runs]
 
 
 def _medians(numbers: Sequence[tuple[Counts, float]]) -> list[tuple[Counts, float]]:

@@ -43,12 +43,13 @@ def test_passes_are_kept_and_count_as_one(tmp_path):
     one = {"picture": 4.0}
     for number in (3.0, 1.0, 2.0):
         run = Taken("s", {"start": 1.0}, Run(uri="u", cpu_s=number, peak_bytes=1, requests={"GET": 2.0}), 5)
-        Pass([run], [(one, number), ({"clip": 1.0}, 7.0)], [(one, 10 * number)]).save(tmp_path)
+        Pass([run], [(one, number), ({"clip": 1.0}, 7.0)], [(one, 10 * number)], [run, run]).save(tmp_path)
     found = Pass.together(Pass.load_all(tmp_path))
     assert [run.run.cpu_s for run in found.runs] == [3.0, 1.0, 2.0]
     assert found.runs[0] == Taken("s", {"start": 1.0}, Run(uri="u", cpu_s=3.0, peak_bytes=1, requests={"GET": 2.0}), 5)
     assert found.decoding == [(one, 2.0), ({"clip": 1.0}, 7.0)]
     assert found.reading == [(one, 20.0)]
+    assert [run.run.cpu_s for run in found.checked] == [3.0, 3.0, 1.0, 1.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize(("grown", "form"), [(4e6, {"start": 2.02e8}), (4e7, {"start": 2e8, "frame": 10.0})])

@@ -26,14 +26,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cost_chain import Taken
+from benchmarks.cost_chain import Chain, Taken
 from benchmarks.cost_data import Shape, write
 from benchmarks.cost_fit import CPU, DECODED, coefficients, fit, slope
 from benchmarks.cost_measure import (
-    measure_copying,
     measure_decoding,
+    measure_one,
     measure_pictures,
-    measure_prediction,
     measure_requests,
     measure_rows,
     measure_tables,
@@ -119,8 +118,8 @@ def measure(folder: Path, made: Pass) -> None:
     """Run everything that costs are fitted to."""
     made.decoding.extend(measure_decoding(folder, CLIPS))
     made.runs.extend(measure_pictures(folder, PICTURES, steps=STEPS, reading=made.reading))
-    made.runs.extend(measure_prediction(folder, PREDICTED))
-    made.runs.extend(measure_copying(folder, COPIED))
+    made.runs.extend(measure_one(folder, PREDICTED, Chain.prediction))
+    made.runs.extend(measure_one(folder, COPIED, Chain.copy))
     made.runs.extend(measure_rows(folder, ROWS, steps=POLICY_STEPS))
     made.runs.extend(measure_tables(folder, TABLES, LONG))
 
@@ -128,7 +127,7 @@ def measure(folder: Path, made: Pass) -> None:
 def hold(folder: Path, made: Pass) -> None:
     """Run what costs are held to."""
     made.checked.extend(measure_pictures(folder, PICTURES_CHECK, steps=STEPS_CHECK))
-    made.checked.extend(measure_prediction(folder, PREDICTED_CHECK))
+    made.checked.extend(measure_one(folder, PREDICTED_CHECK, Chain.prediction))
     made.checked.extend(measure_rows(folder, ROWS_CHECK, steps=POLICY_STEPS_CHECK))
     made.checked.extend(measure_tables(folder, TABLES_CHECK, LONG_CHECK))
 

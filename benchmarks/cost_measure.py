@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,21 +110,12 @@ def measure_pictures(
     return taken
 
 
-def measure_prediction(folder: Path, shape: Shape) -> list[Taken]:
-    """Predict the values of a recording."""
+def measure_one(folder: Path, shape: Shape, what: Callable[[Chain, str, str], None]) -> list[Taken]:
+    """Run one thing that a chain does with a recording and its value targets."""
     with workplace(folder) as work:
         chain = Chain.of(str(write(folder, shape)), work, str(work / "runs"))
         dataset = chain.dataset()
-        chain.prediction(dataset, chain.targets(dataset))
-    return chain.taken
-
-
-def measure_copying(folder: Path, shape: Shape) -> list[Taken]:
-    """Export a recording, whose videos are copied."""
-    with workplace(folder) as work:
-        chain = Chain.of(str(write(folder, shape)), work, str(work / "runs"))
-        dataset = chain.dataset()
-        chain.copy(dataset, chain.targets(dataset))
+        what(chain, dataset, chain.targets(dataset))
     return chain.taken
 
 

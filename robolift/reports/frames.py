@@ -162,7 +162,7 @@ def same_frames(dataset: Dataset, made: Manifest, name: str) -> pa.Table:
     return table
 
 
-def _ground_truth(dataset: Dataset) -> NDArray[np.int8] | None:
+def _ground_truth(dataset: Dataset) -> NDArray[np.int64] | None:
     if GROUND_TRUTH not in dataset.features:
         return None
-    return np.asarray(dataset.column(GROUND_TRUTH)).reshape(-1).astype(np.int8)
+    return np.asarray(dataset.column(GROUND_TRUTH)).reshape(-1).astype(np.int64)

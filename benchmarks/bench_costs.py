@@ -20,17 +20,17 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cost_chain import Chain, Taken
 from benchmarks.cost_data import Shape, write
-from benchmarks.cost_fit import CPU, DECODED, coefficients, fit, slope
+from benchmarks.cost_fit import CPU, DECODED, coefficients, fit, seconds, slope
 from benchmarks.cost_measure import (
-    measure_decoding,
     measure_one,
     measure_pictures,
     measure_requests,
@@ -82,8 +82,26 @@ STORED = (
 """Of each version, with another number of episodes, of cameras; a large table; a video that is fetched in windows."""
 MANY_FILES = Shape(1100, 2)
 """More files in a folder than a store lists in one answer."""
-TURNS = 2
-"""Of a round; what the first runs first, the second runs last: a run may take a tenth more than one minutes earlier."""
+PARTS: tuple[tuple[Callable[[Path], list[Taken]], Callable[[Path], list[Taken]]], ...] = (
+    (
+        partial(measure_pictures, shapes=PICTURES, steps=STEPS, clips=CLIPS),
+        partial(measure_pictures, shapes=PICTURES_CHECK, steps=STEPS_CHECK),
+    ),
+    (
+        partial(measure_one, shape=PREDICTED, what=Chain.prediction),
+        partial(measure_one, shape=PREDICTED_CHECK, what=Chain.prediction),
+    ),
+    (
+        partial(measure_rows, shapes=ROWS, steps=POLICY_STEPS, copied=COPIED),
+        partial(measure_rows, shapes=ROWS_CHECK, steps=POLICY_STEPS_CHECK),
+    ),
+    (
+        partial(measure_tables, sizes=TABLES, long=LONG),
+        partial(measure_tables, sizes=TABLES_CHECK, long=LONG_CHECK),
+    ),
+)
+"""What costs are fitted to, and what they are held to. Each is run twice, there and back and minutes apart: a machine
+that is a tenth slower for a while is so for both."""
 REQUESTS_FILE, COSTS_FILE = "requests.json", "costs.json"
 """In the folder; the costs are those of the last round."""
 
@@ -102,10 +120,10 @@ def check(folder: Path) -> dict[str, float]:
     Raises:
         RuntimeError: If something of a stage is not known after it.
     """
-    made = Pass([], [], [], [])
-    for turn in range(TURNS):
-        for part in (measure, hold)[:: -1 if turn % 2 else 1]:
-            part(folder, made)
+    made = Pass([], [])
+    for measured, held in PARTS:
+        for runs, part in ((made.runs, measured), (made.checked, held), (made.checked, held), (made.runs, measured)):
+            runs.extend(part(folder))
     made.save(folder)
     storage.write_bytes(str(folder / COSTS_FILE), storage.to_json_bytes(document(folder, [made])))
     known = costs.load(folder / COSTS_FILE)
@@ -114,35 +132,17 @@ def check(folder: Path) -> dict[str, float]:
     return {f"{name} {what}": number for name in CHECKED for what, number in ratios(known, made.checked, name).items()}
 
 
-def measure(folder: Path, made: Pass) -> None:
-    """Run everything that costs are fitted to."""
-    made.decoding.extend(measure_decoding(folder, CLIPS))
-    made.runs.extend(measure_pictures(folder, PICTURES, steps=STEPS, reading=made.reading))
-    made.runs.extend(measure_one(folder, PREDICTED, Chain.prediction))
-    made.runs.extend(measure_one(folder, COPIED, Chain.copy))
-    made.runs.extend(measure_rows(folder, ROWS, steps=POLICY_STEPS))
-    made.runs.extend(measure_tables(folder, TABLES, LONG))
-
-
-def hold(folder: Path, made: Pass) -> None:
-    """Run what costs are held to."""
-    made.checked.extend(measure_pictures(folder, PICTURES_CHECK, steps=STEPS_CHECK))
-    made.checked.extend(measure_one(folder, PREDICTED_CHECK, Chain.prediction))
-    made.checked.extend(measure_rows(folder, ROWS_CHECK, steps=POLICY_STEPS_CHECK))
-    made.checked.extend(measure_tables(folder, TABLES_CHECK, LONG_CHECK))
-
-
 def document(folder: Path, passes: Sequence[Pass]) -> dict[str, Any]:
     """Return what costs.json says after these passes."""
-    whole = Pass.together(passes)
-    decoding = coefficients(DECODED, whole.decoding)
+    runs = [run for one in passes for run in one.runs]
+    decoding = coefficients(DECODED, seconds(runs, "decoding"))
     asked = storage.read_json(str(folder / REQUESTS_FILE))
     return {
         "measured": machine(),
         "counted": costs.COUNTED,
         "decoding": decoding,
-        "reading": coefficients(("picture",), whole.reading),
-        "stages": {name: {**forms, **asked[name]} for name, forms in fit(whole.runs, decoding).items()},
+        "reading": coefficients(("picture",), seconds(runs, "reading")),
+        "stages": {name: {**forms, **asked[name]} for name, forms in fit(runs, decoding).items()},
     }
 
 

@@ -40,7 +40,10 @@ TRAINED = {
 
 @dataclass(frozen=True)
 class Taken:
-    """One run of a stage: what there was to do, what it took, and the bytes of its output where that is on a disk."""
+    """One run of a stage: what there was to do, what it took, and the bytes of its output where that is on a disk.
+
+    ``decoding`` and ``reading`` packed pictures by themselves are stages here, too.
+    """
 
     stage: str
     counts: Counts

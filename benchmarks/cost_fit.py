@@ -102,13 +102,18 @@ def medians(taken: Sequence[Taken]) -> dict[str, list[tuple[Counts, dict[str, fl
     return found
 
 
+def seconds(taken: Sequence[Taken], stage: str) -> list[tuple[Counts, float]]:
+    """Return counts and CPU seconds of the runs of one stage."""
+    return [(counts, numbers["cpu_s"]) for counts, numbers in medians(taken)[stage]]
+
+
 def fit(taken: Sequence[Taken], decoding: Form) -> dict[str, dict[str, Form]]:
     """Return the forms of each stage but its requests.
 
     What a stage that decodes takes besides is fitted to the rest of its time, and ``decoding`` added to it.
     """
     found: dict[str, dict[str, Form]] = {}
-    for stage, runs in sorted(medians(taken).items()):
+    for stage, runs in sorted(medians([one for one in taken if one.stage in CPU]).items()):
         known = decoding if stage in DECODING else {}
         alike = [(counts, numbers) for counts, numbers in runs if stage not in ON_TABLES or not counts.get("data_file")]
         rest = [(counts, max(0.0, numbers["cpu_s"] - evaluate(known, counts))) for counts, numbers in alike]

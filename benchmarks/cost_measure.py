@@ -16,6 +16,7 @@ from benchmarks.cost_chain import SIDE, Chain, Taken, publish_tables
 from benchmarks.cost_data import FPS, Shape, write
 from benchmarks.cost_fit import CPU, READ, REQUESTS, coefficients
 from benchmarks.cost_requests import BUCKET, OPERATIONS, READ_BYTES, counting_runner, server
+from benchmarks.cost_runs import Run
 from robolift import manifest
 from robolift.data.dataset import Dataset
 from robolift.data.frame_cache import View, open_cache
@@ -72,9 +73,14 @@ def tables_alone(episodes: int, length: int) -> Recordings:
     )
 
 
-def measure_rows(folder: Path, shapes: Sequence[Shape], *, steps: Sequence[int]) -> list[Taken]:
-    """Run the stages that read rows of the source; a policy trains for all ``steps`` on the first, one on the next."""
-    taken = []
+def measure_rows(
+    folder: Path, shapes: Sequence[Shape], *, steps: Sequence[int], copied: Shape | None = None
+) -> list[Taken]:
+    """Run the stages that read rows of the source; a policy trains for all ``steps`` on the first, one on the next.
+
+    The videos of ``copied`` are exported besides.
+    """
+    taken = measure_one(folder, copied, Chain.copy) if copied else []
     for place, shape in enumerate(shapes):
         with workplace(folder) as work:
             chain = Chain.of(str(write(folder, shape)), work, str(work / "runs"))
@@ -88,25 +94,19 @@ def measure_rows(folder: Path, shapes: Sequence[Shape], *, steps: Sequence[int])
 
 
 def measure_pictures(
-    folder: Path,
-    shapes: Sequence[Shape],
-    *,
-    steps: Sequence[int],
-    reading: list[tuple[Counts, float]] | None = None,
+    folder: Path, shapes: Sequence[Shape], *, steps: Sequence[int], clips: Sequence[Shape] = ()
 ) -> list[Taken]:
     """Run the stages that pack or read pictures; a value model trains for all ``steps`` on the first, one on others.
 
-    What it takes to read the pictures of each recording is added to ``reading``.
+    Packed pictures are read in random order, too, and the videos of ``clips`` decoded.
     """
-    taken = []
+    taken = [measure_decoding(folder, shape) for shape in clips]
     for place, shape in enumerate(shapes):
         with workplace(folder) as work:
             chain = Chain.of(str(write(folder, shape)), work, str(work / "runs"))
             dataset = chain.dataset()
             packed = chain.pictures(dataset, chain.targets(dataset), steps=steps[:1] if place else steps)
-            if reading is not None:
-                reading.append(measure_reading(dataset, packed))
-            taken += chain.taken
+            taken += [*chain.taken, measure_reading(dataset, packed)]
     return taken
 
 
@@ -119,8 +119,8 @@ def measure_one(folder: Path, shape: Shape, what: Callable[[Chain, str, str], No
     return chain.taken
 
 
-def measure_reading(dataset_uri: str, packed_uri: str) -> tuple[Counts, float]:
-    """Return how many packed pictures were read in random order, and the CPU seconds of it."""
+def measure_reading(dataset_uri: str, packed_uri: str) -> Taken:
+    """Read packed pictures in random order."""
     dataset = Dataset.open(manifest.load(dataset_uri))
     view = View(cameras=tuple(dataset.cameras), size=(SIDE, SIDE), padded=False)
     frames = open_cache(manifest.load(packed_uri), view, num_frames=dataset.num_frames)
@@ -132,18 +132,16 @@ def measure_reading(dataset_uri: str, packed_uri: str) -> tuple[Counts, float]:
         for rows in np.array_split(order, max(1, len(order) // 32)):
             frames[rows]
         spent.append(time.thread_time() - begin)
-    return {"picture": float(dataset.num_frames * len(dataset.cameras))}, statistics.median(spent[1:])
+    counts = {"picture": float(dataset.num_frames * len(dataset.cameras))}
+    return Taken("reading", counts, Run("", statistics.median(spent[1:])))
 
 
-def measure_decoding(folder: Path, shapes: Sequence[Shape]) -> list[tuple[Counts, float]]:
-    """Return for each recording how much was decoded and scaled as packing does it, and the CPU seconds of it."""
-    runs = []
-    for shape in shapes:
-        source = str(write(folder, shape))
-        with closing(LeRobotReader.open(source)) as reader:
-            spent = [_decode_s(reader) for _ in range(1 + REPEATS)][1:]  # the first reads files from the disk
-        runs.append((counted(read(source)), statistics.median(spent)))
-    return runs
+def measure_decoding(folder: Path, shape: Shape) -> Taken:
+    """Decode and scale the videos of a recording as packing does it."""
+    source = str(write(folder, shape))
+    with closing(LeRobotReader.open(source)) as reader:
+        spent = [_decode_s(reader) for _ in range(1 + REPEATS)][1:]  # the first reads files from the disk
+    return Taken("decoding", counted(read(source)), Run("", statistics.median(spent)))
 
 
 def _decode_s(reader: LeRobotReader) -> float:

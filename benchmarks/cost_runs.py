@@ -24,10 +24,10 @@ POLL_S, TIMEOUT_S = 0.1, 600.0
 
 @dataclass(frozen=True)
 class Run:
-    """What one process of a stage took.
+    """What one process of a stage took, or a part of its work by itself.
 
     Attributes:
-        uri: Its output.
+        uri: Its output, if it makes one.
         cpu_s: User and system, children included.
         peak_bytes: Greatest resident memory of the process, or of it and its children together, as a pod pays for.
         requests: What it asked of an object store, by operation, where that was counted.
@@ -35,7 +35,7 @@ class Run:
 
     uri: str
     cpu_s: float
-    peak_bytes: float
+    peak_bytes: float = 0.0
     requests: Mapping[str, float] = field(default_factory=dict)
 
 

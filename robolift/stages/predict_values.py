@@ -63,7 +63,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     ``value`` is the expected return of a distribution, the progress of a single-frame model, and for a two-frame model
     the progress since the episode's first frame. The last two predict no ``value_std``: it is 0.
     """
-    from robolift.training.memory import return_large_blocks  # noqa: PLC0415
+    from robolift.memory import return_large_blocks  # noqa: PLC0415
 
     return_large_blocks()
 

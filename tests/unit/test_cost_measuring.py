@@ -39,17 +39,21 @@ def test_runs_of_equal_counts_are_one_of_their_medians():
     assert run == ({"start": 1.0}, {"cpu_s": 2.0, "memory_bytes": 20.0, "written_bytes": 5.0})
 
 
-def test_passes_are_kept_and_count_as_one(tmp_path):
-    one = {"picture": 4.0}
-    for number in (3.0, 1.0, 2.0):
-        run = Taken("s", {"start": 1.0}, Run(uri="u", cpu_s=number, peak_bytes=1, requests={"GET": 2.0}), 5)
-        Pass([run], [(one, number), ({"clip": 1.0}, 7.0)], [(one, 10 * number)], [run, run]).save(tmp_path)
-    found = Pass.together(Pass.load_all(tmp_path))
-    assert [run.run.cpu_s for run in found.runs] == [3.0, 1.0, 2.0]
-    assert found.runs[0] == Taken("s", {"start": 1.0}, Run(uri="u", cpu_s=3.0, peak_bytes=1, requests={"GET": 2.0}), 5)
-    assert found.decoding == [(one, 2.0), ({"clip": 1.0}, 7.0)]
-    assert found.reading == [(one, 20.0)]
-    assert [run.run.cpu_s for run in found.checked] == [3.0, 3.0, 1.0, 1.0, 2.0, 2.0]
+def test_passes_are_kept(tmp_path):
+    ran = [
+        Taken("s", {"start": 1.0}, Run(uri="u", cpu_s=number, peak_bytes=1, requests={"GET": 2.0}), 5)
+        for number in (3.0, 1.0)
+    ]
+    passes = [Pass(ran[:1], ran), Pass(ran[1:], [])]
+    for one in passes:
+        one.save(tmp_path)
+    assert Pass.load_all(tmp_path) == passes
+
+
+def test_seconds_of_decoding_alone_are_medians_and_no_stage():
+    taken = [Taken("decoding", {"clip": clips}, Run("", s)) for clips, s in ((1, 3.0), (2, 7.0), (1, 1.0), (1, 2.0))]
+    assert cost_fit.seconds(taken, "decoding") == [({"clip": 1}, 2.0), ({"clip": 2}, 7.0)]
+    assert cost_fit.fit(taken, {}) == {}
 
 
 @pytest.mark.parametrize(("grown", "form"), [(4e6, {"start": 2.02e8}), (4e7, {"start": 2e8, "frame": 10.0})])

@@ -20,23 +20,17 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cost_chain import Chain, Taken
-from benchmarks.cost_data import Shape, write
+from benchmarks.cost_data import Shape
 from benchmarks.cost_fit import CPU, DECODED, coefficients, fit, seconds, slope
-from benchmarks.cost_measure import (
-    measure_one,
-    measure_pictures,
-    measure_requests,
-    measure_rows,
-    measure_tables,
-)
+from benchmarks.cost_jobs import alone, decoded, load, on_pictures, on_rows, on_tables, save, size
+from benchmarks.cost_measure import measure, measure_requests
 from benchmarks.cost_passes import Pass
 from benchmarks.harness import Benchmark, Goal, Way
 from robolift import storage
@@ -73,7 +67,7 @@ PREDICTED, PREDICTED_CHECK = (Shape(number, 300, cameras=2) for number in (48, 6
 """Many small pictures: the small model takes little of each."""
 PICTURES_CHECK = tuple(Shape(8 * times, 60, cameras=2, size=(360, 480), codec="av1", noise=7) for times in (1, 16))
 STEPS, STEPS_CHECK = (4, 80), (16, 256)
-POLICY_STEPS, POLICY_STEPS_CHECK = (100, 3200), (200, 3200)
+POLICY_STEPS, POLICY_STEPS_CHECK = (100, 8000), (200, 8000)
 STORED = (
     *(Shape(e, 20, v, cameras=c) for v in ("v2.1", "v3.0") for e, c in ((4, 1), (8, 1), (4, 2))),
     Shape(2, 100_000, "v3.0"),
@@ -82,48 +76,53 @@ STORED = (
 """Of each version, with another number of episodes, of cameras; a large table; a video that is fetched in windows."""
 MANY_FILES = Shape(1100, 2)
 """More files in a folder than a store lists in one answer."""
-PARTS: tuple[tuple[Callable[[Path], list[Taken]], Callable[[Path], list[Taken]]], ...] = (
-    (
-        partial(measure_pictures, shapes=PICTURES, steps=STEPS, clips=CLIPS),
-        partial(measure_pictures, shapes=PICTURES_CHECK, steps=STEPS_CHECK),
-    ),
-    (
-        partial(measure_one, shape=PREDICTED, what=Chain.prediction),
-        partial(measure_one, shape=PREDICTED_CHECK, what=Chain.prediction),
-    ),
-    (
-        partial(measure_rows, shapes=ROWS, steps=POLICY_STEPS, copied=COPIED),
-        partial(measure_rows, shapes=ROWS_CHECK, steps=POLICY_STEPS_CHECK),
-    ),
-    (
-        partial(measure_tables, sizes=TABLES, long=LONG),
-        partial(measure_tables, sizes=TABLES_CHECK, long=LONG_CHECK),
-    ),
-)
-"""What costs are fitted to, and what they are held to. Each is run twice, there and back and minutes apart: a machine
-that is a tenth slower for a while is so for both."""
-REQUESTS_FILE, COSTS_FILE = "requests.json", "costs.json"
+ORDER = ("decoding", "pack_frames", "decoding", *(name for name in CPU if name != "pack_frames"))
+"""Of a round: decoding before and after what is held to it."""
+TURNS = {**dict.fromkeys(CPU, 3), **dict.fromkeys(("pack_frames", "predict_values", "train_policy"), 1)}
+"""Of a stage in a round, there and back."""
+REQUESTS_FILE, FITTED_FILE, HELD_FILE, COSTS_FILE = "requests.json", "fitted.json", "held.json", "costs.json"
 """In the folder; the costs are those of the last round."""
 
 
 def prepare(folder: Path) -> None:
-    """Count requests, and write the recordings."""
+    """Count requests, and make all that stages are given."""
     asked = measure_requests(folder, STORED, listed=MANY_FILES)
     storage.write_bytes(str(folder / REQUESTS_FILE), storage.to_json_bytes(asked))
-    for shape in (*CLIPS, *ROWS, *ROWS_CHECK, *PICTURES, *PICTURES_CHECK, PREDICTED, PREDICTED_CHECK, COPIED):
-        write(folder, shape)
+    fitted = [
+        *decoded(folder, CLIPS),
+        *on_pictures(folder, PICTURES, steps=STEPS),
+        *alone(folder, PREDICTED, Chain.prediction),
+        *alone(folder, COPIED, Chain.copy),
+        *on_rows(folder, ROWS, steps=POLICY_STEPS),
+        *on_tables(folder, TABLES, LONG),
+    ]
+    held = [
+        *on_pictures(folder, PICTURES_CHECK, steps=STEPS_CHECK),
+        *alone(folder, PREDICTED_CHECK, Chain.prediction),
+        *on_rows(folder, ROWS_CHECK, steps=POLICY_STEPS_CHECK),
+        *on_tables(folder, TABLES_CHECK, LONG_CHECK),
+    ]
+    save(folder, FITTED_FILE, fitted)
+    save(folder, HELD_FILE, held)
 
 
 def check(folder: Path) -> dict[str, float]:
     """Measure, and return predicted / measured of every stage on recordings that nothing was fitted to.
 
+    What costs are fitted to and what they are held to run in turn: a machine that is a tenth slower for a while is so
+    for both.
+
     Raises:
         RuntimeError: If something of a stage is not known after it.
     """
     made = Pass([], [])
-    for measured, held in PARTS:
-        for runs, part in ((made.runs, measured), (made.checked, held), (made.checked, held), (made.runs, measured)):
-            runs.extend(part(folder))
+    todo = [(job, made.runs) for job in load(folder, FITTED_FILE)]
+    todo += [(job, made.checked) for job in load(folder, HELD_FILE)]
+    for stage in ORDER:
+        jobs = sorted((one for one in todo if one[0].stage == stage), key=lambda one: size(one[0]))
+        for turn in range(TURNS.get(stage, 1)):
+            for job, runs in jobs[:: -1 if turn % 2 else 1]:
+                runs.extend(measure(folder, job))
     made.save(folder)
     storage.write_bytes(str(folder / COSTS_FILE), storage.to_json_bytes(document(folder, [made])))
     known = costs.load(folder / COSTS_FILE)

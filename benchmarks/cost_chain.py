@@ -51,6 +51,16 @@ class Taken:
     written_bytes: float = 0.0
 
 
+@dataclass(frozen=True)
+class Job:
+    """A stage that can be run at any time: what it is told, what it is given, and what there is to do."""
+
+    stage: str
+    config: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    counts: Counts
+
+
 @dataclass
 class Chain:
     """The stages of one dataset, run when they are asked for.
@@ -61,7 +71,9 @@ class Chain:
         root: Where outputs go.
         source: Address of the LeRobot dataset, empty where only tables are.
         runner: Runs a stage; another one counts requests.
+        later: Whether what nothing follows is not run.
         taken: Every run so far.
+        jobs: What was asked for so far.
     """
 
     recordings: Recordings
@@ -69,24 +81,31 @@ class Chain:
     root: str
     source: str = ""
     runner: Callable[..., Run] = run
+    later: bool = False
     taken: list[Taken] = field(default_factory=list)
+    jobs: list[Job] = field(default_factory=list)
 
     @classmethod
     def of(cls, source: str, folder: Path, root: str, **more: Any) -> Chain:
         """Return the chain of a LeRobot dataset."""
         return cls(read(source), folder, root, source, **more)
 
-    def do(self, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Any], **counts: float) -> str:
-        """Run a stage and return the address of its output.
+    def do(
+        self, stage: str, config: Mapping[str, Any], inputs: Mapping[str, Any], *, last: bool = False, **counts: float
+    ) -> str:
+        """Run a stage and return the address of its output; none if it is the ``last`` and left for later.
 
         Raises:
             RuntimeError: If it had nothing to do.
         """
+        self.jobs.append(Job(stage, dict(config), dict(inputs), counted(self.recordings, **counts)))
+        if last and self.later:
+            return ""
         found = self.runner(stage, self.folder, root=self.root, inputs=inputs, config=config)
         if any(found.uri == one.run.uri for one in self.taken):
             raise RuntimeError(f"{stage} found {found.uri} of an earlier run: nothing was measured")
         size = 0.0 if storage.local_path(found.uri) is None else written(found.uri)
-        self.taken.append(Taken(stage, counted(self.recordings, **counts), found, size))
+        self.taken.append(Taken(stage, self.jobs[-1].counts, found, size))
         return found.uri
 
     def dataset(self) -> str:
@@ -107,43 +126,39 @@ class Chain:
         made = {"dataset": dataset, "targets": self.targets(dataset), "values": self.values(dataset, shards=shards)}
         made["labels"] = self.do("label_advantage", {}, made)
         if report:
-            self.do("write_report", {}, made)
+            self.do("write_report", {}, made, last=True)
         return made
 
     def rows(self, dataset: str, made: Mapping[str, str]) -> None:
         """Run every stage that reads the rows of the source."""
-        self.do("export_dataset", {}, made)
-        self.do("compute_norm_stats", {}, {"dataset": dataset})
+        self.do("export_dataset", {}, made, last=True)
+        self.do("compute_norm_stats", {}, {"dataset": dataset}, last=True)
 
     def policy(self, made: Mapping[str, str], *, steps: int) -> None:
         """Train the small policy without cameras."""
         told = {"preset": "tiny", "vision": "none", "val_fraction": 0, "batch_size": 64, "steps": steps}
         inputs = {name: made[name] for name in ("dataset", "labels")}
-        self.do("train_policy", told, inputs, step=steps, row=steps * 64)
+        self.do("train_policy", told, inputs, last=True, step=steps, row=steps * 64)
 
     def copy(self, dataset: str, targets: str) -> None:
         """Export with one column more."""
-        self.do("export_dataset", {"columns": ["next_reward"]}, {"dataset": dataset, "targets": targets})
+        given = {"dataset": dataset, "targets": targets}
+        self.do("export_dataset", {"columns": ["next_reward"]}, given, last=True)
 
-    def pictures(self, dataset: str, targets: str, *, steps: Sequence[int]) -> str:
-        """Run every stage that packs or reads pictures, training for each number of ``steps``.
-
-        Returns:
-            The address of the packed pictures of SIDE.
-        """
+    def pictures(self, dataset: str, targets: str, *, steps: Sequence[int]) -> None:
+        """Run every stage that packs or reads pictures, training for each number of ``steps``."""
         shown = {"dataset": dataset, "targets": targets}
         self.copy(dataset, targets)
         # A store is asked for as many files as a pod would write.
         shard_mb = None if "://" in self.root else SHARD_MB
         told = {"size": [SIDE, SIDE], "num_workers": PACK.cores, "shard_mb": shard_mb}
-        packed = self.do("pack_frames", told, {"dataset": dataset})
+        self.do("pack_frames", told, {"dataset": dataset}, last=True)
         seen, looked = self._seen(dataset), SEEN_BYTES * len(self.recordings.cameras)
         for number in steps:
             told = TRAINED | {"steps": number}
             counts = {"step": number, "row": number * BATCH, "packed_byte": number * BATCH * looked}
             checkpoint = self.do("train_value", told, {**shown, "frames": seen}, **counts)
         self._predict(dataset, checkpoint, seen)
-        return packed
 
     def prediction(self, dataset: str, targets: str) -> None:
         """Predict alone, with a model that was trained for a step."""
@@ -161,7 +176,7 @@ class Chain:
     def _predict(self, dataset: str, checkpoint: str, seen: str) -> None:
         given = {"dataset": dataset, "checkpoint": checkpoint, "frames": seen}
         looked = self.recordings.pictures * SEEN_BYTES
-        self.do("predict_values", {}, given, packed_byte=looked)
+        self.do("predict_values", {}, given, last=True, packed_byte=looked)
 
 
 def publish_tables(root: str, episodes: int, length: int) -> str:

@@ -11,7 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from benchmarks import bench_costs, cost_fit, cost_requests, cost_runs
+from benchmarks import bench_costs, cost_fit, cost_jobs, cost_measure, cost_requests, cost_runs
 from benchmarks.cost_chain import Chain, Taken, publish_tables, publish_values, written
 from benchmarks.cost_data import Shape, write
 from benchmarks.cost_passes import Pass
@@ -218,6 +218,40 @@ def test_a_stage_is_run_and_measured_by_its_own_door(tmp_path):
     assert 0.1 < one.run.cpu_s < 60
     assert one.run.peak_bytes > 50e6
     assert one.written_bytes == written(uri) > 1000
+
+
+def test_what_nothing_follows_is_left_for_later_and_can_be_done_at_any_time(tmp_path):
+    chain = Chain.of(str(write(tmp_path, Shape(2, 6))), tmp_path, str(tmp_path / "runs"), later=True)
+    dataset = chain.dataset()
+    chain.copy(dataset, chain.targets(dataset))
+    assert [one.stage for one in chain.taken] == ["import_dataset", "label_returns"]
+    assert [job.stage for job in cost_jobs.without_tables(chain)] == ["import_dataset", "export_dataset"]
+    cost_jobs.save(tmp_path, "jobs.json", chain.jobs)
+    assert cost_jobs.load(tmp_path, "jobs.json") == chain.jobs
+    (one,) = cost_measure.measure(tmp_path, chain.jobs[-1])
+    assert (one.stage, one.counts["frame"]) == ("export_dataset", 12)
+    assert one.run.cpu_s > 0.1
+    assert one.written_bytes > 1000
+    assert not Path(one.run.uri).exists()
+
+
+def test_a_job_is_given_what_it_was_told_though_more_is_made_later(tmp_path):
+    chain = Chain.of(str(write(tmp_path, Shape(2, 6))), tmp_path, str(tmp_path / "runs"), later=True)
+    made = {"dataset": "a"}
+    chain.do("write_report", {}, made, last=True)
+    made["labels"] = "b"
+    assert chain.jobs[0].inputs == {"dataset": "a"}
+
+
+def test_decoding_alone_is_a_job_of_what_there_is_to_decode(tmp_path):
+    (job,) = cost_jobs.decoded(tmp_path, [Shape(2, 6, cameras=1)])
+    (one,) = cost_measure.measure(tmp_path, job)
+    assert (one.stage, one.counts["picture"], one.run.uri) == ("decoding", 12, "")
+    assert one.run.cpu_s > 0
+
+
+def test_each_stage_has_its_turn_in_a_round():
+    assert set(bench_costs.ORDER) == {"decoding", *cost_fit.CPU}
 
 
 def test_a_goal_stands_for_every_stage_that_is_planned():

@@ -2,11 +2,11 @@
 
 Each round runs the real stages, each in a process of its own by the door that a pod uses, on recordings of several
 sizes, with H.264 and AV1 in several resolutions, and finds the coefficients of what ``robolift plan --dataset``
-predicts. In between it runs them on other recordings, of one and sixteen times as much, and the slope of CPU seconds
+predicts. In turn with these it runs them on others, of one and sixteen times as much, and the slope of CPU seconds
 that the round's coefficients predict must lie within 10 % of the slope that is measured: a model of costs is right if
 it scales right. Written bytes and memory, which may not grow at all, are held to what the largest of these took, within
 10 % and 20 %. It is no comparison with others' work; the limit is the work itself. A machine is not as quick at one
-hour as at another, so what is compared runs within minutes, as everywhere among these benchmarks.
+hour as at another, so what is compared runs within seconds. What stages are given is made once, before the rounds.
 
 Requests are counted once, in a local server that speaks S3. costs.json, written when results are, is made of the
 medians of all rounds. One stage runs at a time: beside another it would take more, and not always as much more.

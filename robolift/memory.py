@@ -6,8 +6,6 @@ import contextlib
 import ctypes
 import os
 
-import pyarrow as pa
-
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 KEPT_BYTES, MOST_FREE_BYTES = 128 << 20, 512 << 20
@@ -17,17 +15,15 @@ LARGE_BYTES, DEFAULT_TRIM_BYTES = 1 << 20, 128 << 10
 
 
 def keep_freed_blocks() -> None:
-    """Have this process use freed blocks again, for arrays and for tables alike, instead of returning them.
+    """Have this process use the blocks of arrays that it freed again, instead of returning them.
 
-    A stage works on blocks of some megabytes, one after the other. By default glibc returns what it thinks large or
-    finds free at its end, Arrow's own allocator what it has not used for some milliseconds; the next block is given
-    out by the system anew, page by page. That took up to a fifth of a stage's CPU time, a different part in each run.
-    Tables in the same heap as arrays also make the peak 5 to 22 % lower.
+    A stage on tables works on blocks of some megabytes, one after the other. By default glibc returns what it thinks
+    large or finds free at its end; the next block is given out by the system anew, page by page. That took up to a
+    fifth of a stage's CPU time, a different part in each run. Tables have an allocator of their own, Arrow's: in one
+    heap with arrays they left holes that grew with the length of a dataset.
 
-    ``ARROW_DEFAULT_MEMORY_POOL`` and glibc's ``MALLOC_...`` variables are heeded where they are set.
+    glibc's ``MALLOC_...`` variables are heeded where they are set.
     """
-    if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
-        pa.set_memory_pool(pa.system_memory_pool())
     if not any(name.startswith("MALLOC_") for name in os.environ):
         _set((M_MMAP_THRESHOLD, KEPT_BYTES), (M_TRIM_THRESHOLD, MOST_FREE_BYTES))
 

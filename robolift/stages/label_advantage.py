@@ -20,6 +20,7 @@ from robolift.labeling.prompts import BINARY_LABELS, advantage_prompts, prompt
 from robolift.labeling.summary import NEGATIVE, POSITIVE
 from robolift.logging import get_logger
 from robolift.manifest import Output
+from robolift.memory import keep_freed_blocks
 from robolift.schema import Kind
 from robolift.stages.label_config import Config, GroupBy
 from robolift.stages.label_decision import Decided, Decision
@@ -40,6 +41,7 @@ PAUSED = schema.CONTROL_MODES.index("paused")
 
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     """Write ``labels.parquet``, ``prompts.json`` and ``summary.json``."""
+    keep_freed_blocks()
     sources = open_sources(config, inputs)
     prompts = Prompts(config, sources)
     summary = Summary(config, sources)

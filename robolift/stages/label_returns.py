@@ -13,6 +13,7 @@ from robolift.data.dataset import Dataset
 from robolift.errors import DataError
 from robolift.labeling.returns import Target, longest_episode, telescoped_rewards, value_targets
 from robolift.manifest import Output
+from robolift.memory import keep_freed_blocks
 from robolift.schema import Kind
 from robolift.stages.stage import Input, Inputs, StageConfig
 from robolift.table_files import episode_blocks
@@ -35,6 +36,7 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
     """Write ``targets.parquet`` and, as metrics, what came of each outcome."""
+    keep_freed_blocks()
     dataset = Dataset.open(inputs.one("dataset"))
     episodes = dataset.episodes
     failed = failed_episodes(episodes)

@@ -11,6 +11,7 @@ from robolift import schema, storage
 from robolift.data.dataset import Dataset
 from robolift.errors import DataError
 from robolift.manifest import Manifest, Output
+from robolift.memory import keep_freed_blocks
 from robolift.schema import Kind
 from robolift.stages.shards import input_identity as input_identity
 from robolift.stages.shards import uncut
@@ -28,6 +29,7 @@ class Config(StageConfig):
 
 def run(config: Config, inputs: Inputs, output: Output) -> dict[str, int]:
     """Check that the shards are one prediction of the whole dataset and write them as one."""
+    keep_freed_blocks()
     shards = inputs["shards"]
     dataset = Dataset.open(inputs.one("dataset"))
     check_origin(shards, inputs.one("dataset"))

@@ -31,7 +31,6 @@ from robolift import provenance, storage
 from robolift.errors import UsageError
 from robolift.logging import get_logger
 from robolift.manifest import Manifest, Output, Plan
-from robolift.memory import keep_freed_blocks
 from robolift.schema import SCHEMA_VERSION, Kind
 from robolift.stages import NAMES
 
@@ -202,7 +201,6 @@ def execute(
         log.info("reused", uri=done.uri)
         return done
     log.info("started", uri=planned.uri)
-    keep_freed_blocks()
     output = Output(planned)
     try:
         finished = output.publish(find(name).run(parsed, loaded, output))

@@ -12,6 +12,7 @@ from robolift import storage
 from robolift.errors import DataError, UsageError
 from robolift.logging import get_logger
 from robolift.manifest import Output
+from robolift.memory import keep_freed_blocks
 from robolift.schema import Kind
 from robolift.stages.show import OUTCOMES_FILE
 from robolift.stages.stage import Input, Inputs, StageConfig
@@ -88,6 +89,7 @@ def run(config: Config, inputs: Inputs, output: Output) -> Mapping[str, int]:
         DataError: If inputs do not belong together, lack what their kind must have, or the page is too large.
         UsageError: If the camera is not in the dataset, or inputs are missing or of both pages.
     """
+    keep_freed_blocks()
     if any(name in inputs for name in FILMED):
         _check_filmed(inputs)
         return _write_clip_card(config, inputs, output)

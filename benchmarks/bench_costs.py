@@ -29,7 +29,7 @@ from typing import Any
 from benchmarks.cost_chain import Chain, Taken
 from benchmarks.cost_data import Shape
 from benchmarks.cost_fit import CPU, DECODED, coefficients, fit, seconds, slope
-from benchmarks.cost_jobs import alone, decoded, load, on_pictures, on_rows, on_tables, save, size
+from benchmarks.cost_jobs import DECODING, READING, alone, decoded, load, on_pictures, on_rows, on_tables, save, size
 from benchmarks.cost_measure import measure, measure_requests
 from benchmarks.cost_passes import Pass
 from benchmarks.harness import Benchmark, Goal, Way
@@ -76,7 +76,7 @@ STORED = (
 """Of each version, with another number of episodes, of cameras; a large table; a video that is fetched in windows."""
 MANY_FILES = Shape(1100, 2)
 """More files in a folder than a store lists in one answer."""
-ORDER = ("decoding", "pack_frames", "decoding", *(name for name in CPU if name != "pack_frames"))
+ORDER = (DECODING, "pack_frames", DECODING, *(name for name in CPU if name != "pack_frames"))
 """Of a round: decoding before and after what is held to it."""
 TURNS = {**dict.fromkeys(CPU, 3), **dict.fromkeys(("pack_frames", "predict_values", "train_policy"), 1)}
 """Of a stage in a round, there and back."""
@@ -134,13 +134,13 @@ def check(folder: Path) -> dict[str, float]:
 def document(folder: Path, passes: Sequence[Pass]) -> dict[str, Any]:
     """Return what costs.json says after these passes."""
     runs = [run for one in passes for run in one.runs]
-    decoding = coefficients(DECODED, seconds(runs, "decoding"))
+    decoding = coefficients(DECODED, seconds(runs, DECODING))
     asked = storage.read_json(str(folder / REQUESTS_FILE))
     return {
         "measured": machine(),
         "counted": costs.COUNTED,
         "decoding": decoding,
-        "reading": coefficients(("picture",), seconds(runs, "reading")),
+        "reading": coefficients(("picture",), seconds(runs, READING)),
         "stages": {name: {**forms, **asked[name]} for name, forms in fit(runs, decoding).items()},
     }
 

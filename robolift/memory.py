@@ -19,7 +19,7 @@ def keep_freed_blocks() -> None:
 
     A stage on tables works on blocks of some megabytes, one after the other. By default glibc returns what it thinks
     large or finds free at its end; the next block is given out by the system anew, page by page. That took up to a
-    fifth of a stage's CPU time, a different part in each run. Tables have an allocator of their own, Arrow's: in one
+    quarter of a stage's CPU time, a different part in each run. Tables have an allocator of their own, Arrow's: in one
     heap with arrays they left holes that grew with the length of a dataset.
 
     glibc's ``MALLOC_...`` variables are heeded where they are set.

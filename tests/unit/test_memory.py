@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 
 import pytest
+
+from robolift.stages.stage import Inputs
 
 BLOCKS, BLOCK_BYTES = 10, 48 << 20
 NO_LARGE_PAGES = 41
@@ -49,3 +52,17 @@ def test_a_process_that_predicts_returns_large_blocks_whatever_was_set_before(ca
 
 def test_what_the_environment_says_stays() -> None:
     assert given_out("keep_freed_blocks", MALLOC_MMAP_THRESHOLD_="1000000") >= PAGES
+
+
+@pytest.mark.parametrize("name", ["label_returns", "merge_values", "label_advantage", "write_report"])
+def test_stages_on_tables_keep_memory_before_they_work(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class KeptError(Exception):
+        pass
+
+    def keep() -> None:
+        raise KeptError
+
+    stage = importlib.import_module(f"robolift.stages.{name}")
+    monkeypatch.setattr(stage, "keep_freed_blocks", keep)
+    with pytest.raises(KeptError):
+        stage.run(stage.Config(), Inputs(), None)

@@ -161,6 +161,16 @@ TELLING = """
 """
 
 
+LISTENING = """
+window.told = [];
+document.addEventListener("DOMContentLoaded", () => {
+  const live = document.querySelector("#live");
+  if (live) new MutationObserver(() => window.told.push(live.textContent)).observe(live, { childList: true });
+});
+"""
+"""Keeps all that was told: the next message may come before a slow machine has looked."""
+
+
 class Watched:
     """A page of one annotator; ``close`` fails where the browser had anything to complain about."""
 
@@ -172,6 +182,7 @@ class Watched:
             "window.violations = []; document.addEventListener('securitypolicyviolation', "
             "(event) => window.violations.push(`${event.violatedDirective} ${event.blockedURI}`));"
         )
+        self.context.add_init_script(LISTENING)
         signed_in = self.context.request.get(f"{server.address}/?token={server.token(annotator)}")
         assert signed_in.ok
         self.page = self.context.new_page()
@@ -246,8 +257,12 @@ class Watched:
         self.page.wait_for_selector("#saved[data-state='saved']")
         return self
 
-    def says(self) -> str:
-        return str(self.page.inner_text("#live"))
+    def hears(self, text: str) -> None:
+        """Wait until the page has told this, though it may have told more since."""
+        deadline = time.monotonic() + START_S
+        while text not in (told := self.page.evaluate("window.told")):
+            assert time.monotonic() < deadline, f"{text!r} was not told, but {told}; {self.tale()}"
+            self.page.wait_for_timeout(10)
 
     def reads(self, selector: str, text: str) -> None:
         """Wait until an element's text is this one: a slow browser paints after the key has come back."""
